@@ -1,0 +1,1 @@
+//! The WHATWG parsing algorithm.

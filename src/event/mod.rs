@@ -1,0 +1,9 @@
+//! The event stream format, in both directions
+//! ([WHATWG HTML, server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream)):
+//! [`encode`] makes an event's bytes, [`decode`] reads them back.
+
+mod decode;
+mod encode;
+
+pub use decode::{Decoded, Decoder, EventTooLong, Message};
+pub use encode::{Event, InvalidField};
