@@ -1,1 +1,345 @@
-//! One event and its bytes.
+//! One event and its bytes in the
+//! [event stream format](https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest reconnection time that is written, in milliseconds.
+///
+/// Clients put it into a JavaScript timer, and `setTimeout` fires at once when its delay does not fit into an `i32`.
+const MAX_RETRY_MILLIS: u128 = i32::MAX as u128;
+
+/// One event of an event stream, kept in its encoded form.
+///
+/// Fields are written in the order in which they are set, each with one space after its colon, the `id` before them
+/// all, and a blank line ends the event. A field that is set again is written again, and the client takes the later
+/// one; of an `id` only the last is kept. [`Display`](fmt::Display) shows exactly what goes on the wire.
+///
+/// A client dispatches an event only if it has data
+/// ([interpreting an event stream](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation));
+/// without it `id` and `retry` take effect all the same.
+///
+/// # Examples
+///
+/// ```
+/// use tiny_sse::Event;
+///
+/// # fn main() -> Result<(), tiny_sse::InvalidField> {
+/// let event = Event::data("Disk 3\n91 % full").event("alarm")?.id("17")?;
+/// assert_eq!(
+///     event.to_string(),
+///     "id: 17\ndata: Disk 3\ndata: 91 % full\nevent: alarm\n\n"
+/// );
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Event(Text);
+
+#[derive(Clone)]
+enum Text {
+    /// The field lines without the `id` line and without the closing blank line, because the hub numbers events itself.
+    Owned {
+        id: Option<Box<str>>,
+        fields: Vec<u8>,
+    },
+    /// The whole event, `id` line and blank line included, in a frame that others hold too.
+    Shared {
+        frame: Arc<[u8]>,
+        text: Range<usize>,
+    },
+}
+
+impl Event {
+    /// Makes an event without any field.
+    ///
+    /// Nothing is dispatched for it. It is where an event starts that only sets the last event ID or the reconnection
+    /// time, or only carries a comment. Writes the blank line alone: `\n`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), tiny_sse::InvalidField> {
+    /// // A client that loses the connection now comes back with `Last-Event-ID: 41`.
+    /// let position = tiny_sse::Event::new().id("41")?;
+    /// assert_eq!(position.to_string(), "id: 41\n\n");
+    /// assert_eq!(position.message(), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn new() -> Event {
+        Event(Text::Owned {
+            id: None,
+            fields: Vec::new(),
+        })
+    }
+
+    /// Makes an event with this data, which the client gets back as it is, but for its line breaks: each arrives as LF.
+    ///
+    /// Writes one `data: ` line for each line of the text. CRLF, LF and CR alike end a line, a line break at the end
+    /// survives, and empty data is still dispatched.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tiny_sse::Event;
+    ///
+    /// assert_eq!(Event::data("a\r\nb\n").to_string(), "data: a\ndata: b\ndata: \n\n");
+    /// assert_eq!(Event::data("").to_string(), "data: \n\n");
+    /// ```
+    pub fn data(text: impl AsRef<str>) -> Event {
+        Event::new().with_lines("data: ", text.as_ref())
+    }
+
+    /// Names the event: a browser hands it to the listeners of that name. Without a name it is a `message`.
+    ///
+    /// Writes `event: name\n`. An empty name counts as none.
+    ///
+    /// # Errors
+    ///
+    /// Refuses CR and LF, which would begin another field. Leave the name away then, or choose another.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tiny_sse::Event;
+    ///
+    /// # fn main() -> Result<(), tiny_sse::InvalidField> {
+    /// let event = Event::data("21.5").event("temperature")?;
+    /// assert_eq!(event.to_string(), "data: 21.5\nevent: temperature\n\n");
+    /// assert!(Event::data("21.5").event("x\ndata: forged").is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn event(self, name: impl AsRef<str>) -> Result<Event, InvalidField> {
+        let name = name.as_ref();
+        refuse("event", name, &['\r', '\n'])?;
+        Ok(self.with_lines("event: ", name))
+    }
+
+    /// Sets the last event ID, which the client sends as
+    /// [`Last-Event-ID`](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header) when
+    /// it reconnects.
+    ///
+    /// Writes `id: text\n` in front of the other fields. An empty id is written too: it makes the client forget the one
+    /// it had, and come back without the header.
+    ///
+    /// # Errors
+    ///
+    /// Refuses CR and LF, which would begin another field, and NUL, for which clients ignore the whole field.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tiny_sse::Event;
+    ///
+    /// # fn main() -> Result<(), tiny_sse::InvalidField> {
+    /// assert_eq!(Event::data("hello").id("17")?.to_string(), "id: 17\ndata: hello\n\n");
+    /// let refused = Event::data("hello").id("17\n\ndata: forged").unwrap_err();
+    /// assert_eq!(refused.to_string(), r"id field cannot contain '\n'");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn id(self, id: impl AsRef<str>) -> Result<Event, InvalidField> {
+        let id = id.as_ref();
+        refuse("id", id, &['\r', '\n', '\0'])?;
+        Ok(Event(Text::Owned {
+            id: Some(id.into()),
+            fields: self.into_fields().1,
+        }))
+    }
+
+    /// Sets the
+    /// [reconnection time](https://html.spec.whatwg.org/multipage/server-sent-events.html#concept-event-stream-reconnection-time),
+    /// how long the client waits before it reconnects, for the rest of its life or until the next one.
+    ///
+    /// Writes `retry: 1500\n`, whole milliseconds. A fraction of one is cut off, and more than 2147483647, some
+    /// 24 days, is written as that: a browser's timers fire at once beyond it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tiny_sse::Event;
+    ///
+    /// let event = Event::new().retry(Duration::from_millis(1500));
+    /// assert_eq!(event.to_string(), "retry: 1500\n\n");
+    /// ```
+    pub fn retry(self, time: Duration) -> Event {
+        let millis = time.as_millis().min(MAX_RETRY_MILLIS);
+        self.with_lines("retry: ", &millis.to_string())
+    }
+
+    /// Adds a comment, which an `EventSource` ignores and a person with `curl` can read.
+    ///
+    /// Writes one `: ` line for each line of the text, split as in [`Event::data`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tiny_sse::Event;
+    ///
+    /// let event = Event::data("3").comment("retries\nleft");
+    /// assert_eq!(event.to_string(), "data: 3\n: retries\n: left\n\n");
+    /// ```
+    pub fn comment(self, text: impl AsRef<str>) -> Event {
+        self.with_lines(": ", text.as_ref())
+    }
+
+    /// Makes an event of bytes that [`Event::encode`] or [`Event::encode_with_id`] has put into `frame` at `text`.
+    #[allow(dead_code)] // Used by the hub.
+    pub(crate) fn shared(frame: Arc<[u8]>, text: Range<usize>) -> Event {
+        debug_assert!(frame[text.clone()].ends_with(b"\n"));
+        Event(Text::Shared { frame, text })
+    }
+
+    /// Appends the whole event: its `id` line if it has one, the other fields, the blank line.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let (id, fields) = self.fields();
+        write(id, fields, out);
+    }
+
+    /// Appends the whole event with this `id` in place of its own. The id holds no CR, LF or NUL.
+    #[allow(dead_code)] // Used by the hub.
+    pub(crate) fn encode_with_id(&self, id: &str, out: &mut Vec<u8>) {
+        debug_assert!(!id.contains(['\r', '\n', '\0']));
+        write(Some(id.as_bytes()), self.fields().1, out);
+    }
+
+    /// The number of bytes that [`Event::encode`] appends.
+    pub(crate) fn encoded_len(&self) -> usize {
+        match &self.0 {
+            Text::Owned { id, fields } => {
+                let id_line = id.as_ref().map_or(0, |id| b"id: \n".len() + id.len());
+                id_line + fields.len() + 1
+            }
+            Text::Shared { text, .. } => text.len(),
+        }
+    }
+
+    /// The event's id; `None` where none was set, which differs from an empty one.
+    #[allow(dead_code)] // Used by the hub.
+    pub(crate) fn id_text(&self) -> Option<&str> {
+        let (id, _) = self.fields();
+        std::str::from_utf8(id?).ok()
+    }
+
+    /// The id, and the field lines without the `id` line and the blank line.
+    fn fields(&self) -> (Option<&[u8]>, &[u8]) {
+        match &self.0 {
+            Text::Owned { id, fields } => (id.as_deref().map(str::as_bytes), fields),
+            Text::Shared { frame, text } => {
+                let text = &frame[text.clone()];
+                let lines = text.strip_suffix(b"\n").unwrap_or(text);
+                // Only the id's own line can begin like this, and it is always the first.
+                let Some(from_id) = lines.strip_prefix(b"id: ") else {
+                    return (None, lines);
+                };
+                let end = line_break(from_id).unwrap_or(from_id.len());
+                (Some(&from_id[..end]), from_id.get(end + 1..).unwrap_or(&[]))
+            }
+        }
+    }
+
+    fn into_fields(self) -> (Option<Box<str>>, Vec<u8>) {
+        if let Text::Owned { id, fields } = self.0 {
+            return (id, fields);
+        }
+        (self.id_text().map(Box::from), self.fields().1.to_vec())
+    }
+
+    /// Adds one line for each line of `text`, `prefix` in front of it.
+    fn with_lines(self, prefix: &str, text: &str) -> Event {
+        let (id, mut fields) = self.into_fields();
+        fields.reserve(prefix.len() + text.len() + 1);
+        let mut rest = text.as_bytes();
+        while let Some(end) = line_break(rest) {
+            write_line(prefix, &rest[..end], &mut fields);
+            let width = if rest[end..].starts_with(b"\r\n") {
+                2
+            } else {
+                1
+            };
+            rest = &rest[end + width..];
+        }
+        write_line(prefix, rest, &mut fields);
+        Event(Text::Owned { id, fields })
+    }
+}
+
+fn refuse(field: &'static str, text: &str, refused: &[char]) -> Result<(), InvalidField> {
+    match text.chars().find(|c| refused.contains(c)) {
+        Some(character) => Err(InvalidField { field, character }),
+        None => Ok(()),
+    }
+}
+
+fn line_break(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'))
+}
+
+fn write_line(prefix: &str, line: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(prefix.as_bytes());
+    out.extend_from_slice(line);
+    out.push(b'\n');
+}
+
+fn write(id: Option<&[u8]>, fields: &[u8], out: &mut Vec<u8>) {
+    if let Some(id) = id {
+        write_line("id: ", id, out);
+    }
+    out.extend_from_slice(fields);
+    out.push(b'\n');
+}
+
+/// The same as [`Event::new`].
+impl Default for Event {
+    fn default() -> Event {
+        Event::new()
+    }
+}
+
+/// Events are equal if their bytes on the wire are.
+impl PartialEq for Event {
+    fn eq(&self, other: &Event) -> bool {
+        self.fields() == other.fields()
+    }
+}
+
+impl Eq for Event {}
+
+/// The event as it goes on the wire, its blank line included.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = Vec::with_capacity(self.encoded_len());
+        self.encode(&mut bytes);
+        f.write_str(&String::from_utf8_lossy(&bytes))
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Event").field(&self.to_string()).finish()
+    }
+}
+
+/// A field was given a character that it cannot carry: it would end the field's line, or make clients ignore it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidField {
+    field: &'static str,
+    character: char,
+}
+
+impl fmt::Display for InvalidField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} field cannot contain {:?}",
+            self.field, self.character
+        )
+    }
+}
+
+impl std::error::Error for InvalidField {}

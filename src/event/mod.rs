@@ -1,6 +1,6 @@
 //! The event stream format, in both directions
 //! ([WHATWG HTML, server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream)):
-//! [`encode`] makes an event's bytes, [`decode`] reads them back.
+//! [`encode`] makes an event's bytes, [`decode`] reads them back. The two share no code, so that each can test the other.
 
 mod decode;
 mod encode;
