@@ -1,1 +1,116 @@
-//! A request body, within limits (RFC 9112 sections 6 and 7).
+//! A request body, within limits (RFC 9112 sections 6 and 7): as many bytes as `Content-Length` says, or chunks.
+
+use std::io::{BufRead, Read};
+
+use super::request::{Framing, RequestError, is_value_byte, read_fields, read_line};
+
+/// A chunk size's digits: those of a `u64`, which so cannot overflow.
+const MAX_SIZE_DIGITS: usize = 16;
+/// All chunk extensions of a body together. Nobody uses them but to keep a server busy.
+const MAX_EXTENSION_BYTES: usize = 4096;
+/// The trailer section, which nothing here uses.
+const MAX_TRAILER_BYTES: usize = 8192;
+const MAX_TRAILER_FIELDS: usize = 64;
+
+/// Reads a whole body. What it reserves follows what has come, never what was announced.
+///
+/// # Errors
+///
+/// Every error is terminal: what follows on the connection has no known meaning any more.
+pub(crate) fn read_body(
+    reader: &mut impl BufRead,
+    framing: Framing,
+    max_body_bytes: usize,
+) -> Result<Vec<u8>, RequestError> {
+    let mut body = Vec::new();
+    match framing {
+        Framing::None => {}
+        Framing::Length(length) => append(reader, length, max_body_bytes, &mut body)?,
+        Framing::Chunked => read_chunks(reader, max_body_bytes, &mut body)?,
+    }
+    Ok(body)
+}
+
+fn read_chunks(
+    reader: &mut impl BufRead,
+    max_body_bytes: usize,
+    body: &mut Vec<u8>,
+) -> Result<(), RequestError> {
+    let mut line = Vec::new();
+    let mut extension_bytes = MAX_EXTENSION_BYTES;
+    loop {
+        let mut bounded = reader
+            .by_ref()
+            .take((MAX_SIZE_DIGITS + extension_bytes + 2) as u64);
+        if !read_line(
+            &mut bounded,
+            &mut line,
+            RequestError::malformed("chunk extensions are too long"),
+        )? {
+            return Err(RequestError::cut());
+        }
+        let (size, extension) = chunk_size(&line)?;
+        // The total is bounded, not the one line (RFC 9112 section 7.1.1).
+        extension_bytes = extension_bytes
+            .checked_sub(extension)
+            .ok_or(RequestError::malformed("chunk extensions are too long"))?;
+        if size == 0 {
+            // Trailers are checked as fields are, and dropped (RFC 9112 section 7.1.2).
+            return read_fields(reader, MAX_TRAILER_BYTES, MAX_TRAILER_FIELDS, |_, _| ());
+        }
+
+        append(reader, size, max_body_bytes, body)?;
+        let mut end = [0; 2];
+        reader.read_exact(&mut end)?;
+        // The data says nothing about its end: only the size does, and CRLF confirms it (RFC 9112 section 7.1).
+        if end != *b"\r\n" {
+            return Err(RequestError::malformed("chunk data does not end in CRLF"));
+        }
+    }
+}
+
+/// The size that a chunk's first line gives, and how long its extensions are.
+fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
+    let end = line
+        .iter()
+        .position(|&byte| byte == b';')
+        .unwrap_or(line.len());
+    let (digits, extension) = line.split_at(end);
+    // `1*HEXDIG` (RFC 9112 section 7.1), which `from_str_radix` alone would not insist on. The white space that RFC 9110
+    // section 5.6.3 would have removed before an extension is refused: no client sends it, those who smuggle do.
+    let size = (digits.len() <= MAX_SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
+        .then(|| {
+            str::from_utf8(digits)
+                .ok()
+                .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        })
+        .flatten()
+        .ok_or(RequestError::malformed(
+            "chunk size is not one to sixteen hexadecimal digits",
+        ))?;
+    // Extensions are ignored (RFC 9112 section 7.1.1), but a CR or LF in one may be a line end to somebody else.
+    if !extension.iter().copied().all(is_value_byte) {
+        return Err(RequestError::malformed(
+            "chunk extension holds a control character",
+        ));
+    }
+    Ok((size, extension.len()))
+}
+
+/// Appends the next `length` bytes.
+fn append(
+    reader: &mut impl BufRead,
+    length: u64,
+    max_body_bytes: usize,
+    body: &mut Vec<u8>,
+) -> Result<(), RequestError> {
+    if length > (max_body_bytes - body.len()) as u64 {
+        return Err(RequestError::refused(413, "body is too large"));
+    }
+    let read = reader.take(length).read_to_end(body)?;
+    if (read as u64) < length {
+        Err(RequestError::cut())
+    } else {
+        Ok(())
+    }
+}

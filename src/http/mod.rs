@@ -3,5 +3,9 @@
 
 mod body;
 mod request;
+mod target;
 
+pub(crate) use body::read_body;
+pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, read_head};
 pub use request::{Method, Request};
+pub(crate) use target::percent_decode;

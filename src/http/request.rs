@@ -1,1 +1,615 @@
-//! One request head (RFC 9112 sections 2 to 5).
+//! One request: its head read within limits (RFC 9112 sections 2 to 6), and what a handler sees of it.
+//!
+//! The reader is stricter than RFC 9112 asks: a line ends in CRLF and in nothing else, and whatever two servers could read
+//! in two ways is refused. Every error is terminal: the connection answers, closes, and reads no other request.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    io::{self, BufRead, ErrorKind, Read, Take},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::target::{Target, is_authority};
+
+/// A request method (RFC 9110 section 9, and PATCH from RFC 5789). Names are case-sensitive; any other one is answered
+/// with 501 before a handler is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // Each is what it is called.
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    /// Never reaches a handler: it is answered with 501.
+    Connect,
+    Options,
+    Trace,
+    Patch,
+}
+
+impl Method {
+    const ALL: [Method; 9] = [
+        Method::Get,
+        Method::Head,
+        Method::Post,
+        Method::Put,
+        Method::Delete,
+        Method::Connect,
+        Method::Options,
+        Method::Trace,
+        Method::Patch,
+    ];
+
+    /// The name on the wire, such as `GET`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Connect => "CONNECT",
+            Method::Options => "OPTIONS",
+            Method::Trace => "TRACE",
+            Method::Patch => "PATCH",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One request, whole: a handler is called once its body has come.
+pub struct Request {
+    method: Method,
+    /// The path, then name and value of each query parameter and field, decoded: one buffer for all.
+    text: String,
+    path_end: usize,
+    query: Vec<Pair>,
+    fields: Vec<Pair>,
+    /// From the route's pattern, decoded.
+    pub(crate) params: Vec<(Arc<str>, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) client_ip: IpAddr,
+}
+
+/// Where a name and the value behind it stand in [`Request::text`].
+struct Pair {
+    name: usize,
+    value: usize,
+    end: usize,
+}
+
+impl Request {
+    /// The method.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The path as it was sent, percent-encoded, without the query; `*` for `OPTIONS *`.
+    pub fn path(&self) -> &str {
+        &self.text[..self.path_end]
+    }
+
+    /// A path parameter, decoded; empty when the route has none of that name.
+    pub fn param(&self, name: &str) -> &str {
+        self.params
+            .iter()
+            .find(|(known, _)| &**known == name)
+            .map_or("", |(_, value)| value)
+    }
+
+    /// The first query parameter of that name, decoded as a form is: `+` is a space.
+    pub fn query(&self, name: &str) -> Option<&str> {
+        self.queries(name).next()
+    }
+
+    /// All query parameters of that name, decoded, in the order sent.
+    pub fn queries(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.query
+            .iter()
+            .filter(move |pair| self.name(pair) == name)
+            .map(|pair| self.value(pair))
+    }
+
+    /// The value of the first field of that name, whose case does not matter, without blanks around it.
+    ///
+    /// Field values are bytes. They are taken as UTF-8 where they are that, as an `EventSource` sends `Last-Event-ID`, else
+    /// as ISO-8859-1 (RFC 9110 section 5.5). With an absolute request target `Host` is that target's (RFC 9112 section
+    /// 3.2.2).
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers(name).next()
+    }
+
+    /// The values of all fields of that name, in the order sent.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.fields
+            .iter()
+            .filter(move |pair| self.name(pair).eq_ignore_ascii_case(name))
+            .map(|pair| self.value(pair))
+    }
+
+    /// The first cookie of that name, as it was sent: quotes and percent signs are part of it (RFC 6265 section 5.4).
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        self.headers("cookie")
+            .flat_map(|line| line.split(';'))
+            .filter_map(|cookie| cookie.trim_matches(BLANKS).split_once('='))
+            .find_map(|(known, value)| (known == name).then_some(value))
+    }
+
+    /// The whole body, empty when there is none.
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The other end of the socket: the client, or the proxy before this server.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The client's address: from `X-Forwarded-For` where the peer is a trusted proxy, else the peer's.
+    pub fn client_ip(&self) -> IpAddr {
+        self.client_ip
+    }
+
+    /// The last event that this client has seen: the `Last-Event-ID` field, else `?last_event_id=` of the query, which
+    /// a page gives on its first visit and an `EventSource` then repeats for ever. An empty one is none.
+    pub fn last_event_id(&self) -> Option<&str> {
+        let header = self.header("last-event-id").filter(|id| !id.is_empty());
+        header.or_else(|| self.query("last_event_id").filter(|id| !id.is_empty()))
+    }
+
+    fn name(&self, pair: &Pair) -> &str {
+        &self.text[pair.name..pair.value]
+    }
+
+    fn value(&self, pair: &Pair) -> &str {
+        &self.text[pair.value..pair.end]
+    }
+
+    fn push(&mut self, name: &str, value: &str) -> Pair {
+        let start = self.text.len();
+        self.text.push_str(name);
+        self.text.push_str(value);
+        Pair {
+            name: start,
+            value: start + name.len(),
+            end: self.text.len(),
+        }
+    }
+}
+
+/// Shows method and path: cookies, tickets and bodies are nothing for a log.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("path", &self.path())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl Request {
+    /// A GET without a body, for the tests of those who are given a request.
+    pub(crate) fn for_test(target: &str, fields: &[(&str, &str)]) -> Request {
+        let fields: String = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        let limits = HeadLimits {
+            request_line_bytes: 65536,
+            head_bytes: 65536,
+            fields: 1000,
+        };
+        read_head(&mut head.as_bytes(), &limits)
+            .unwrap()
+            .unwrap()
+            .request
+    }
+}
+
+/// How much of a head is read before it is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadLimits {
+    /// Without its line end.
+    pub(crate) request_line_bytes: usize,
+    /// All that follows the request line, line ends included.
+    pub(crate) head_bytes: usize,
+    pub(crate) fields: usize,
+}
+
+/// What a connection has to know of a head beside the request itself.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// Parameters, body, peer and client address are the connection's to fill in.
+    pub(crate) request: Request,
+    pub(crate) version: Version,
+    /// The client wants the connection to stay (RFC 9112 section 9.3).
+    pub(crate) keep_alive: bool,
+    pub(crate) framing: Framing,
+    /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
+    pub(crate) expects_continue: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http10,
+    /// Also each later 1.x, which promises to be understood as 1.1 (RFC 9110 section 2.5).
+    Http11,
+}
+
+/// Where a request's body ends (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is no body.
+    None,
+    /// After this many bytes.
+    Length(u64),
+    /// At the last chunk.
+    Chunked,
+}
+
+/// Why a request could not be read.
+#[derive(Debug)]
+pub(crate) enum RequestError {
+    /// The connection is gone: there is nobody to answer.
+    Io(io::Error),
+    /// The reader's deadline passed.
+    Timeout,
+    /// To be answered with this status.
+    Refused { status: u16, reason: &'static str },
+}
+
+impl RequestError {
+    /// The status to answer with; none when there is nobody to answer.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match self {
+            RequestError::Io(_) => None,
+            RequestError::Timeout => Some(408),
+            RequestError::Refused { status, .. } => Some(*status),
+        }
+    }
+
+    pub(super) const fn refused(status: u16, reason: &'static str) -> RequestError {
+        RequestError::Refused { status, reason }
+    }
+
+    pub(super) const fn malformed(reason: &'static str) -> RequestError {
+        RequestError::refused(400, reason)
+    }
+
+    /// The client may have shut down only its writing side, and then sees the answer (RFC 9112 section 8).
+    pub(super) const fn cut() -> RequestError {
+        RequestError::malformed("request ends early")
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::Io(error) => error.fmt(f),
+            RequestError::Timeout => f.write_str("request did not come in time"),
+            RequestError::Refused { reason, .. } => f.write_str(reason),
+        }
+    }
+}
+
+impl From<io::Error> for RequestError {
+    fn from(error: io::Error) -> RequestError {
+        match error.kind() {
+            // The one on Windows, the other on Unix.
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => RequestError::Timeout,
+            ErrorKind::UnexpectedEof => RequestError::cut(),
+            _ => RequestError::Io(error),
+        }
+    }
+}
+
+/// Reads one head. `None` when the connection ended before it began.
+///
+/// # Errors
+///
+/// A time-out before the first byte is an error too: the caller knows whether the connection was idle.
+pub(crate) fn read_head(
+    reader: &mut impl BufRead,
+    limits: &HeadLimits,
+) -> Result<Option<Head>, RequestError> {
+    let too_long = || RequestError::refused(414, "request line is too long");
+    let max_line_bytes = limits.request_line_bytes.saturating_add(2) as u64;
+    let mut line = Vec::with_capacity(256);
+    if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long())? {
+        return Ok(None);
+    }
+    // One empty line before the request line is ignored, as some clients send one behind a body (RFC 9112 section 2.2).
+    if line.is_empty() && !read_line(&mut reader.take(max_line_bytes), &mut line, too_long())? {
+        return Ok(None);
+    }
+    let (method, target, version) = parse_request_line(&line)?;
+
+    let mut request = Request {
+        method,
+        text: String::with_capacity(512),
+        path_end: target.path.len(),
+        query: Vec::new(),
+        fields: Vec::with_capacity(16),
+        params: Vec::new(),
+        body: Vec::new(),
+        peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+        client_ip: IpAddr::from([0, 0, 0, 0]),
+    };
+    request.text.push_str(target.path);
+    for pair in target.pairs() {
+        let (name, value) = pair.ok_or(RequestError::malformed(
+            "query is not percent-encoded UTF-8",
+        ))?;
+        let pair = request.push(&name, &value);
+        request.query.push(pair);
+    }
+    read_fields(reader, limits.head_bytes, limits.fields, |name, value| {
+        let pair = request.push(name, &decode_value(value));
+        request.fields.push(pair);
+    })?;
+
+    check_host(&request, version)?;
+    if let Some(authority) = target.authority {
+        // The target's authority counts, not the field (RFC 9112 section 3.2.2).
+        let host = request.push("host", authority);
+        let is_host =
+            |pair: &Pair| request.text[pair.name..pair.value].eq_ignore_ascii_case("host");
+        match request.fields.iter().position(is_host) {
+            Some(index) => request.fields[index] = host,
+            None => request.fields.push(host),
+        }
+    }
+    let framing = framing(&request, version)?;
+    let expects_continue = expects_continue(&request, version)?
+        && !matches!(framing, Framing::None | Framing::Length(0));
+    Ok(Some(Head {
+        version,
+        keep_alive: keep_alive(&request, version),
+        framing,
+        expects_continue,
+        request,
+    }))
+}
+
+fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, Version), RequestError> {
+    let mut parts = line.split(|&byte| byte == b' ');
+    // Single spaces and no others (RFC 9112 section 3).
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(RequestError::malformed(
+            "request line is not method, target and version",
+        ));
+    };
+    // Case-sensitive, one digit each (RFC 9112 section 2.3).
+    let version = match version {
+        b"HTTP/1.0" => Version::Http10,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            match major {
+                b'1' => Version::Http11,
+                _ => return Err(RequestError::refused(505, "HTTP version is not supported")),
+            }
+        }
+        _ => return Err(RequestError::malformed("HTTP version is malformed")),
+    };
+    let Some(method) = Method::ALL
+        .into_iter()
+        .find(|known| known.as_str().as_bytes() == method)
+    else {
+        // RFC 9110 section 9.1.
+        return Err(match is_token(method) {
+            true => RequestError::refused(501, "method is not implemented"),
+            false => RequestError::malformed("method is not a token"),
+        });
+    };
+    // Nothing makes a tunnel here, so that the authority form has no use (RFC 9110 section 9.3.6).
+    if method == Method::Connect {
+        return Err(RequestError::refused(501, "CONNECT is not implemented"));
+    }
+    let target = Target::parse(target).map_err(RequestError::malformed)?;
+    // RFC 9112 section 3.2.4.
+    if target.path == "*" && method != Method::Options {
+        return Err(RequestError::malformed(
+            "request target is only for OPTIONS",
+        ));
+    }
+    Ok((method, target, version))
+}
+
+/// Reads field lines to the empty line behind them, and gives each name and value to `found`.
+pub(super) fn read_fields(
+    reader: &mut impl BufRead,
+    max_bytes: usize,
+    max_fields: usize,
+    mut found: impl FnMut(&str, &[u8]),
+) -> Result<(), RequestError> {
+    let mut section = reader.take(max_bytes as u64);
+    let mut line = Vec::with_capacity(256);
+    for count in 0.. {
+        if !read_line(
+            &mut section,
+            &mut line,
+            RequestError::refused(431, "fields are too large"),
+        )? {
+            return Err(RequestError::cut());
+        }
+        if line.is_empty() {
+            break;
+        }
+        if count == max_fields {
+            return Err(RequestError::refused(431, "there are too many fields"));
+        }
+        let (name, value) = parse_field(&line)?;
+        found(name, value);
+    }
+    Ok(())
+}
+
+fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), RequestError> {
+    // A folded line begins with a blank, as no name does (RFC 9112 section 5.2); so does white space before the first
+    // field (section 2.2), and before the colon (section 5.1) it would be part of the name.
+    let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
+    let name = match str::from_utf8(&line[..colon]) {
+        Ok(name) if is_token(name.as_bytes()) => name,
+        _ => return Err(RequestError::malformed("field name is not a token")),
+    };
+    // CR, LF and NUL must not pass, other controls need not (RFC 9110 section 5.5).
+    let value = &line[colon + 1..];
+    if !value.iter().copied().all(is_value_byte) {
+        return Err(RequestError::malformed(
+            "field value holds a control character",
+        ));
+    }
+    // `trim_ascii` would take more than blanks, but of what it takes only these are left.
+    Ok((name, value.trim_ascii()))
+}
+
+/// Reads one line into `line`, without its CRLF; false when there is nothing more to read.
+pub(super) fn read_line(
+    reader: &mut Take<impl BufRead>,
+    line: &mut Vec<u8>,
+    too_long: RequestError,
+) -> Result<bool, RequestError> {
+    line.clear();
+    reader.read_until(b'\n', line)?;
+    match line.as_slice() {
+        [.., b'\r', b'\n'] => {
+            line.truncate(line.len() - 2);
+            Ok(true)
+        }
+        // RFC 9112 section 2.2 allows to take it for a line end, which others then do not. A bare CR is refused with
+        // the other controls where the line is taken apart.
+        [.., b'\n'] => Err(RequestError::malformed("line ends in a bare LF")),
+        _ if reader.limit() == 0 => Err(too_long),
+        [] => Ok(false),
+        _ => Err(RequestError::cut()),
+    }
+}
+
+/// RFC 9112 section 3.2.
+fn check_host(request: &Request, version: Version) -> Result<(), RequestError> {
+    let mut hosts = request.headers("host");
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::Http10 => Ok(()),
+        // An empty one may be refused where the scheme needs an authority, as http does (RFC 9112 section 3.3).
+        (Some(host), None) if is_authority(host) => Ok(()),
+        (Some(_), None) => Err(RequestError::malformed("host is malformed")),
+        _ => Err(RequestError::malformed("there is not exactly one host")),
+    }
+}
+
+/// RFC 9112 section 6.3; whatever could be understood in two ways is refused.
+fn framing(request: &Request, version: Version) -> Result<Framing, RequestError> {
+    let mut lengths = request.headers("content-length");
+    let mut codings = request.headers("transfer-encoding");
+    match (lengths.next(), codings.next()) {
+        (None, None) => Ok(Framing::None),
+        (Some(_), Some(_)) => Err(RequestError::malformed(
+            "there are both a content length and a transfer coding",
+        )),
+        (Some(length), None) => {
+            // Digits alone, where `parse` would take a sign; a list of equal ones could be taken, and is not (RFC 9110
+            // section 8.6).
+            if lengths.next().is_some()
+                || length.is_empty()
+                || !length.bytes().all(|byte| byte.is_ascii_digit())
+            {
+                return Err(RequestError::malformed("content length is not one number"));
+            }
+            let length = length
+                .parse()
+                .map_err(|_| RequestError::refused(413, "body is too large"))?;
+            Ok(Framing::Length(length))
+        }
+        // For an unknown coding RFC 9112 section 6.1 suggests 501; all that is not plainly this one gets the same 400.
+        (None, Some(coding)) => match version == Version::Http11 && codings.next().is_none() {
+            true if coding.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+            _ => Err(RequestError::malformed(
+                "transfer coding is not chunked alone",
+            )),
+        },
+    }
+}
+
+/// RFC 9112 section 9.3.
+fn keep_alive(request: &Request, version: Version) -> bool {
+    let has =
+        |option: &str| list(request, "connection").any(|item| item.eq_ignore_ascii_case(option));
+    !has("close") && (version == Version::Http11 || has("keep-alive"))
+}
+
+/// RFC 9110 section 10.1.1, which also says that HTTP/1.0 cannot expect anything.
+fn expects_continue(request: &Request, version: Version) -> Result<bool, RequestError> {
+    if version == Version::Http10 {
+        return Ok(false);
+    }
+    let mut expectations = list(request, "expect").peekable();
+    let expects = expectations.peek().is_some();
+    match expectations.all(|item| item.eq_ignore_ascii_case("100-continue")) {
+        true => Ok(expects),
+        false => Err(RequestError::refused(417, "expectation cannot be met")),
+    }
+}
+
+/// The items of a field that is a list, over all its lines (RFC 9110 section 5.6.1).
+fn list<'r>(request: &'r Request, name: &str) -> impl Iterator<Item = &'r str> {
+    request
+        .headers(name)
+        .flat_map(|line| line.split(','))
+        .map(|item| item.trim_matches(BLANKS))
+        .filter(|item| !item.is_empty())
+}
+
+/// The only white space in a field value (RFC 9110 section 5.6.3).
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// Takes a value as UTF-8 where it is that, else as ISO-8859-1 (RFC 9110 section 5.5).
+fn decode_value(value: &[u8]) -> Cow<'_, str> {
+    match str::from_utf8(value) {
+        Ok(text) => text.into(),
+        Err(_) => value.iter().map(|&byte| char::from(byte)).collect(),
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(bytes: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !bytes.is_empty() && bytes.iter().all(allowed)
+}
+
+/// RFC 9110 section 5.5, without the controls that it leaves to the recipient.
+pub(super) fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_read() {
+        let request = Request::for_test(
+            "/a%20b?x=1+2&y",
+            &[("Last-Event-ID", "é"), ("Cookie", "a=b; c=\"d\"")],
+        );
+        assert_eq!(request.path(), "/a%20b");
+        assert_eq!(request.query("x"), Some("1 2"));
+        assert_eq!(request.query("y"), Some(""));
+        assert_eq!(request.last_event_id(), Some("é"));
+        assert_eq!(request.cookie("c"), Some("\"d\""));
+        assert_eq!(request.header("HOST"), Some("test"));
+    }
+}

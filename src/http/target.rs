@@ -1,0 +1,146 @@
+//! A request target and what it is made of: its four forms (RFC 9112 section 3.2), authority and host (RFC 3986
+//! section 3.2), percent-encoding (RFC 3986 section 2.1) and the query as a form (WHATWG URL,
+//! [`application/x-www-form-urlencoded`](https://url.spec.whatwg.org/#urlencoded-parsing)).
+
+use std::{borrow::Cow, net::Ipv6Addr};
+
+/// A request target taken apart; nothing in it is decoded yet.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    /// Only an absolute form has one.
+    pub(super) authority: Option<&'a str>,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// Takes the origin, the absolute and the asterisk form; the fourth is for CONNECT, which is not for this server.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub(super) fn parse(target: &'a [u8]) -> Result<Target<'a>, &'static str> {
+        // Browsers leave some characters bare that RFC 3986 wants encoded, such as `[` and `|`; these they never do. A
+        // fragment is no part of a request target (RFC 9112 section 3.2.1).
+        let refused = |byte: &u8| !byte.is_ascii_graphic() || b"\"#<>".contains(byte);
+        let target = match str::from_utf8(target) {
+            Ok(text) if !target.iter().any(refused) => text,
+            _ => {
+                return Err("request target holds a character that must be encoded");
+            }
+        };
+        if target == "*" {
+            return Ok(Target {
+                authority: None,
+                path: target,
+                query: "",
+            });
+        }
+
+        let (authority, rest) = match target.split_once("://") {
+            _ if target.starts_with('/') => (None, target),
+            Some((scheme, rest))
+                if ["http", "https"]
+                    .iter()
+                    .any(|known| scheme.eq_ignore_ascii_case(known)) =>
+            {
+                let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+                // No empty host (RFC 9110 section 4.2.1) and no user information (section 4.2.4).
+                if !is_authority(authority) {
+                    return Err("request target has a malformed authority");
+                }
+                (Some(authority), rest)
+            }
+            _ => {
+                return Err("request target has none of the known forms");
+            }
+        };
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // An empty path is the same as "/" (RFC 9110 section 4.2.3).
+        let path = if path.is_empty() { "/" } else { path };
+        // A NUL is refused as RFC 3986 section 7.3 advises; a backslash is a separator to some file systems.
+        match percent_decode(path) {
+            Some(decoded) if !decoded.contains(['\0', '\\']) => Ok(Target {
+                authority,
+                path,
+                query,
+            }),
+            _ => Err("path is not percent-encoded UTF-8"),
+        }
+    }
+
+    /// The query's names and values, decoded; an item is `None` where the percent-encoding is malformed or not UTF-8.
+    pub(super) fn pairs(
+        &self,
+    ) -> impl Iterator<Item = Option<(Cow<'a, str>, Cow<'a, str>)>> + use<'a> {
+        self.query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                Some((form_decode(name)?, form_decode(value)?))
+            })
+    }
+}
+
+/// Whether this is a host, with or without a port: `uri-host [ ":" port ]` (RFC 9110 section 7.2), the host not empty.
+pub(super) fn is_authority(text: &str) -> bool {
+    // Within brackets only IPv6 is known, without a zone (RFC 3986 section 3.2.2).
+    let (valid_host, port) = match text.strip_prefix('[') {
+        Some(literal) => match literal.split_once(']') {
+            Some((address, port)) => (address.parse::<Ipv6Addr>().is_ok(), port),
+            None => return false,
+        },
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let allowed =
+                |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(&byte);
+            (
+                !name.is_empty() && name.bytes().all(allowed) && percent_decode(name).is_some(),
+                port,
+            )
+        }
+    };
+    // A port may be empty behind its colon; `parse` alone would take a sign (RFC 3986 section 3.2.3).
+    let valid_port = match port.strip_prefix(':') {
+        Some(digits) => {
+            digits.is_empty() || !digits.starts_with('+') && digits.parse::<u16>().is_ok()
+        }
+        None => port.is_empty(),
+    };
+    valid_host && valid_port
+}
+
+/// Decodes `%XX`. `None` where a percent sign has not two hexadecimal digits behind it, or the result is not UTF-8.
+pub(crate) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        decoded.push(match (byte, tail) {
+            (b'%', [high, low, tail @ ..]) => {
+                rest = tail;
+                hex_digit(*high)? << 4 | hex_digit(*low)?
+            }
+            (b'%', _) => return None,
+            _ => *byte,
+        });
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+fn form_decode(text: &str) -> Option<Cow<'_, str>> {
+    if text.contains('+') {
+        return Some(percent_decode(&text.replace('+', " "))?.into_owned().into());
+    }
+    percent_decode(text)
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| value.try_into().ok())
+}
