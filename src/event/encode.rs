@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::line_break;
+
 /// The longest reconnection time that is written, in milliseconds.
 ///
 /// Clients put it into a JavaScript timer, and `setTimeout` fires at once when its delay does not fit into an `i32`.
@@ -223,7 +225,7 @@ impl Event {
     #[allow(dead_code)] // Used by the hub.
     pub(crate) fn id_text(&self) -> Option<&str> {
         let (id, _) = self.fields();
-        std::str::from_utf8(id?).ok()
+        str::from_utf8(id?).ok()
     }
 
     /// The id, and the field lines without the `id` line and the blank line.
@@ -274,10 +276,6 @@ fn refuse(field: &'static str, text: &str, refused: &[char]) -> Result<(), Inval
         Some(character) => Err(InvalidField { field, character }),
         None => Ok(()),
     }
-}
-
-fn line_break(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'))
 }
 
 fn write_line(prefix: &str, line: &[u8], out: &mut Vec<u8>) {
@@ -343,3 +341,171 @@ impl fmt::Display for InvalidField {
 }
 
 impl std::error::Error for InvalidField {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each event must have exactly these bytes in every form in which it can be held and written.
+    #[track_caller]
+    fn check(event: Event, expected: &str) {
+        assert_eq!(event.to_string(), expected);
+        assert_eq!(event.encoded_len(), expected.len());
+        let mut out = b"before ".to_vec();
+        event.encode(&mut out);
+        assert_eq!(String::from_utf8_lossy(&out), format!("before {expected}"));
+
+        let frame: Arc<[u8]> = format!("1f\r\n{expected}\r\n").into_bytes().into();
+        let shared = Event::shared(frame, 4..4 + expected.len());
+        assert_eq!(shared, event);
+        assert_eq!(shared.to_string(), expected);
+        assert_eq!(shared.encoded_len(), expected.len());
+        assert_eq!(shared.id_text(), event.id_text());
+
+        let without_id = match event.id_text() {
+            Some(id) => &expected[format!("id: {id}\n").len()..],
+            None => expected,
+        };
+        for event in [event, shared] {
+            let mut out = Vec::new();
+            event.encode_with_id("e-9", &mut out);
+            assert_eq!(
+                String::from_utf8_lossy(&out),
+                format!("id: e-9\n{without_id}")
+            );
+            let changed = event.comment("more");
+            let fields = expected.strip_suffix('\n').unwrap();
+            assert_eq!(changed.to_string(), format!("{fields}: more\n\n"));
+        }
+    }
+
+    #[track_caller]
+    fn check_refused(result: Result<Event, InvalidField>, expected: &str) {
+        assert_eq!(result.unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn data_is_one_line_for_each_line_of_text() {
+        check(Event::data("a"), "data: a\n\n");
+        check(Event::data("a\nb"), "data: a\ndata: b\n\n"); // LF.
+        check(Event::data("a\rb"), "data: a\ndata: b\n\n"); // CR alone is a line break too.
+        check(Event::data("a\r\nb"), "data: a\ndata: b\n\n"); // CRLF is one line break.
+        check(Event::data("a\n\rb"), "data: a\ndata: \ndata: b\n\n"); // LF and then CR are two.
+        check(Event::data("a\r\r\nb"), "data: a\ndata: \ndata: b\n\n"); // CR and CRLF are two.
+        check(Event::data("a\n"), "data: a\ndata: \n\n"); // A trailing line break survives.
+        check(Event::data("a\r\n"), "data: a\ndata: \n\n"); // So does CRLF.
+        check(Event::data("\n"), "data: \ndata: \n\n"); // A line break alone is two empty lines.
+        check(Event::data(""), "data: \n\n"); // Empty data still dispatches an event.
+        check(Event::data(" a"), "data:  a\n\n"); // The client takes one space away, the text keeps its own.
+        check(Event::data(":a: b"), "data: :a: b\n\n"); // A colon is nothing special in a value.
+        check(Event::data("\0"), "data: \0\n\n"); // NUL is allowed here.
+        check(Event::data("\u{FEFF}é😀"), "data: \u{FEFF}é😀\n\n"); // No text is changed.
+        // Not line ends here.
+        check(
+            Event::data("a\u{2028}b\u{B}c\u{85}d"),
+            "data: a\u{2028}b\u{B}c\u{85}d\n\n",
+        );
+    }
+
+    #[test]
+    fn fields_come_in_the_order_set_behind_the_id() -> Result<(), InvalidField> {
+        let second = Duration::from_secs(1);
+        check(Event::new(), "\n");
+        check(Event::default(), "\n");
+        check(
+            Event::data("a").event("b")?.id("c")?,
+            "id: c\ndata: a\nevent: b\n\n",
+        );
+        check(
+            Event::new().retry(second).id("c")?,
+            "id: c\nretry: 1000\n\n",
+        );
+        // The client takes c.
+        check(
+            Event::data("a").event("b")?.event("c")?,
+            "data: a\nevent: b\nevent: c\n\n",
+        );
+        check(Event::data("a").id("b")?.id("c")?, "id: c\ndata: a\n\n"); // Only the last id is kept.
+        check(Event::data("a").id("")?, "id: \ndata: a\n\n"); // An empty id resets the client's.
+        check(Event::data("a").event("")?, "data: a\nevent: \n\n"); // An empty name is none.
+        check(Event::data("a").id(" b ")?, "id:  b \ndata: a\n\n"); // Blanks survive.
+        check(Event::data("a").event("b\0")?, "data: a\nevent: b\0\n\n"); // NUL is forbidden in an id only.
+        check(Event::data("id: x"), "data: id: x\n\n"); // Not an id.
+        Ok(())
+    }
+
+    #[test]
+    fn a_comment_is_one_line_for_each_line_of_text() {
+        check(Event::new().comment("a"), ": a\n\n");
+        check(Event::new().comment(""), ": \n\n");
+        check(Event::new().comment("a\r\nb\rc\n"), ": a\n: b\n: c\n: \n\n"); // Split as data is.
+        // Several.
+        check(
+            Event::data("a").comment("b").comment("c"),
+            "data: a\n: b\n: c\n\n",
+        );
+        // It stays a comment.
+        check(
+            Event::new().comment("\ndata: forged\n"),
+            ": \n: data: forged\n: \n\n",
+        );
+    }
+
+    #[test]
+    fn retry_is_whole_milliseconds_that_a_timer_can_hold() {
+        let check = |time, expected| check(Event::new().retry(time), expected);
+        check(Duration::ZERO, "retry: 0\n\n");
+        check(Duration::from_micros(999), "retry: 0\n\n"); // A fraction is cut off.
+        check(Duration::from_micros(1999), "retry: 1\n\n");
+        check(
+            Duration::from_millis(2_147_483_646),
+            "retry: 2147483646\n\n",
+        );
+        // The longest delay of setTimeout.
+        check(
+            Duration::from_millis(2_147_483_647),
+            "retry: 2147483647\n\n",
+        );
+        check(
+            Duration::from_millis(2_147_483_648),
+            "retry: 2147483647\n\n",
+        );
+        check(Duration::MAX, "retry: 2147483647\n\n");
+    }
+
+    #[test]
+    fn a_refused_field_says_which_and_why() {
+        check_refused(
+            Event::new().id("1\n\ndata: evil"),
+            r"id field cannot contain '\n'",
+        );
+        check_refused(Event::new().id("1\r"), r"id field cannot contain '\r'");
+        check_refused(Event::new().id("\0"), r"id field cannot contain '\0'"); // Clients ignore such an id.
+        check_refused(Event::new().id("1\r\n"), r"id field cannot contain '\r'"); // The first that is found.
+        check_refused(
+            Event::new().event("a\nid: 1"),
+            r"event field cannot contain '\n'",
+        );
+        check_refused(
+            Event::new().event("\ra"),
+            r"event field cannot contain '\r'",
+        );
+    }
+
+    #[test]
+    fn an_empty_id_is_not_no_id() -> Result<(), InvalidField> {
+        assert_eq!(Event::data("a").id_text(), None);
+        assert_eq!(Event::data("id: 1").id_text(), None);
+        assert_eq!(Event::data("a").id("")?.id_text(), Some(""));
+        assert_eq!(Event::data("a").id("é")?.id_text(), Some("é"));
+        assert_ne!(Event::data("a").id("")?, Event::data("a"));
+        Ok(())
+    }
+
+    #[test]
+    fn debug_shows_the_bytes_on_the_wire() -> Result<(), InvalidField> {
+        let event = Event::data("a").id("1")?;
+        assert_eq!(format!("{event:?}"), r#"Event("id: 1\ndata: a\n\n")"#);
+        Ok(())
+    }
+}
