@@ -1,8 +1,21 @@
 //! A Server-Sent Events server with nothing but `std`.
 #![forbid(unsafe_code)]
 
+mod config;
+mod connection;
 mod event;
 mod http;
+mod random;
+mod router;
+mod server;
+mod slots;
+mod socket;
+mod sse;
+mod threads;
 
+pub use config::Config;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message};
-pub use http::{Method, Request};
+pub use http::{InvalidHeader, Method, Request, Response};
+pub use router::Next;
+pub use server::{Server, ServerHandle, ShutdownHandle, StillOpen};
+pub use sse::{KeepAlive, Sse};

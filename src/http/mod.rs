@@ -2,10 +2,15 @@
 //! answer, and the chunks of a stream.
 
 mod body;
+mod chunked;
 mod request;
+mod response;
 mod target;
 
 pub(crate) use body::read_body;
+pub(crate) use chunked::Coding;
 pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, read_head};
 pub use request::{Method, Request};
+pub(crate) use response::{Body, Connection, StreamHead, allow_value, check_header};
+pub use response::{InvalidHeader, Response};
 pub(crate) use target::percent_decode;

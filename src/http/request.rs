@@ -198,13 +198,13 @@ impl fmt::Debug for Request {
 
 #[cfg(test)]
 impl Request {
-    /// A GET without a body, for the tests of those who are given a request.
-    pub(crate) fn for_test(target: &str, fields: &[(&str, &str)]) -> Request {
+    /// A request without a body, for the tests of those who are given one.
+    pub(crate) fn for_test(method: &str, target: &str, fields: &[(&str, &str)]) -> Request {
         let fields: String = fields
             .iter()
             .map(|(name, value)| format!("{name}: {value}\r\n"))
             .collect();
-        let head = format!("GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
         let limits = HeadLimits {
             request_line_bytes: 65536,
             head_bytes: 65536,
@@ -602,6 +602,7 @@ mod tests {
     #[test]
     fn a_request_is_read() {
         let request = Request::for_test(
+            "GET",
             "/a%20b?x=1+2&y",
             &[("Last-Event-ID", "é"), ("Cookie", "a=b; c=\"d\"")],
         );

@@ -1,0 +1,23 @@
+//! The smallest server: the time, every second.
+//!
+//! Run it with `cargo run --example clock`, then type `curl -N http://127.0.0.1:60000/` in another terminal: after a
+//! comment, `: connected`, comes an event a second, such as `data: 1700000000`, until one of the two is stopped.
+
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
+
+use tiny_sse::{Event, Server, Sse};
+
+fn main() -> std::io::Result<()> {
+    Server::bind("127.0.0.1:60000")?
+        .get("/", |_request| Sse::spawn(tick))
+        .run()
+}
+
+/// Sends the seconds since 1970 until the client has left.
+fn tick(events: std::sync::mpsc::SyncSender<Event>) {
+    let now = || UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    while events.send(Event::data(now().to_string())).is_ok() {
+        thread::sleep(Duration::from_secs(1));
+    }
+}

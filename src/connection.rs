@@ -1,0 +1,274 @@
+//! One connection: read a request, answer it, keep alive or become a stream (RFC 9112 section 9).
+
+use std::io::{self, BufRead, BufReader};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::http::{
+    Body, Connection, Framing, Head, HeadLimits, Method, Request, RequestError, Response, Version,
+    read_body, read_head,
+};
+use crate::random::jitter;
+use crate::router::{Found, Router};
+use crate::slots::{Connected, Slot};
+use crate::socket::{DeadlineReader, Socket, linger, try_write};
+
+type Reader = BufReader<DeadlineReader>;
+
+/// Answers of at most this size leave in one write with their head, at the price of a copy.
+const ONE_WRITE_BYTES: usize = 16 * 1024;
+
+/// How long a client that will be refused has for its request head.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A response and what the request says about how to send it.
+struct Answer {
+    response: Response,
+    version: Version,
+    head_only: bool,
+    keep_alive: bool,
+}
+
+/// Serves a connection until it ends or has become a stream that others carry on.
+pub(crate) fn serve(mut socket: Socket, router: &Router) {
+    if socket.prepare().is_err() {
+        return;
+    }
+    let mut reader = BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader());
+    let mut out = Vec::new();
+    // A fresh connection has no time to be idle: it came with something to ask.
+    let mut patience = socket.config().head_timeout;
+    while await_request(&socket, &mut reader, patience) {
+        patience = socket.config().idle_timeout;
+        let Some(mut answer) = next_answer(&mut socket, &mut reader, router) else {
+            return;
+        };
+        if let Some(error) = &answer.response.error {
+            socket.report(error);
+        }
+        answer.keep_alive &= !socket.is_closing();
+        let sent = match answer.response.take_body() {
+            Body::Whole(body) => send_whole(&socket, &answer, &body, &mut out),
+            Body::Stream(_) if answer.head_only => {
+                answer.keep_alive &= answer.version == Version::Http11;
+                socket.write_all(&answer.response.stream_head(answer.version).bytes)
+            }
+            Body::Stream(stream) => {
+                // A stream is the last answer on its connection, and may be a long one.
+                drop((reader, out));
+                return stream(answer.response.stream_head(answer.version), socket);
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+        if !answer.keep_alive {
+            drop(reader);
+            return socket.linger();
+        }
+    }
+}
+
+/// Waits for the first byte of a request; false when none comes.
+fn await_request(socket: &Socket, reader: &mut Reader, patience: Duration) -> bool {
+    if !reader.buffer().is_empty() {
+        return true;
+    }
+    if !socket.wait_idle() {
+        return false;
+    }
+    reader.get_mut().set_deadline(patience);
+    let came = reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+    socket.end_idle();
+    came
+}
+
+/// Reads one request and has it answered; `None` when there is nobody to answer any more.
+fn next_answer(socket: &mut Socket, reader: &mut Reader, router: &Router) -> Option<Answer> {
+    let limits = head_limits(socket.config());
+    reader.get_mut().set_deadline(socket.config().head_timeout);
+    let head = match read_head(reader, &limits) {
+        Ok(head) => head?,
+        Err(error) => return refusal(&error),
+    };
+    let mut request = head.request;
+    request.peer = socket.peer();
+    request.client_ip = client_ip(&request, &socket.config().trusted_proxies);
+    let mut answer = Answer {
+        response: Response::new(500),
+        version: head.version,
+        head_only: request.method() == Method::Head,
+        keep_alive: head.keep_alive,
+    };
+    if socket.count_for(request.client_ip).is_err() {
+        answer.response = overload(&request, socket.config());
+        answer.keep_alive = false;
+        return Some(answer);
+    }
+    let found = router.find(&mut request);
+    let body = &head.framing;
+    if head.expects_continue && !matches!(found, Found::Handler(_)) {
+        // The final answer comes instead of a 100, and the body never (RFC 9110 section 10.1.1).
+        answer.keep_alive = false;
+    } else {
+        if head.expects_continue && reader.buffer().is_empty() && fits(body, socket.config()) {
+            socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
+        }
+        reader.get_mut().set_body_deadline(socket.config());
+        match read_body(reader, head.framing, socket.config().max_body_bytes) {
+            Ok(body) => request.body = body,
+            Err(error) => return refusal(&error),
+        }
+    }
+    answer.response = router.answer(&request, &found);
+    Some(answer)
+}
+
+fn head_limits(config: &Config) -> HeadLimits {
+    HeadLimits {
+        request_line_bytes: config.max_request_line_bytes,
+        head_bytes: config.max_head_bytes,
+        fields: config.max_fields,
+    }
+}
+
+/// A body that is announced as too large is refused without a 100.
+fn fits(body: &Framing, config: &Config) -> bool {
+    !matches!(body, Framing::Length(length) if *length > config.max_body_bytes as u64)
+}
+
+/// What could not be read is answered, where there is somebody to answer, and ends the connection: where the next
+/// request would begin is not known (RFC 9112 section 9.6).
+fn refusal(error: &RequestError) -> Option<Answer> {
+    let response = Response::text(format!("{error}\n")).with_status(error.status()?);
+    Some(Answer {
+        response,
+        version: Version::Http11,
+        head_only: false,
+        keep_alive: false,
+    })
+}
+
+fn send_whole(socket: &Socket, answer: &Answer, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let connection = Connection::after(answer.version, answer.keep_alive);
+    out.clear();
+    answer
+        .response
+        .append_whole_head(out, body.len(), connection);
+    if answer.head_only || !answer.response.has_content() {
+        return socket.write_all(out);
+    }
+    if body.len() <= ONE_WRITE_BYTES {
+        out.extend_from_slice(body);
+        return socket.write_all(out);
+    }
+    socket.write_all(out)?;
+    socket.write_all(body)
+}
+
+/// The last address of `X-Forwarded-For` that is not a trusted proxy's own: each proxy adds the one that it saw, so
+/// what stands before it is only what the client claims.
+fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
+    let mut client = request.peer.ip();
+    let forwarded: Vec<&str> = request
+        .headers("x-forwarded-for")
+        .flat_map(|line| line.split(','))
+        .collect();
+    for address in forwarded.into_iter().rev() {
+        if !trusted.contains(&client) {
+            break;
+        }
+        // What is no address ends what can be believed.
+        let Ok(address) = address.trim().parse() else {
+            break;
+        };
+        client = address;
+    }
+    client
+}
+
+/// A connection that there is no room for. It may hold a slot, when it was a thread that was missing.
+pub(crate) struct Refused {
+    pub(crate) connected: Arc<Connected>,
+    pub(crate) _slot: Option<Slot>,
+}
+
+/// Tells a client that there is no room, in the way that it understands.
+pub(crate) fn refuse(refused: Refused, config: &Config) {
+    let stream = &refused.connected.stream;
+    if stream.set_write_timeout(Some(REFUSAL_TIMEOUT)).is_err() {
+        return;
+    }
+    let mut reader = BufReader::with_capacity(1024, DeadlineReader::new(&refused.connected));
+    reader.get_mut().set_deadline(REFUSAL_TIMEOUT);
+    let (response, head_only) = match read_head(&mut reader, &head_limits(config)) {
+        Ok(Some(Head { request, .. })) => {
+            (overload(&request, config), request.method() == Method::Head)
+        }
+        Ok(None) => return,
+        Err(error) => match refusal(&error) {
+            Some(answer) => (answer.response, false),
+            None => return,
+        },
+    };
+    let mut response = response;
+    let Body::Whole(body) = response.take_body() else {
+        return;
+    };
+    let mut out = Vec::new();
+    response.append_whole_head(&mut out, body.len(), Connection::Close);
+    if !head_only {
+        out.extend_from_slice(&body);
+    }
+    if try_write(&mut { stream }, &out).is_ok() {
+        linger(stream);
+    }
+}
+
+/// A browser that gets a 503 for an event stream never tries again, so it gets a stream that tells it to come back and
+/// ends. Everyone else gets 503.
+fn overload(request: &Request, config: &Config) -> Response {
+    let wait = Duration::from_secs(1) + jitter(config.reconnect_spread);
+    let accepts_stream = request
+        .headers("accept")
+        .any(|accept| accept.contains("text/event-stream"));
+    if accepts_stream {
+        let text = format!(": too many connections\nretry: {}\n\n", wait.as_millis());
+        let mut response = Response::bytes("text/event-stream", text.into_bytes());
+        response.push_field("Cache-Control", "no-cache, no-transform");
+        return response;
+    }
+    let mut response = Response::of_status(503);
+    response.push_field("Retry-After", wait.as_secs().to_string());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_speak_for_others() {
+        #[track_caller]
+        fn check(trusted: &[&str], forwarded: &[&str], expected: &str) {
+            let fields: Vec<_> = forwarded
+                .iter()
+                .map(|value| ("X-Forwarded-For", *value))
+                .collect();
+            let mut request = Request::for_test("GET", "/", &fields);
+            request.peer = "10.0.0.1:5000".parse().unwrap();
+            let trusted: Vec<IpAddr> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
+            assert_eq!(client_ip(&request, &trusted).to_string(), expected);
+        }
+        check(&[], &["1.2.3.4"], "10.0.0.1"); // Nobody is trusted: anybody can send this field.
+        check(&["10.0.0.1"], &[], "10.0.0.1"); // The proxy itself asks.
+        check(&["10.0.0.1"], &["1.2.3.4"], "1.2.3.4"); // The proxy speaks for its client.
+        check(&["10.0.0.1"], &["9.9.9.9, 1.2.3.4"], "1.2.3.4"); // What stands before is the client's claim.
+        check(&["10.0.0.1"], &["9.9.9.9", "1.2.3.4"], "1.2.3.4"); // Several lines are one list (RFC 9110 section 5.3).
+        check(&["10.0.0.1", "10.0.0.2"], &["1.2.3.4, 10.0.0.2"], "1.2.3.4"); // A chain of proxies.
+        check(&["10.0.0.1"], &["1.2.3.4, unknown"], "10.0.0.1"); // No address: nothing before it counts.
+        check(&["10.0.0.1"], &["::1"], "::1"); // IPv6.
+    }
+}

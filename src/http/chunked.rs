@@ -1,0 +1,74 @@
+//! Writing the chunked transfer coding (RFC 9112 section 7.1).
+
+use std::io::Write;
+
+/// Ends a chunked body: the last chunk and an empty trailer section.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// How the bytes of a stream are delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Coding {
+    /// Each piece a chunk of its own, for HTTP/1.1.
+    Chunked,
+    /// As they are; the stream ends when the connection closes, for HTTP/1.0.
+    Bare,
+}
+
+impl Coding {
+    /// Appends one piece of `len` bytes, which `write` appends in its turn. An empty one is left out: a zero-size chunk
+    /// would end the body.
+    pub(crate) fn append(self, out: &mut Vec<u8>, len: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        if len == 0 {
+            return;
+        }
+        if self == Coding::Bare {
+            return write(out);
+        }
+        // Writing to a vector cannot fail.
+        let _ = write!(out, "{len:x}\r\n");
+        let start = out.len();
+        write(out);
+        debug_assert_eq!(out.len() - start, len);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends what ends a stream cleanly.
+    pub(crate) fn append_end(self, out: &mut Vec<u8>) {
+        if self == Coding::Chunked {
+            out.extend_from_slice(LAST_CHUNK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(coding: Coding, pieces: &[&str], expected: &str) {
+        let mut out = Vec::new();
+        for piece in pieces {
+            coding.append(&mut out, piece.len(), |out| {
+                out.extend_from_slice(piece.as_bytes())
+            });
+        }
+        coding.append_end(&mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn each_piece_is_one_chunk() {
+        check(
+            Coding::Chunked,
+            &["data: a\n\n"],
+            "9\r\ndata: a\n\n\r\n0\r\n\r\n",
+        ); // Size in hex, data, CRLF.
+        check(
+            Coding::Chunked,
+            &["0123456789abcdef", "x"],
+            "10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n",
+        ); // 16 is 10.
+        check(Coding::Chunked, &["", "x"], "1\r\nx\r\n0\r\n\r\n"); // An empty piece would end the body.
+        check(Coding::Bare, &["a", "", "b"], "ab"); // HTTP/1.0 knows no chunks and ends by closing.
+    }
+}

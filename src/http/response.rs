@@ -1,0 +1,498 @@
+//! One answer: status, fields, and a whole body or a stream (RFC 9110 section 15, RFC 9112 section 4).
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::chunked::Coding;
+use super::request::{Method, Version};
+use crate::socket::Socket;
+
+/// An answer to a request.
+///
+/// ```
+/// use tiny_sse::Response;
+///
+/// let moved = Response::new(303).header("Location", "/clock")?;
+/// assert_eq!(moved.status(), 303);
+/// # Ok::<(), tiny_sse::InvalidHeader>(())
+/// ```
+///
+/// A handler returns anything that converts into one: text, an [`Sse`](crate::Sse), or a `Result` of such, whose error
+/// becomes a 500 with a fixed text, while its own text goes to the server's error hook and never to the client.
+pub struct Response {
+    status: u16,
+    fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    pub(crate) body: Body,
+    /// What went wrong, for the error hook.
+    pub(crate) error: Option<String>,
+}
+
+pub(crate) enum Body {
+    Whole(Cow<'static, [u8]>),
+    Stream(Stream),
+}
+
+/// Writes a stream: it is given the head that goes first and the socket, which becomes its own.
+pub(crate) type Stream = Box<dyn FnOnce(StreamHead, Socket) + Send>;
+
+/// The head of a stream, not yet written, so that it leaves together with the first bytes of body.
+pub(crate) struct StreamHead {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) coding: Coding,
+}
+
+impl Response {
+    /// An answer of this status without a body. A status below 200 or above 599 is not one that ends a request, and
+    /// becomes 500.
+    pub fn new(status: u16) -> Response {
+        let body = Body::Whole(Cow::Borrowed(b""));
+        Response {
+            status: valid_status(status),
+            fields: Vec::new(),
+            body,
+            error: None,
+        }
+    }
+
+    /// 200 with plain text.
+    pub fn text(text: impl Into<Cow<'static, str>>) -> Response {
+        Response::whole("text/plain; charset=utf-8", text.into())
+    }
+
+    /// 200 with a page.
+    pub fn html(page: impl Into<Cow<'static, str>>) -> Response {
+        Response::whole("text/html; charset=utf-8", page.into())
+    }
+
+    /// 200 with a text that is JSON already.
+    pub fn json(text: impl Into<Cow<'static, str>>) -> Response {
+        Response::whole("application/json", text.into())
+    }
+
+    /// 200 with bytes of any type.
+    pub fn bytes(content_type: &'static str, bytes: impl Into<Cow<'static, [u8]>>) -> Response {
+        let mut response = Response::new(200);
+        response.push_field("Content-Type", content_type);
+        response.body = Body::Whole(bytes.into());
+        response
+    }
+
+    fn whole(content_type: &'static str, text: Cow<'static, str>) -> Response {
+        match text {
+            Cow::Borrowed(text) => Response::bytes(content_type, text.as_bytes()),
+            Cow::Owned(text) => Response::bytes(content_type, text.into_bytes()),
+        }
+    }
+
+    pub(crate) fn stream(stream: Stream) -> Response {
+        let mut response = Response::new(200);
+        response.body = Body::Stream(stream);
+        response
+    }
+
+    /// The same answer with another status (as in [`Response::new`]).
+    pub fn with_status(mut self, status: u16) -> Response {
+        self.status = valid_status(status);
+        self
+    }
+
+    /// Adds a field line, `name: value`, behind those that are there.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHeader`] when the name is not a token (RFC 9110 section 5.6.2), the value has a control character other
+    /// than a tab (a line break would forge another field), or the server writes this field itself: `Connection`,
+    /// `Content-Length`, `Date` and `Transfer-Encoding`.
+    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Result<Response, InvalidHeader> {
+        let value = value.as_ref();
+        check_header(name, value)?;
+        self.fields
+            .push((name.to_string().into(), value.to_string().into()));
+        Ok(self)
+    }
+
+    /// For fields that are known to be clean.
+    pub(crate) fn push_field(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) {
+        self.fields.push((name.into(), value.into()));
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The value of the first field of this name, in any case.
+    pub fn header_value(&self, name: &str) -> Option<&str> {
+        let field = self
+            .fields
+            .iter()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name));
+        field.map(|(_, value)| &**value)
+    }
+
+    pub(crate) fn take_body(&mut self) -> Body {
+        std::mem::replace(&mut self.body, Body::Whole(Cow::Borrowed(b"")))
+    }
+
+    /// Whether an answer of this status has a body at all (RFC 9110 section 6.4.1).
+    pub(crate) fn has_content(&self) -> bool {
+        !matches!(self.status, 204 | 304)
+    }
+
+    /// Appends the head of an answer with a whole body.
+    pub(crate) fn append_whole_head(
+        &self,
+        out: &mut Vec<u8>,
+        length: usize,
+        connection: Connection,
+    ) {
+        self.append_fields(out);
+        out.extend_from_slice(match connection {
+            Connection::Persists => b"",
+            Connection::KeepAlive => b"Connection: keep-alive\r\n",
+            Connection::Close => b"Connection: close\r\n",
+        });
+        // No Content-Length where there never is content (RFC 9110 section 8.6).
+        if self.status != 204 {
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// The head of a stream. To HTTP/1.0 it says nothing of length or chunks: closing ends it.
+    pub(crate) fn stream_head(&self, version: Version) -> StreamHead {
+        let mut bytes = Vec::with_capacity(512);
+        self.append_fields(&mut bytes);
+        let coding = match version {
+            Version::Http11 => {
+                bytes.extend_from_slice(
+                    b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+                );
+                Coding::Chunked
+            }
+            Version::Http10 => {
+                bytes.extend_from_slice(b"Connection: close\r\n\r\n");
+                Coding::Bare
+            }
+        };
+        StreamHead { bytes, coding }
+    }
+
+    fn append_fields(&self, out: &mut Vec<u8>) {
+        // The version is the server's, whatever the request's (RFC 9110 section 6.2). Writing to a vector cannot fail.
+        let _ = write!(
+            out,
+            "HTTP/1.1 {} {}\r\n",
+            self.status,
+            reason_phrase(self.status)
+        );
+        out.extend_from_slice(b"Date: ");
+        append_date(out, SystemTime::now());
+        out.extend_from_slice(b"\r\n");
+        for (name, value) in &self.fields {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// What an ordinary answer says of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    /// Goes on, as HTTP/1.1 does unless told otherwise.
+    Persists,
+    /// Goes on, which HTTP/1.0 wants to hear.
+    KeepAlive,
+    /// Ends after this answer.
+    Close,
+}
+
+impl Connection {
+    pub(crate) fn after(version: Version, keep_alive: bool) -> Connection {
+        match (version, keep_alive) {
+            (_, false) => Connection::Close,
+            (Version::Http10, true) => Connection::KeepAlive,
+            (Version::Http11, true) => Connection::Persists,
+        }
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body: &dyn fmt::Debug = match &self.body {
+            Body::Whole(bytes) => &bytes.len(),
+            Body::Stream(_) => &"stream",
+        };
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("fields", &self.fields)
+            .field("body", body)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<&'static str> for Response {
+    fn from(text: &'static str) -> Response {
+        Response::text(text)
+    }
+}
+
+impl From<String> for Response {
+    fn from(text: String) -> Response {
+        Response::text(text)
+    }
+}
+
+impl<T: Into<Response>, E: fmt::Display> From<Result<T, E>> for Response {
+    fn from(result: Result<T, E>) -> Response {
+        result.map_or_else(|error| Response::failed(error.to_string()), Into::into)
+    }
+}
+
+impl Response {
+    /// 500, with what went wrong for the error hook alone.
+    pub(crate) fn failed(error: String) -> Response {
+        let mut response = Response::of_status(500);
+        response.error = Some(error);
+        response
+    }
+
+    /// An answer whose text is its own reason phrase.
+    pub(crate) fn of_status(status: u16) -> Response {
+        Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
+    }
+
+    /// 405 with the methods that the path does know (RFC 9110 section 15.5.6).
+    pub(crate) fn method_not_allowed(allow: String) -> Response {
+        let mut response = Response::of_status(405);
+        response.push_field("Allow", allow);
+        response
+    }
+}
+
+/// Why a response field was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidHeader {
+    name: String,
+    problem: HeaderProblem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum HeaderProblem {
+    Name,
+    Value(char),
+    Reserved,
+}
+
+impl InvalidHeader {
+    /// For a field that the server writes itself.
+    pub(crate) fn reserved(name: &str) -> InvalidHeader {
+        InvalidHeader {
+            name: name.to_string(),
+            problem: HeaderProblem::Reserved,
+        }
+    }
+}
+
+impl fmt::Display for InvalidHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        match self.problem {
+            HeaderProblem::Name => write!(f, "{name:?} is not a field name"),
+            HeaderProblem::Value(found) => write!(f, "{name} field cannot contain {found:?}"),
+            HeaderProblem::Reserved => write!(f, "{name} field is written by the server"),
+        }
+    }
+}
+
+impl Error for InvalidHeader {}
+
+/// Checks a response field that a caller brings.
+pub(crate) fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
+    const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
+    let refuse = |problem| {
+        Err(InvalidHeader {
+            name: name.to_string(),
+            problem,
+        })
+    };
+    if name.is_empty() || !name.bytes().all(is_token_byte) {
+        return refuse(HeaderProblem::Name);
+    }
+    if RESERVED
+        .iter()
+        .any(|reserved| name.eq_ignore_ascii_case(reserved))
+    {
+        return refuse(HeaderProblem::Reserved);
+    }
+    match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
+        Some(found) => refuse(HeaderProblem::Value(found)),
+        None => Ok(()),
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn valid_status(status: u16) -> u16 {
+    if (200..600).contains(&status) {
+        status
+    } else {
+        500
+    }
+}
+
+/// The phrases of RFC 9110 section 15; a client ignores them, people read them.
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` (IMF-fixdate, RFC 9110 section 5.6.7).
+fn append_date(out: &mut Vec<u8>, now: SystemTime) {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    // A clock before 1970 is not set: the epoch is as good as any.
+    let seconds = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let days = seconds / 86_400;
+    // Years that begin in March end with their leap day, in cycles of 400 years; 719,468 days lie between 0000-03-01
+    // and 1970-01-01.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = (from_march + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    let _ = write!(
+        out,
+        "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
+        WEEKDAYS[(days % 7) as usize],
+        MONTHS[month as usize],
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    );
+}
+
+/// The methods of an `Allow` field, in the order given.
+pub(crate) fn allow_value(methods: &[Method]) -> String {
+    let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn dates_are_imf_fixdates() {
+        #[track_caller]
+        fn check(seconds: u64, expected: &str) {
+            let mut out = Vec::new();
+            append_date(&mut out, UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+        check(0, "Thu, 01 Jan 1970 00:00:00 GMT"); // The epoch.
+        check(784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"); // The RFC's own example.
+        check(951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"); // Before a leap day of a century.
+        check(951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"); // That leap day.
+        check(951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"); // And behind it.
+        check(1_704_067_199, "Sun, 31 Dec 2023 23:59:59 GMT"); // The end of a year.
+        check(4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"); // 2100 is no leap year.
+    }
+
+    #[test]
+    fn a_field_cannot_be_forged() {
+        #[track_caller]
+        fn check(name: &str, value: &str, expected: &str) {
+            let error = Response::new(200).header(name, value).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        check(
+            "X-A",
+            "b\r\nSet-Cookie: c",
+            "X-A field cannot contain '\\r'",
+        ); // The attack.
+        check("X-A", "b\nc", "X-A field cannot contain '\\n'"); // Some readers take LF alone.
+        check("X-A", "\0", "X-A field cannot contain '\\0'"); // RFC 9110 section 5.5.
+        check("X A", "b", "\"X A\" is not a field name"); // A space is no token byte.
+        check("", "b", "\"\" is not a field name"); // Nor is nothing a name.
+        check(
+            "Content-length",
+            "3",
+            "Content-length field is written by the server",
+        ); // Coding is ours.
+    }
+
+    #[test]
+    fn a_head_has_its_fields_in_order() {
+        let response = Response::text("hi").header("X-A", "1").unwrap();
+        let mut out = Vec::new();
+        response.append_whole_head(&mut out, 2, Connection::Close);
+        let head = String::from_utf8(out).unwrap();
+        let (status, rest) = head.split_once("\r\n").unwrap();
+        let (date, rest) = rest.split_once("\r\n").unwrap();
+        assert_eq!(status, "HTTP/1.1 200 OK");
+        assert!(
+            date.starts_with("Date: ") && date.ends_with(" GMT"),
+            "{date}"
+        );
+        assert_eq!(
+            rest,
+            "Content-Type: text/plain; charset=utf-8\r\nX-A: 1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n"
+        );
+    }
+}

@@ -1,0 +1,324 @@
+//! Paths with `{parameters}`, methods, and the middleware around them.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use crate::http::{Method, Request, Response, allow_value, percent_decode};
+
+type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
+type Middleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
+
+/// Which handler answers which request.
+#[derive(Default)]
+pub(crate) struct Router {
+    routes: Vec<Route>,
+    fallback: Option<Handler>,
+    middleware: Vec<Middleware>,
+    /// The first pattern that is none, kept until there is a way to say so.
+    invalid: Option<String>,
+}
+
+struct Route {
+    /// `None` takes any method.
+    method: Option<Method>,
+    segments: Vec<Segment>,
+    handler: Handler,
+}
+
+/// Literals sort before parameters, so that the first route that matches is the most specific one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Literal(String),
+    Parameter(Arc<str>),
+}
+
+/// What a request has been found to be for.
+pub(crate) enum Found<'a> {
+    Handler(&'a (dyn Fn(&Request) -> Response + Send + Sync)),
+    /// A known path, but not with this method: those it knows.
+    Methods(Vec<Method>),
+    Nothing,
+}
+
+/// The rest of a request's way: further middleware, then the handler.
+pub struct Next<'a> {
+    middleware: &'a [Middleware],
+    found: &'a Found<'a>,
+}
+
+impl Router {
+    pub(crate) fn add<R: Into<Response>>(
+        &mut self,
+        method: Option<Method>,
+        pattern: &str,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) {
+        let Some(segments) = parse_pattern(pattern) else {
+            self.invalid.get_or_insert_with(|| pattern.to_string());
+            return;
+        };
+        let handler = Box::new(move |request: &Request| handler(request).into());
+        let at = self
+            .routes
+            .partition_point(|route| route.segments <= segments);
+        self.routes.insert(
+            at,
+            Route {
+                method,
+                segments,
+                handler,
+            },
+        );
+    }
+
+    pub(crate) fn set_fallback<R: Into<Response>>(
+        &mut self,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) {
+        self.fallback = Some(Box::new(move |request| handler(request).into()));
+    }
+
+    pub(crate) fn add_middleware<R: Into<Response>>(
+        &mut self,
+        middleware: impl Fn(&Request, Next<'_>) -> R + Send + Sync + 'static,
+    ) {
+        self.middleware.push(Box::new(move |request, next| {
+            middleware(request, next).into()
+        }));
+    }
+
+    /// The first pattern that was not valid.
+    pub(crate) fn invalid_pattern(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
+    /// Finds the handler and fills in the path parameters. A GET route answers HEAD as well (RFC 9110 section 9.3.2).
+    pub(crate) fn find(&self, request: &mut Request) -> Found<'_> {
+        let mut methods = Vec::new();
+        for route in &self.routes {
+            let Some(params) = match_path(&route.segments, request.path()) else {
+                continue;
+            };
+            let wanted = request.method();
+            match route.method {
+                Some(method)
+                    if method != wanted && (method, wanted) != (Method::Get, Method::Head) =>
+                {
+                    let head = (method == Method::Get).then_some(Method::Head);
+                    for known in [Some(method), head].into_iter().flatten() {
+                        if !methods.contains(&known) {
+                            methods.push(known);
+                        }
+                    }
+                }
+                _ => {
+                    request.params = params;
+                    return Found::Handler(&route.handler);
+                }
+            }
+        }
+        match &self.fallback {
+            _ if !methods.is_empty() => Found::Methods(methods),
+            Some(handler) => Found::Handler(handler),
+            None => Found::Nothing,
+        }
+    }
+
+    /// Sends the request through the middleware to what was found. A panic on the way is a 500.
+    pub(crate) fn answer(&self, request: &Request, found: &Found<'_>) -> Response {
+        let next = Next {
+            middleware: &self.middleware,
+            found,
+        };
+        // What a handler shares with other requests is its own to keep consistent, as after any panic of a thread.
+        panic::catch_unwind(AssertUnwindSafe(|| next.run(request))).unwrap_or_else(|_| {
+            Response::failed(format!("the handler of {:?} panicked", request.path()))
+        })
+    }
+}
+
+impl Next<'_> {
+    /// Passes the request on and returns the answer. Where no handler is found, that is 404, or 405 with `Allow`; an
+    /// OPTIONS request to a known path gets 204 with `Allow` (RFC 9110 section 9.3.7).
+    pub fn run(self, request: &Request) -> Response {
+        if let Some((first, rest)) = self.middleware.split_first() {
+            return first(
+                request,
+                Next {
+                    middleware: rest,
+                    found: self.found,
+                },
+            );
+        }
+        match self.found {
+            Found::Handler(handler) => handler(request),
+            Found::Methods(methods) if request.method() == Method::Options => {
+                let mut response = Response::new(204);
+                response.push_field("Allow", allow_value(methods));
+                response
+            }
+            Found::Methods(methods) => Response::method_not_allowed(allow_value(methods)),
+            Found::Nothing => Response::of_status(404),
+        }
+    }
+}
+
+impl std::fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next")
+            .field("middleware", &self.middleware.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// `None` when it is no pattern: it must begin with a slash, and a parameter is a whole segment with a name of its own.
+fn parse_pattern(pattern: &str) -> Option<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for text in pattern.strip_prefix('/')?.split('/') {
+        let parameter = text
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
+        let segment = match parameter {
+            Some(name) => Segment::Parameter(name.into()),
+            None => Segment::Literal(text.to_string()),
+        };
+        let text = parameter.unwrap_or(text);
+        let twice = parameter.is_some() && segments.contains(&segment);
+        if text.contains(['{', '}', '?', '#']) || parameter == Some("") || twice {
+            return None;
+        }
+        segments.push(segment);
+    }
+    Some(segments)
+}
+
+/// The path's parameters, decoded, if it matches. It is split before it is decoded, so that an encoded slash stays in
+/// its segment; a parameter takes at least one byte.
+fn match_path(pattern: &[Segment], path: &str) -> Option<Vec<(Arc<str>, String)>> {
+    let mut params = Vec::new();
+    let mut segments = path.strip_prefix('/')?.split('/');
+    for expected in pattern {
+        let segment = percent_decode(segments.next()?)?;
+        match expected {
+            Segment::Literal(literal) if *literal == segment => {}
+            Segment::Parameter(name) if !segment.is_empty() => {
+                params.push((Arc::clone(name), segment.into_owned()));
+            }
+            _ => return None,
+        }
+    }
+    segments.next().is_none().then_some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(line: &str) -> Request {
+        let (method, target) = line.split_once(' ').unwrap();
+        Request::for_test(method, target, &[])
+    }
+
+    fn router() -> Router {
+        let mut router = Router::default();
+        router.add(Some(Method::Get), "/", |_: &Request| "root");
+        router.add(Some(Method::Get), "/events/{topic}", |r: &Request| {
+            format!("topic {}", r.param("topic"))
+        });
+        router.add(Some(Method::Get), "/events/all", |_: &Request| "all");
+        router.add(Some(Method::Post), "/events/{topic}", |_: &Request| "post");
+        router.add(None, "/any", |r: &Request| r.method().to_string());
+        router.add(Some(Method::Get), "/{a}/b/{c}", |r: &Request| {
+            format!("{}+{}", r.param("a"), r.param("c"))
+        });
+        router.add(Some(Method::Get), "/panic", |_: &Request| -> Response {
+            panic!("on purpose")
+        });
+        router
+    }
+
+    #[track_caller]
+    fn check(line: &str, status: u16, body: &str) {
+        let router = router();
+        let mut request = request(line);
+        let found = router.find(&mut request);
+        let response = router.answer(&request, &found);
+        let crate::http::Body::Whole(bytes) = &response.body else {
+            panic!("a stream")
+        };
+        assert_eq!(
+            (response.status(), &*String::from_utf8_lossy(bytes)),
+            (status, body),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_most_specific_route_answers() {
+        check("GET /", 200, "root"); // The root is one empty segment.
+        check("GET /events/news", 200, "topic news"); // A parameter.
+        check("GET /events/all", 200, "all"); // A literal goes first, whatever the order of adding.
+        check("GET /events/al%6C", 200, "all"); // Encoded letters are the same letters (RFC 3986 section 6.2.2.2).
+        check("GET /events/a%2Fb", 200, "topic a/b"); // An encoded slash does not split.
+        check("GET /events/%7Ba%7D%20%C3%A9", 200, "topic {a} é"); // Parameters arrive decoded.
+        check("POST /events/all", 200, "post"); // The literal route has no POST, the other has.
+        check("HEAD /events/all", 200, "all"); // GET routes answer HEAD.
+        check("GET /x/b/y", 200, "x+y"); // Two parameters.
+        check("PATCH /any", 200, "PATCH"); // Any method.
+        check("GET /events/", 404, "404 Not Found\n"); // A parameter is not empty.
+        check("GET /events", 404, "404 Not Found\n"); // Nor left out.
+        check("GET /events/a/b", 404, "404 Not Found\n"); // One segment only.
+        check("GET /Events/a", 404, "404 Not Found\n"); // Case matters.
+        check("DELETE /events/all", 405, "405 Method Not Allowed\n"); // Known path, other methods.
+        check("GET /panic", 500, "500 Internal Server Error\n"); // A panic ends one request.
+    }
+
+    #[test]
+    fn a_known_path_names_its_methods() {
+        let router = router();
+        for (line, status) in [("DELETE /events/all", 405), ("OPTIONS /events/all", 204)] {
+            let mut request = request(line);
+            let found = router.find(&mut request);
+            let response = router.answer(&request, &found);
+            assert_eq!(response.status(), status);
+            assert_eq!(response.header_value("allow"), Some("GET, HEAD, POST"));
+        }
+    }
+
+    #[test]
+    fn patterns_are_checked() {
+        #[track_caller]
+        fn check(pattern: &str, valid: bool) {
+            assert_eq!(parse_pattern(pattern).is_some(), valid, "{pattern}");
+        }
+        check("/a/{b}/c", true); // Parameters anywhere.
+        check("a", false); // Must begin with a slash.
+        check("/a{b}", false); // A parameter is a whole segment.
+        check("/{}", false); // It has a name.
+        check("/{a}/{a}", false); // Of its own.
+        check("/{a", false); // It is closed.
+        check("/a?b", false); // The query is no part of the path.
+    }
+
+    #[test]
+    fn middleware_surrounds_handlers_and_refusals_alike() {
+        let mut router = router();
+        router.add_middleware(|request: &Request, next: Next<'_>| {
+            if request.header("x-refuse").is_some() {
+                return Ok(Response::new(403));
+            }
+            next.run(request).header("X-Outer", "1")
+        });
+        router.add_middleware(|request: &Request, next: Next<'_>| {
+            next.run(request).header("X-Inner", "2")
+        });
+        for (line, status) in [("GET /", 200), ("GET /nothing", 404)] {
+            let mut request = request(line);
+            let found = router.find(&mut request);
+            let response = router.answer(&request, &found);
+            assert_eq!(response.status(), status);
+            assert_eq!(response.header_value("x-outer"), Some("1"));
+            assert_eq!(response.header_value("x-inner"), Some("2"));
+        }
+    }
+}

@@ -1,0 +1,499 @@
+//! `Server`: listen, accept with back-off, hand over to threads, shut down.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::connection::{self, Refused};
+use crate::http::{Method, Request, Response};
+use crate::router::{Next, Router};
+use crate::slots::{Connected, ErrorHook, Slots};
+use crate::socket::Socket;
+use crate::threads::{Plan, Threads};
+
+/// Pause after `accept` failed, for want of descriptors most of the time.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Threads that do nothing but tell clients that there is no room.
+const REFUSAL_THREADS: usize = 16;
+
+/// Descriptors that the process needs besides its connections: standard streams, listeners, a history's files.
+const SPARE_DESCRIPTORS: usize = 32;
+
+/// How long a connection that was cut off at the deadline may take to notice.
+const CUT_OFF: Duration = Duration::from_millis(1500);
+
+/// An HTTP/1.1 server for event streams and what goes with them.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use std::time::Duration;
+/// use tiny_sse::Server;
+///
+/// let server = Server::bind("127.0.0.1:0")?.get("/", |_request| "hello").spawn()?;
+///
+/// let mut client = TcpStream::connect(server.addr())?;
+/// client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+/// let mut answer = String::new();
+/// client.read_to_string(&mut answer)?;
+/// assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
+/// assert!(answer.ends_with("\r\n\r\nhello"));
+///
+/// server.shutdown(Duration::from_secs(5))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Server {
+    listener: TcpListener,
+    config: Config,
+    router: Router,
+    on_error: ErrorHook,
+    shutdown: ShutdownHandle,
+}
+
+impl Server {
+    /// Listens on an address; port 0 takes any free one.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::bind`]: the address is in use, not this machine's, or not allowed.
+    pub fn bind(address: impl ToSocketAddrs) -> io::Result<Server> {
+        Server::from_listener(TcpListener::bind(address)?)
+    }
+
+    /// Serves a listener that the caller brings: from socket activation, or with a larger backlog.
+    ///
+    /// # Errors
+    ///
+    /// When the listener has no address or cannot be made blocking.
+    pub fn from_listener(listener: TcpListener) -> io::Result<Server> {
+        listener.set_nonblocking(false)?;
+        let address = listener.local_addr()?;
+        Ok(Server {
+            listener,
+            config: Config::default(),
+            router: Router::default(),
+            on_error: Arc::new(|problem| eprintln!("tiny-sse: {problem}")),
+            shutdown: ShutdownHandle {
+                inner: Arc::new(Shutdown {
+                    address,
+                    state: Mutex::default(),
+                }),
+            },
+        })
+    }
+
+    /// Sets limits and durations.
+    pub fn config(mut self, config: Config) -> Server {
+        self.config = config;
+        self
+    }
+
+    /// Answers GET, and HEAD with the same head, on a path. A segment `{name}` matches any one segment, which the
+    /// handler gets from [`Request::param`]; of two routes that match, a literal segment goes before a parameter.
+    ///
+    /// A pattern that does not begin with `/`, or whose parameter has no name, shares it with another, or is not a whole
+    /// segment, is an error of [`run`](Server::run) and [`spawn`](Server::spawn).
+    pub fn get<R: Into<Response>>(
+        self,
+        path: &str,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Server {
+        self.route(Method::Get, path, handler)
+    }
+
+    /// Answers POST on a path, as [`get`](Server::get) does.
+    pub fn post<R: Into<Response>>(
+        self,
+        path: &str,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Server {
+        self.route(Method::Post, path, handler)
+    }
+
+    /// Answers any method on a path, as [`get`](Server::get) does.
+    pub fn any<R: Into<Response>>(
+        mut self,
+        path: &str,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Server {
+        self.router.add(None, path, handler);
+        self
+    }
+
+    /// Answers one method on a path, as [`get`](Server::get) does.
+    pub fn route<R: Into<Response>>(
+        mut self,
+        method: Method,
+        path: &str,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Server {
+        self.router.add(Some(method), path, handler);
+        self
+    }
+
+    /// Answers requests for paths that no route knows, in place of a 404.
+    pub fn fallback<R: Into<Response>>(
+        mut self,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) -> Server {
+        self.router.set_fallback(handler);
+        self
+    }
+
+    /// Puts a middleware around all answers, 404 and 405 included: it sees the request, answers itself or calls on with
+    /// [`Next::run`], and sees the response. The first one added is the outermost. An event stream passes through like
+    /// any answer, before it begins.
+    ///
+    /// ```
+    /// use tiny_sse::{Next, Request, Response, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0")?.middleware(|request: &Request, next: Next<'_>| {
+    ///     if request.cookie("session").is_none() {
+    ///         return Response::text("please log in\n").with_status(403);
+    ///     }
+    ///     next.run(request)
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn middleware<R: Into<Response>>(
+        mut self,
+        middleware: impl Fn(&Request, Next<'_>) -> R + Send + Sync + 'static,
+    ) -> Server {
+        self.router.add_middleware(middleware);
+        self
+    }
+
+    /// Takes what goes wrong behind the scenes, in place of standard error: a handler's error or panic, `accept` failing.
+    /// What a peer does wrong is answered to the peer and not reported.
+    pub fn on_error(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Server {
+        self.on_error = Arc::new(hook);
+        self
+    }
+
+    /// The address that the server listens on, with the port that the system chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shutdown.inner.address
+    }
+
+    /// A handle that ends this server, before or while it runs.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.clone()
+    }
+
+    /// Serves until a [`ShutdownHandle`] ends it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when a route's pattern is none, naming it. Once it serves, nothing ends it but shutdown.
+    pub fn run(self) -> io::Result<()> {
+        let (running, listener) = self.prepare()?;
+        running.serve(&listener);
+        Ok(())
+    }
+
+    /// Serves on a thread of its own, for a program that has its own life.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Server::run), and what the system says when the thread cannot be started.
+    pub fn spawn(self) -> io::Result<ServerHandle> {
+        let shutdown = self.shutdown_handle();
+        let (running, listener) = self.prepare()?;
+        thread::Builder::new()
+            .name("sse-server".to_string())
+            .spawn(move || running.serve(&listener))?;
+        Ok(ServerHandle { shutdown })
+    }
+
+    fn prepare(self) -> io::Result<(Arc<Running>, TcpListener)> {
+        if let Some(pattern) = self.router.invalid_pattern() {
+            let problem = format!("{pattern:?} is not a route pattern");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
+        let mut config = self.config;
+        if let Some(most) = most_descriptors()
+            && config.max_connections > most.saturating_sub(SPARE_DESCRIPTORS)
+        {
+            config.max_connections = most.saturating_sub(SPARE_DESCRIPTORS).max(1);
+            (self.on_error)(&format!(
+                "only {} connections fit the {most} files that this process may open (`ulimit -n`)",
+                config.max_connections
+            ));
+        }
+        let plan = |name, most| Plan {
+            name,
+            least: 0,
+            most,
+            stack_bytes: config.thread_stack_bytes,
+        };
+        let plans = (
+            plan("sse-connection", config.max_threads),
+            plan("sse-refusal", REFUSAL_THREADS),
+        );
+        let slots = Slots::new(config, self.on_error);
+        let router = self.router;
+        let refusing = Arc::clone(&slots);
+        let running = Arc::new(Running {
+            connections: Threads::new(plans.0, move |socket| connection::serve(socket, &router))?,
+            refusals: Threads::new(plans.1, move |refused| {
+                connection::refuse(refused, &refusing.config);
+            })?,
+            slots,
+            accepting: AtomicUsize::new(0),
+            shutdown: self.shutdown,
+        });
+        Ok((running, self.listener))
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many files this process may open, where the system tells.
+fn most_descriptors() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// A server that has been started.
+struct Running {
+    connections: Threads<Socket>,
+    refusals: Threads<Refused>,
+    slots: Arc<Slots>,
+    /// Threads that are in the accept loop.
+    accepting: AtomicUsize,
+    shutdown: ShutdownHandle,
+}
+
+impl Running {
+    fn serve(self: Arc<Running>, listener: &TcpListener) {
+        let threads = self.slots.config.accept_threads.max(1);
+        self.accepting.store(threads, Ordering::SeqCst);
+        if !self.shutdown.inner.begin(&self) {
+            return;
+        }
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                let accept = thread::Builder::new()
+                    .name("sse-accept".to_string())
+                    .spawn_scoped(scope, || self.accept(listener));
+                if let Err(error) = accept {
+                    self.accepting.fetch_sub(1, Ordering::SeqCst);
+                    (self.slots.on_error)(&format!("a thread less accepts connections: {error}"));
+                }
+            }
+            self.accept(listener);
+        });
+        // Whoever shuts down says what is left; here it only matters that the time has passed.
+        let _ = self.finish(self.shutdown.inner.deadline());
+        // The two hold each other while the server runs.
+        self.shutdown.inner.lock().running = None;
+    }
+
+    fn accept(&self, listener: &TcpListener) {
+        let mut failing = false;
+        while !self.slots.is_closing() {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    failing = false;
+                    self.hand_over(stream, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Descriptors come back when connections end. Said once, not twenty times a second.
+                    if !failing {
+                        (self.slots.on_error)(&format!("accept failed, trying on: {error}"));
+                    }
+                    failing = true;
+                    thread::sleep(BACK_OFF);
+                }
+            }
+        }
+        self.accepting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
+        if self.slots.is_closing() {
+            return;
+        }
+        let refused = match Socket::admit(&self.slots, stream, peer) {
+            Ok(socket) => match self.connections.run(socket) {
+                Ok(()) => return,
+                Err(socket) => {
+                    let (connected, slot) = socket.into_parts();
+                    Refused {
+                        connected,
+                        _slot: Some(slot),
+                    }
+                }
+            },
+            Err(stream) => Refused {
+                connected: Arc::new(Connected::new(stream)),
+                _slot: None,
+            },
+        };
+        // When even those who refuse are busy, closing says it all.
+        drop(self.refusals.run(refused));
+    }
+
+    /// Ends all streams and connections, and waits for their threads.
+    fn finish(&self, deadline: Instant) -> Result<(), StillOpen> {
+        while self.accepting.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            // std cannot interrupt `accept`, so every thread in it gets a connection to take.
+            drop(TcpStream::connect_timeout(
+                &self.shutdown.inner.reachable(),
+                BACK_OFF,
+            ));
+            thread::yield_now();
+        }
+        if self.slots.wait_until_empty(deadline) > 0 {
+            self.slots.cut_off();
+        }
+        let grace = deadline.max(Instant::now()) + CUT_OFF;
+        let connections = self.slots.wait_until_empty(grace);
+        let threads = self.connections.close(grace) + self.refusals.close(grace);
+        if connections + threads > 0 {
+            return Err(StillOpen {
+                connections,
+                threads,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A server that runs on a thread of its own. Dropping the handle lets it run on.
+#[derive(Debug)]
+pub struct ServerHandle {
+    shutdown: ShutdownHandle,
+}
+
+impl ServerHandle {
+    /// The address that the server listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.shutdown.inner.address
+    }
+
+    /// Ends the server, as [`ShutdownHandle::shutdown`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`StillOpen`], as there.
+    pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
+        self.shutdown.shutdown(deadline)
+    }
+}
+
+/// Ends a server from any thread.
+#[derive(Clone)]
+pub struct ShutdownHandle {
+    inner: Arc<Shutdown>,
+}
+
+struct Shutdown {
+    address: SocketAddr,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    deadline: Option<Instant>,
+    running: Option<Arc<Running>>,
+}
+
+impl ShutdownHandle {
+    /// Stops accepting, lets requests that are being answered finish, and ends every stream with a `retry` of its own,
+    /// so that the clients do not all come back at once, and the last chunk. What is still open at the deadline is cut
+    /// off. Returns when all connections and their threads are gone, at most a second or two after the deadline.
+    ///
+    /// Streams look once a second whether it is time: give them longer than that. A server that does not run yet ends
+    /// as soon as it is run.
+    ///
+    /// # Errors
+    ///
+    /// [`StillOpen`] when something is left, most likely a handler or producer that does not return.
+    pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
+        let mut state = self.inner.lock();
+        let by = *state.deadline.get_or_insert(Instant::now() + deadline);
+        let Some(running) = state.running.clone() else {
+            return Ok(());
+        };
+        drop(state);
+        running.slots.close();
+        running.finish(by)
+    }
+}
+
+impl Shutdown {
+    /// Notes what is to be shut down; false when it already should be.
+    fn begin(&self, running: &Arc<Running>) -> bool {
+        let mut state = self.lock();
+        state.running = Some(Arc::clone(running));
+        state.deadline.is_none()
+    }
+
+    fn deadline(&self) -> Instant {
+        self.lock().deadline.unwrap_or_else(Instant::now)
+    }
+
+    /// The server's own address as a client would use it: loopback for a wildcard.
+    fn reachable(&self) -> SocketAddr {
+        let mut address = self.address;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        address
+    }
+
+    /// Nothing that runs under this lock can leave it half changed.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ShutdownHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownHandle")
+            .field("address", &self.inner.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was left when a shutdown gave up waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillOpen {
+    /// Connections that are still open.
+    pub connections: usize,
+    /// Threads that have not returned, those of the connections included.
+    pub threads: usize,
+}
+
+impl fmt::Display for StillOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} connections and {} threads are left",
+            self.connections, self.threads
+        )
+    }
+}
+
+impl Error for StillOpen {}

@@ -1,0 +1,334 @@
+//! One connection's socket with its slot: writing under a time-out, reading by a deadline, has the peer left.
+//!
+//! A socket is blocking while requests are answered and non-blocking once it carries a stream. Only the thread that owns
+//! it changes that, since the mode belongs to the socket and not to a handle of it.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::slots::{Connected, Full, Slot, Slots};
+
+/// Most bytes that a client may send on an event stream, where it has nothing to say.
+const MAX_STRAY_BYTES: usize = 64 * 1024;
+
+/// How long a body may come slower than the least rate, for connections that take a while to get going.
+const BODY_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a closing connection waits for the client to take its answer and close.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// An open connection, owned by one thread at a time.
+pub(crate) struct Socket {
+    connected: Arc<Connected>,
+    peer: SocketAddr,
+    /// Non-blocking, as [`start_stream`](Socket::start_stream) left it.
+    streaming: bool,
+    stray_bytes: usize,
+    slot: Slot,
+}
+
+impl Socket {
+    /// Takes a slot for a fresh connection, or gives the stream back when there is none.
+    pub(crate) fn admit(
+        slots: &Arc<Slots>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Socket, TcpStream> {
+        let (connected, slot) = slots.admit(stream, peer)?;
+        Ok(Socket {
+            connected,
+            peer,
+            streaming: false,
+            stray_bytes: 0,
+            slot,
+        })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.slot.slots.config
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Reports what has no caller to tell.
+    pub(crate) fn report(&self, problem: &str) {
+        (self.slot.slots.on_error)(problem);
+    }
+
+    /// The server is shutting down.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.slot.slots.is_closing()
+    }
+
+    /// Counts the connection for the client behind a trusted proxy.
+    pub(crate) fn count_for(&mut self, client: IpAddr) -> Result<(), Full> {
+        self.slot.move_to(client)
+    }
+
+    /// The socket and its slot apart, for a client that there is no room for.
+    pub(crate) fn into_parts(self) -> (Arc<Connected>, Slot) {
+        (self.connected, self.slot)
+    }
+
+    /// Sets what stays the same for as long as requests are answered.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        let config = self.config();
+        self.stream().set_nodelay(config.nodelay)?;
+        self.stream()
+            .set_write_timeout(Some(config.write_timeout.max(SHORTEST)))
+    }
+
+    /// A reader of this socket whose every read ends by a deadline.
+    pub(crate) fn reader(&self) -> DeadlineReader {
+        DeadlineReader::new(&self.connected)
+    }
+
+    /// Marks the connection as waiting for its next request; false when the server is closing.
+    pub(crate) fn wait_idle(&self) -> bool {
+        self.connected.wait_idle(&self.slot)
+    }
+
+    pub(crate) fn end_idle(&self) {
+        self.connected.end_idle();
+    }
+
+    /// Makes the socket non-blocking for good: from here on it carries a stream.
+    pub(crate) fn start_stream(&mut self) -> io::Result<()> {
+        self.streaming = true;
+        self.stream().set_nonblocking(true)
+    }
+
+    /// Writes what a stream's socket takes at once: fewer bytes than given, or none, when it is full.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        try_write(&mut self.stream(), bytes)
+    }
+
+    /// Writes everything, waiting for the peer as long as it takes bytes often and fast enough.
+    pub(crate) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut pace = Pace::new(Instant::now());
+        let mut written = self.try_write(bytes)?;
+        while written < bytes.len() {
+            let wait = pace.took(0, self.config())?;
+            let n = self.write_waiting(&bytes[written..], wait)?;
+            pace.took(n, self.config())?;
+            written += n;
+        }
+        Ok(())
+    }
+
+    /// Waits at most `wait` for the socket to take a part of the bytes; leaves a stream non-blocking again.
+    pub(crate) fn write_waiting(&self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
+        self.stream().set_nonblocking(false)?;
+        self.stream().set_write_timeout(Some(wait.max(SHORTEST)))?;
+        let written = try_write(&mut self.stream(), bytes);
+        self.stream().set_nonblocking(self.streaming)?;
+        match written? {
+            // Linux wakes a writer only when a third is free, so a wait that ended may have been about to succeed.
+            0 => self.try_write(bytes),
+            n => Ok(n),
+        }
+    }
+
+    /// Throws away what the client has sent on its stream, and says whether it has left: closed its side, failed,
+    /// or sent more than a client of an event stream has any business sending.
+    pub(crate) fn peer_left(&mut self) -> bool {
+        let mut scratch = [0; 512];
+        loop {
+            match self.stream().read(&mut scratch) {
+                Ok(0) => return true,
+                Ok(n) => {
+                    self.stray_bytes += n;
+                    if self.stray_bytes > MAX_STRAY_BYTES {
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return !is_timeout(&error),
+            }
+        }
+    }
+
+    /// Ends a stream: what the client has sent is read once more, else the close would be a reset that eats the last
+    /// bytes written.
+    pub(crate) fn finish_stream(mut self) {
+        let _ = self.stream().shutdown(Shutdown::Write);
+        self.peer_left();
+    }
+
+    /// Closes after an answer: shut down writing, drain for a bounded time, close; else a reset eats the answer.
+    pub(crate) fn linger(self) {
+        linger(self.stream());
+    }
+
+    fn stream(&self) -> &TcpStream {
+        &self.connected.stream
+    }
+}
+
+/// Shuts down writing and drains what comes, within bounds of time and size.
+pub(crate) fn linger(stream: &TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() || stream.set_nonblocking(false).is_err() {
+        return;
+    }
+    let deadline = Instant::now() + LINGER;
+    let mut scratch = [0; 512];
+    let mut drained = 0;
+    while drained <= MAX_STRAY_BYTES {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() || stream.set_read_timeout(Some(remaining)).is_err() {
+            return;
+        }
+        match (&mut { stream }).read(&mut scratch) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => drained += n,
+        }
+    }
+}
+
+/// A zero time-out would mean none at all.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// A read or write that ran into its time-out says `WouldBlock` on Unix and `TimedOut` on Windows.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// One write; a socket that is full, or stayed full for its time-out, took nothing.
+pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match stream.write(bytes) {
+            Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => return Ok(n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_timeout(&error) => return Ok(0),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads until a point in time. A time-out for each read would start again at every byte.
+pub(crate) struct DeadlineReader {
+    connected: Arc<Connected>,
+    deadline: Instant,
+    /// For a body: until when the bytes read so far last at the least rate.
+    pace: Option<ReadPace>,
+    /// The time-out that the socket has now; zero before the first.
+    timeout: Duration,
+}
+
+struct ReadPace {
+    until: Instant,
+    bytes_per_second: u32,
+}
+
+impl DeadlineReader {
+    pub(crate) fn new(connected: &Arc<Connected>) -> DeadlineReader {
+        DeadlineReader {
+            connected: Arc::clone(connected),
+            deadline: Instant::now(),
+            pace: None,
+            timeout: Duration::ZERO,
+        }
+    }
+
+    /// Sets the time for all that is read from now on.
+    pub(crate) fn set_deadline(&mut self, from_now: Duration) {
+        self.deadline = Instant::now() + from_now;
+        self.pace = None;
+    }
+
+    /// Sets the time for a body, which besides must come at the least rate, after a while of grace.
+    pub(crate) fn set_body_deadline(&mut self, config: &Config) {
+        self.set_deadline(config.body_timeout);
+        let until = Instant::now() + BODY_GRACE;
+        self.pace = Some(ReadPace {
+            until,
+            bytes_per_second: config.min_bytes_per_second.clamp(1, u32::MAX.into()) as u32,
+        });
+    }
+
+    fn remaining(&self) -> Duration {
+        let until = self
+            .pace
+            .as_ref()
+            .map_or(self.deadline, |pace| pace.until.min(self.deadline));
+        until.saturating_duration_since(Instant::now())
+    }
+}
+
+impl Read for DeadlineReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let remaining = self.remaining();
+            if remaining.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // A time-out that is somewhat short only costs another round; setting it each time costs a system call.
+            if self.timeout > remaining || self.timeout < remaining / 2 {
+                let timeout = remaining.max(SHORTEST);
+                self.connected.stream.set_read_timeout(Some(timeout))?;
+                self.timeout = timeout;
+            }
+            match (&self.connected.stream).read(out) {
+                Err(error) if is_timeout(&error) => self.timeout = Duration::ZERO,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(n) => {
+                    if let Some(pace) = &mut self.pace {
+                        pace.until += Duration::from_secs(n as u64) / pace.bytes_per_second;
+                    }
+                    return Ok(n);
+                }
+            }
+        }
+    }
+}
+
+/// How a peer that is behind keeps up: it must take something within each write time-out, and enough on average.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    last: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    pub(crate) fn new(now: Instant) -> Pace {
+        Pace {
+            since: now,
+            last: now,
+            bytes: 0,
+        }
+    }
+
+    /// Notes that the peer took `n` bytes, and says how long it may take nothing from now on.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` when it has taken nothing for the write time-out, or too little since it fell behind.
+    pub(crate) fn took(&mut self, n: usize, config: &Config) -> io::Result<Duration> {
+        let now = Instant::now();
+        if n > 0 {
+            self.last = now;
+            self.bytes += n as u64;
+        }
+        let quiet = now - self.last;
+        let behind = now - self.since;
+        let least = behind.as_secs().saturating_mul(config.min_bytes_per_second);
+        if quiet >= config.write_timeout || (behind >= config.write_timeout && self.bytes < least) {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the reader takes too little",
+            ));
+        }
+        Ok(config.write_timeout - quiet)
+    }
+}

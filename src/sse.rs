@@ -1,0 +1,329 @@
+//! A receiver of events as a response: the one loop of events and heartbeats
+//! ([WHATWG HTML, server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html)).
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::event::{Event, InvalidField};
+use crate::http::{Coding, InvalidHeader, Response, StreamHead, check_header};
+use crate::random::jitter;
+use crate::socket::Socket;
+
+/// How often a stream looks whether its client has left or the server is closing.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+/// Most bytes of waiting events that go into one write.
+const MAX_WRITE_BYTES: usize = 64 * 1024;
+
+/// Most events that wait between a producer of [`Sse::spawn`] and its stream.
+const SPAWN_QUEUE_EVENTS: usize = 64;
+
+/// An event stream as the answer to a request: `200` with `Content-Type: text/event-stream`, each event a chunk of its
+/// own, until the sender is dropped or the client leaves.
+///
+/// The stream keeps its connection's thread. When the client closes, the receiver is dropped within about a second, so
+/// that the producer's next send fails.
+///
+/// ```
+/// use std::{thread, time::Duration};
+/// use tiny_sse::{Event, Response, Sse};
+///
+/// let countdown = Sse::spawn(|events| {
+///     for number in (0..10).rev() {
+///         if events.send(Event::data(number.to_string())).is_err() {
+///             return; // The client has left.
+///         }
+///         thread::sleep(Duration::from_secs(1));
+///     }
+/// });
+/// let response: Response = countdown.retry(Duration::from_secs(3)).into();
+/// # assert_eq!(response.header_value("content-type"), Some("text/event-stream"));
+/// ```
+pub struct Sse {
+    start: Box<dyn FnOnce() -> io::Result<Receiver<Event>> + Send>,
+    last: Option<Event>,
+    options: StreamOptions,
+}
+
+impl Sse {
+    /// Streams what comes out of a channel, bounded or not; a bounded one makes the producer wait for a slow client.
+    pub fn new(receiver: Receiver<Event>) -> Sse {
+        Sse {
+            start: Box::new(|| Ok(receiver)),
+            last: None,
+            options: StreamOptions::default(),
+        }
+    }
+
+    /// Starts a producer on a thread of its own and streams what it sends. It starts when the head is about to be
+    /// written: never for a HEAD request, or for one that a middleware refuses. At most 64 events wait, then a send
+    /// blocks. If the thread cannot be started, the client gets a `retry` and the end, and the error hook the reason.
+    pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {
+        let start = move || {
+            let (sender, receiver) = mpsc::sync_channel(SPAWN_QUEUE_EVENTS);
+            thread::Builder::new()
+                .name("sse-producer".to_string())
+                .spawn(move || producer(sender))?;
+            Ok(receiver)
+        };
+        Sse {
+            start: Box::new(start),
+            last: None,
+            options: StreamOptions::default(),
+        }
+    }
+
+    /// Sets the heartbeat, which otherwise comes as [`Config::heartbeat`](crate::Config::heartbeat) says.
+    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Sse {
+        self.options.keep_alive = Some(keep_alive);
+        self
+    }
+
+    /// Tells the client how long to wait before it reconnects, by a `retry` field in front of all events.
+    pub fn retry(mut self, time: Duration) -> Sse {
+        self.options.retry = Some(time);
+        self
+    }
+
+    /// Sends these events first, in one write with the head.
+    pub fn first(mut self, events: impl IntoIterator<Item = Event>) -> Sse {
+        self.options.first.extend(events);
+        self
+    }
+
+    /// Sends this event when the channel is closed, before the stream ends.
+    pub fn last(mut self, event: Event) -> Sse {
+        self.last = Some(event);
+        self
+    }
+
+    /// Adds a response field, as [`Response::header`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHeader`], as for [`Response::header`]; besides, for `Content-Type`, `Cache-Control` and
+    /// `X-Accel-Buffering`, which an event stream sets itself.
+    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Result<Sse, InvalidHeader> {
+        self.options.header(name, value.as_ref())?;
+        Ok(self)
+    }
+
+    fn stream(self, head: StreamHead, mut socket: Socket) -> io::Result<()> {
+        let coding = head.coding;
+        socket.start_stream()?;
+        let mut out = head.bytes;
+        self.options.append_opening(coding, &mut out);
+        let receiver = match (self.start)() {
+            Ok(receiver) => receiver,
+            Err(error) => {
+                socket.report(&format!(
+                    "an event stream's producer could not start: {error}"
+                ));
+                let event = come_back(&socket);
+                return end_with(socket, out, coding, Some(event));
+            }
+        };
+        socket.write_all(&out)?;
+        out = Vec::new();
+
+        let keep_alive = self.options.keep_alive(&socket);
+        let ends_at = ends_at(&socket);
+        let mut look_at = Instant::now() + LOOK;
+        let mut heartbeat_at = Instant::now() + keep_alive.interval;
+        loop {
+            let now = Instant::now();
+            if now >= look_at {
+                if socket.peer_left() {
+                    return Ok(());
+                }
+                if socket.is_closing() || ends_at.is_some_and(|end| now >= end) {
+                    let event = come_back(&socket);
+                    return end_with(socket, out, coding, Some(event));
+                }
+                look_at = now + LOOK;
+            }
+            if now >= heartbeat_at {
+                keep_alive.append(coding, &mut out);
+            } else {
+                match receiver.recv_timeout(look_at.min(heartbeat_at) - now) {
+                    Ok(event) => append_waiting(event, &receiver, coding, &mut out),
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return end_with(socket, out, coding, self.last);
+                    }
+                }
+            }
+            socket.write_all(&out)?;
+            // Give back what a flood took, keep what the next event needs.
+            out.clear();
+            out.shrink_to(1024);
+            heartbeat_at = Instant::now() + keep_alive.interval;
+        }
+    }
+}
+
+impl fmt::Debug for Sse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sse")
+            .field("last", &self.last)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<Sse> for Response {
+    fn from(mut sse: Sse) -> Response {
+        let fields = std::mem::take(&mut sse.options.fields);
+        event_stream(fields, move |head, socket| {
+            // An error here means that the client has left, which is its right.
+            let _ = sse.stream(head, socket);
+        })
+    }
+}
+
+/// The heartbeat of a stream: what is sent when it has been silent for so long, so that proxies keep the connection
+/// open and both sides notice when the other is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    pub(crate) interval: Duration,
+    event: Option<Event>,
+}
+
+impl KeepAlive {
+    /// A comment, `: heartbeat`, after each such time of silence. An `EventSource` does not show it to the page.
+    pub fn every(interval: Duration) -> KeepAlive {
+        // None at all is a loop without a pause.
+        KeepAlive {
+            interval: interval.max(Duration::from_millis(1)),
+            event: None,
+        }
+    }
+
+    /// An event of this name in place of the comment, with empty data and no id, for a page that wants to see it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] when the name contains a line break.
+    pub fn event(mut self, name: impl AsRef<str>) -> Result<KeepAlive, InvalidField> {
+        self.event = Some(Event::data("").event(name)?);
+        Ok(self)
+    }
+
+    pub(crate) fn append(&self, coding: Coding, out: &mut Vec<u8>) {
+        match &self.event {
+            Some(event) => append_event(event, coding, out),
+            // No blank line behind it: some parsers would dispatch an empty event.
+            None => append_text(": heartbeat\n", coding, out),
+        }
+    }
+}
+
+/// What every event stream can be told, whoever feeds it.
+#[derive(Debug, Default)]
+pub(crate) struct StreamOptions {
+    pub(crate) keep_alive: Option<KeepAlive>,
+    pub(crate) retry: Option<Duration>,
+    pub(crate) first: Vec<Event>,
+    pub(crate) fields: Vec<(String, String)>,
+}
+
+impl StreamOptions {
+    pub(crate) fn header(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
+        const OWN: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
+        check_header(name, value)?;
+        if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            return Err(InvalidHeader::reserved(name));
+        }
+        self.fields.push((name.to_string(), value.to_string()));
+        Ok(())
+    }
+
+    /// Appends what goes with the head: a first comment, since some clients do not see a response before its first body
+    /// byte, and what was asked for.
+    pub(crate) fn append_opening(&self, coding: Coding, out: &mut Vec<u8>) {
+        append_text(": connected\n", coding, out);
+        if let Some(time) = self.retry {
+            append_event(&Event::new().retry(time), coding, out);
+        }
+        for event in &self.first {
+            append_event(event, coding, out);
+        }
+    }
+
+    pub(crate) fn keep_alive(&self, socket: &Socket) -> KeepAlive {
+        self.keep_alive
+            .clone()
+            .unwrap_or_else(|| KeepAlive::every(socket.config().heartbeat))
+    }
+}
+
+/// The response whose body is an event stream.
+pub(crate) fn event_stream(
+    fields: Vec<(String, String)>,
+    stream: impl FnOnce(StreamHead, Socket) + Send + 'static,
+) -> Response {
+    let mut response = Response::stream(Box::new(stream));
+    for (name, value) in [
+        ("Content-Type", "text/event-stream"),
+        ("Cache-Control", "no-cache, no-transform"),
+        // nginx would collect the events otherwise.
+        ("X-Accel-Buffering", "no"),
+    ] {
+        response.push_field(name, value);
+    }
+    for (name, value) in fields {
+        response.push_field(name, value);
+    }
+    response
+}
+
+pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {
+    coding.append(out, event.encoded_len(), |out| event.encode(out));
+}
+
+fn append_text(text: &str, coding: Coding, out: &mut Vec<u8>) {
+    coding.append(out, text.len(), |out| {
+        out.extend_from_slice(text.as_bytes())
+    });
+}
+
+/// Appends an event and those that wait behind it, so that a flood leaves in large writes.
+fn append_waiting(first: Event, receiver: &Receiver<Event>, coding: Coding, out: &mut Vec<u8>) {
+    append_event(&first, coding, out);
+    while out.len() < MAX_WRITE_BYTES
+        && let Ok(event) = receiver.try_recv()
+    {
+        append_event(&event, coding, out);
+    }
+}
+
+/// A `retry` alone, which spreads the reconnects of streams that end together.
+pub(crate) fn come_back(socket: &Socket) -> Event {
+    let spread = socket.config().reconnect_spread;
+    Event::new().retry(Duration::from_millis(500) + jitter(spread))
+}
+
+/// When a stream has lived long enough.
+pub(crate) fn ends_at(socket: &Socket) -> Option<Instant> {
+    let lifetime = socket.config().max_stream_lifetime?;
+    Some(Instant::now() + lifetime - jitter(lifetime / 10))
+}
+
+/// Ends a stream cleanly, behind what `out` holds already.
+pub(crate) fn end_with(
+    socket: Socket,
+    mut out: Vec<u8>,
+    coding: Coding,
+    event: Option<Event>,
+) -> io::Result<()> {
+    if let Some(event) = event {
+        append_event(&event, coding, &mut out);
+    }
+    coding.append_end(&mut out);
+    socket.write_all(&out)?;
+    socket.finish_stream();
+    Ok(())
+}
