@@ -36,24 +36,19 @@ fn read_chunks(
     max_body_bytes: usize,
     body: &mut Vec<u8>,
 ) -> Result<(), RequestError> {
+    let too_long = || RequestError::malformed("chunk extensions are too long");
+    let max_line_bytes = (MAX_SIZE_DIGITS + MAX_EXTENSION_BYTES + 2) as u64;
     let mut line = Vec::new();
     let mut extension_bytes = MAX_EXTENSION_BYTES;
     loop {
-        let mut bounded = reader
-            .by_ref()
-            .take((MAX_SIZE_DIGITS + extension_bytes + 2) as u64);
-        if !read_line(
-            &mut bounded,
-            &mut line,
-            RequestError::malformed("chunk extensions are too long"),
-        )? {
+        if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long())? {
             return Err(RequestError::cut());
         }
         let (size, extension) = chunk_size(&line)?;
         // The total is bounded, not the one line (RFC 9112 section 7.1.1).
         extension_bytes = extension_bytes
             .checked_sub(extension)
-            .ok_or(RequestError::malformed("chunk extensions are too long"))?;
+            .ok_or_else(too_long)?;
         if size == 0 {
             // Trailers are checked as fields are, and dropped (RFC 9112 section 7.1.2).
             return read_fields(reader, MAX_TRAILER_BYTES, MAX_TRAILER_FIELDS, |_, _| ());
@@ -78,16 +73,15 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     let (digits, extension) = line.split_at(end);
     // `1*HEXDIG` (RFC 9112 section 7.1), which `from_str_radix` alone would not insist on. The white space that RFC 9110
     // section 5.6.3 would have removed before an extension is refused: no client sends it, those who smuggle do.
-    let size = (digits.len() <= MAX_SIZE_DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
-        .then(|| {
-            str::from_utf8(digits)
-                .ok()
-                .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-        })
-        .flatten()
-        .ok_or(RequestError::malformed(
-            "chunk size is not one to sixteen hexadecimal digits",
-        ))?;
+    let size = str::from_utf8(digits)
+        .ok()
+        .filter(|digits| digits.len() <= MAX_SIZE_DIGITS)
+        .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let Some(size) = size else {
+        let reason = "chunk size is not one to sixteen hexadecimal digits";
+        return Err(RequestError::malformed(reason));
+    };
     // Extensions are ignored (RFC 9112 section 7.1.1), but a CR or LF in one may be a line end to somebody else.
     if !extension.iter().copied().all(is_value_byte) {
         return Err(RequestError::malformed(

@@ -6,6 +6,9 @@ mod chunked;
 mod request;
 mod response;
 mod target;
+#[cfg(test)]
+#[rustfmt::skip] // A row is a line.
+mod vectors;
 
 pub(crate) use body::read_body;
 pub(crate) use chunked::Coding;

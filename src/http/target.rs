@@ -21,7 +21,7 @@ impl<'a> Target<'a> {
     /// What is wrong with it.
     pub(super) fn parse(target: &'a [u8]) -> Result<Target<'a>, &'static str> {
         // Browsers leave some characters bare that RFC 3986 wants encoded, such as `[` and `|`; these they never do. A
-        // fragment is no part of a request target (RFC 9112 section 3.2.1).
+        // fragment is no part of a target URI (RFC 9110 section 7.1).
         let refused = |byte: &u8| !byte.is_ascii_graphic() || b"\"#<>".contains(byte);
         let target = match str::from_utf8(target) {
             Ok(text) if !target.iter().any(refused) => text,
@@ -39,11 +39,7 @@ impl<'a> Target<'a> {
 
         let (authority, rest) = match target.split_once("://") {
             _ if target.starts_with('/') => (None, target),
-            Some((scheme, rest))
-                if ["http", "https"]
-                    .iter()
-                    .any(|known| scheme.eq_ignore_ascii_case(known)) =>
-            {
+            Some((scheme, rest)) if is_http(scheme) => {
                 let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
                 // No empty host (RFC 9110 section 4.2.1) and no user information (section 4.2.4).
                 if !is_authority(authority) {
@@ -52,7 +48,7 @@ impl<'a> Target<'a> {
                 (Some(authority), rest)
             }
             _ => {
-                return Err("request target has none of the known forms");
+                return Err("request target is none of the known forms");
             }
         };
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -81,6 +77,11 @@ impl<'a> Target<'a> {
                 Some((form_decode(name)?, form_decode(value)?))
             })
     }
+}
+
+/// A scheme ignores case (RFC 3986 section 3.1). Whether the connection was TLS is not known here: a proxy may end it.
+fn is_http(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 /// Whether this is a host, with or without a port: `uri-host [ ":" port ]` (RFC 9110 section 7.2), the host not empty.
