@@ -9,6 +9,8 @@
 //! - `GET /load/publish?n=K&size=B&rate=R`: publishes K events of B bytes, R a second or as fast as it can (0), and
 //!   answers once all are handed over.
 
+pub mod arguments;
+
 use std::{
     env,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},

@@ -20,6 +20,7 @@ const HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 enum Item {
+    /// A socket that has had its head, not yet its first event: whoever has read that misses no later one.
     Joined(TcpStream),
     Event(Arc<[u8]>),
 }
@@ -76,10 +77,12 @@ fn write_loop(items: &Receiver<Item>) {
         loop {
             match item {
                 Ok(Item::Event(bytes)) => unsent.extend_from_slice(&bytes),
-                Ok(Item::Joined(socket)) => readers.push(Reader {
-                    socket,
-                    sent: unsent.len(),
-                }),
+                Ok(Item::Joined(mut socket)) => {
+                    // A fresh socket takes it whole.
+                    let _ = socket.write_all(encode(HELLO).as_bytes());
+                    let sent = unsent.len();
+                    readers.push(Reader { socket, sent });
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -128,7 +131,7 @@ fn answer(mut socket: TcpStream, writers: &[Sender<Item>], next: &Mutex<usize>) 
             "/plain" => respond(&mut socket, "text/plain", PLAIN)?,
             "/poll" => respond(&mut socket, "application/json", POLL)?,
             "/events" | "/load/events" => {
-                socket.write_all(format!("{HEAD}{}", encode(HELLO)).as_bytes())?;
+                socket.write_all(HEAD.as_bytes())?;
                 socket.set_nonblocking(true)?;
                 let mut next = next.lock().unwrap();
                 *next = (*next + 1) % writers.len();

@@ -66,13 +66,14 @@ fn answer(mut request: Request, streams: &Streams) -> io::Result<()> {
 
 fn stream(request: Request, streams: &Streams, first: Option<&str>) -> io::Result<()> {
     let (sender, events) = mpsc::sync_channel(capacity());
+    // Before the first event: whoever has read that misses no later one.
+    streams.lock().unwrap().push(sender);
     let mut writer = request.into_writer();
     writer.write_all(HEAD)?;
     if let Some(text) = first {
         writer.write_all(encode(text).as_bytes())?;
     }
     writer.flush()?;
-    streams.lock().unwrap().push(sender);
     for event in events {
         writer.write_all(event.as_bytes())?;
         writer.flush()?;
