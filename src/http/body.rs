@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read};
 
-use super::request::{Framing, RequestError, is_value_byte, read_fields, read_line};
+use super::request::{Framing, RequestError, is_token, is_value_byte, read_fields, read_line};
 
 /// A chunk size's digits: those of a `u64`, which so cannot overflow.
 const MAX_SIZE_DIGITS: usize = 16;
@@ -87,6 +87,14 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
         return Err(RequestError::malformed(
             "chunk extension holds a control character",
         ));
+    }
+    if let [b';', rest @ ..] = extension {
+        let mut parts = rest
+            .trim_ascii_start()
+            .split(|byte| b" \t=;".contains(byte));
+        if !parts.next().is_some_and(is_token) {
+            return Err(RequestError::malformed("chunk extension has no name"));
+        }
     }
     Ok((size, extension.len()))
 }

@@ -243,7 +243,7 @@ pub(crate) struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     Http10,
-    /// Also each later 1.x, which promises to be understood as 1.1 (RFC 9110 section 2.5).
+    /// Also each later 1.x, which promises to be understood as 1.1 (RFC 9110 section 6.2).
     Http11,
 }
 
@@ -583,7 +583,7 @@ fn decode_value(value: &[u8]) -> Cow<'_, str> {
 }
 
 /// RFC 9110 section 5.6.2.
-fn is_token(bytes: &[u8]) -> bool {
+pub(super) fn is_token(bytes: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(allowed)
 }

@@ -46,7 +46,7 @@ fn the_request_line_is_method_target_and_version() {
 #[test]
 fn versions_are_1_x() {
     check_line("GET / HTTP/1.0", "GET / 1.0 close");
-    check_line("GET / HTTP/1.2", "GET /"); // As 1.1: RFC 9110 section 2.5.
+    check_line("GET / HTTP/1.2", "GET /"); // As 1.1: RFC 9110 section 6.2.
     check_line("GET / HTTP/1.9", "GET /");
     check_line("GET / HTTP/0.9", "505 HTTP version is not supported"); // RFC 9110 section 15.6.6.
     check_line("GET / HTTP/2.0", "505 HTTP version is not supported");
@@ -385,8 +385,11 @@ fn chunk_extensions_are_ignored() {
     check_chunks("1;a\r\nb\r\n0;c=d\r\n\r\n", "POST / \"b\""); // Section 7.1.1.
     check_chunks("1;a=\"b;c\";d\r\nb\r\n0\r\n\r\n", "POST / \"b\"");
     check_chunks("1; a = b \t\r\nb\r\n0\r\n\r\n", "POST / \"b\"");
-    check_chunks("1;é\r\nb\r\n0\r\n\r\n", "POST / \"b\"");
-    check_chunks("1;\r\nb\r\n0\r\n\r\n", "POST / \"b\"");
+    check_chunks("1;a=\"é\"\r\nb\r\n0\r\n\r\n", "POST / \"b\"");
+    check_chunks("1;\t a;;\r\nb\r\n0\r\n\r\n", "POST / \"b\""); // Behind the first name nothing is looked into.
+    for extension in ["", " ", ";", ";a", "=", "=a", " =a", "\"a\"", "é", "a@b", "(a)=b"] {
+        check_chunks(&format!("1;{extension}\r\nb\r\n0\r\n\r\n{EVIL}"), "400 chunk extension has no name");
+    }
     for extension in ["\r", "a\rb", "\0", "a\u{1b}", "\u{7f}", "\"\r\"", "a\r"] {
         check_chunks(&format!("1;{extension}\r\nb\r\n0\r\n\r\n{EVIL}"), "400 chunk extension holds a control character");
     }
