@@ -1,0 +1,143 @@
+//! Dependencies between the files of `src/` point one way: each file's imports from the crate are held against a table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// A file and what it may import. Those above know nothing of those below, but for what is said at the row's end.
+const LAYERS: [(&str, &[&str]); 18] = [
+    ("config", &[]),
+    ("random", &[]),
+    ("threads", &[]),
+    ("event/mod", &[]),
+    ("event/encode", &[]),
+    ("event/decode", &[]), // Not even encoding: the two agree because each follows the specification.
+    ("slots", &["config"]),
+    ("socket", &["config", "slots"]),
+    ("http/mod", &[]),
+    ("http/target", &[]),
+    ("http/request", &[]),
+    ("http/body", &[]),
+    ("http/chunked", &[]),
+    ("http/response", &["socket"]), // A stream is a closure that is given the socket: HTTP knows nothing of events.
+    ("router", &["http"]),
+    ("sse", &["event", "http", "random", "socket"]),
+    (
+        "connection",
+        &["config", "http", "random", "router", "slots", "socket"],
+    ), // Not sse: a stream comes as a response, whoever made it.
+    (
+        "server",
+        &[
+            "config",
+            "connection",
+            "http",
+            "router",
+            "slots",
+            "socket",
+            "threads",
+        ],
+    ), // Nobody imports the server.
+];
+
+/// A folder that is still growing has no row for each file; its files may import these and each other.
+const HUB: &[&str] = &[
+    "config", "event", "http", "hub", "random", "slots", "socket", "sse", "threads",
+];
+
+#[test]
+fn imports_point_one_way() {
+    let mut table: BTreeMap<&str, BTreeSet<&str>> = LAYERS
+        .iter()
+        .map(|(file, imports)| (*file, imports.iter().copied().collect()))
+        .collect();
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for file in files(&root) {
+        let name = file.strip_suffix(".rs").unwrap();
+        let text = fs::read_to_string(root.join(&file)).unwrap();
+        let found = imports(&text);
+        let allowed = match table.remove(name) {
+            _ if name == "lib" => continue,
+            Some(allowed) => allowed,
+            None if name.starts_with("hub/") => HUB.iter().copied().collect(),
+            None => {
+                wrong.push(format!("src/{file} has no row in the table"));
+                continue;
+            }
+        };
+        for (line, module) in &found {
+            if !allowed.contains(&**module) {
+                wrong.push(format!("src/{file}:{line} may not import {module}"));
+            }
+        }
+        if name.starts_with("hub/") {
+            continue;
+        }
+        for module in allowed {
+            if !found.iter().any(|(_, found)| found == module) {
+                wrong.push(format!("src/{file} does not import {module} any more"));
+            }
+        }
+    }
+    for name in table.keys() {
+        wrong.push(format!("src/{name}.rs is gone"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `http/*` reads and writes anything: only these know what a socket is.
+#[test]
+fn sockets_appear_where_they_belong() {
+    const KNOW: [&str; 3] = ["server.rs", "slots.rs", "socket.rs"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in files(&root) {
+        let text = fs::read_to_string(root.join(&file)).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let knows = code
+            .lines()
+            .any(|line| !line.trim_start().starts_with("//") && line.contains("TcpStream"));
+        assert!(!knows || KNOW.contains(&&*file), "src/{file}");
+    }
+}
+
+/// The `.rs` files below a folder, by their path in it.
+fn files(root: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let path = path.strip_prefix(root).unwrap();
+                found.insert(path.to_str().unwrap().replace('\\', "/"));
+            }
+        }
+    }
+    found
+}
+
+/// The modules that a file names behind `crate::`, each with its line; tests at the file's end and comments aside.
+fn imports(text: &str) -> Vec<(usize, String)> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let mut found = Vec::new();
+    for (number, line) in code.lines().enumerate() {
+        let line = line.trim_start();
+        if line.starts_with("//") {
+            continue;
+        }
+        for rest in line.split("crate::").skip(1) {
+            let module: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
+            // `pub(in crate::a)` and `crate::{a, b}` are not used here; the latter would hide from this test.
+            assert!(!module.is_empty(), "line {}: {line}", number + 1);
+            found.push((number + 1, module));
+        }
+    }
+    found
+}

@@ -1,0 +1,579 @@
+//! What the black-box tests share: a server on a free port, a client that takes nothing on trust, a process of its own
+//! to count threads and descriptors of, and random numbers that can be had again.
+//!
+//! Nothing here waits for time to pass and nothing asserts that something is quick: a read that gets nothing for
+//! [`PATIENCE`] fails, and so does a condition that does not come true.
+
+#![allow(dead_code)] // Each test file uses a part of it.
+
+use std::fmt::Display;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Deref;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tiny_sse::{Config, Server, ServerHandle};
+
+/// How long anything may take before it counts as hanging.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Comes back when the condition is true.
+#[track_caller]
+pub fn eventually(mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < give_up, "it never came true");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A server that runs in this process, on a port of its own.
+pub struct TestServer {
+    handle: ServerHandle,
+    errors: Arc<Mutex<Vec<String>>>,
+}
+
+/// Starts a server with these limits and what `build` gives it.
+pub fn start(config: Config, build: impl FnOnce(Server) -> Server) -> TestServer {
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&errors);
+    let server = Server::bind("127.0.0.1:0")
+        .unwrap()
+        .config(config)
+        .on_error(move |problem| hook.lock().unwrap().push(problem.to_string()));
+    TestServer {
+        handle: build(server).spawn().unwrap(),
+        errors,
+    }
+}
+
+impl TestServer {
+    pub fn connect(&self) -> Client {
+        Client::connect(self.addr())
+    }
+
+    /// What has reached the error hook, but for the notice that there are few descriptors on this machine.
+    pub fn errors(&self) -> Vec<String> {
+        let errors = self.errors.lock().unwrap();
+        let ours = |error: &&String| !error.contains("ulimit");
+        errors.iter().filter(ours).cloned().collect()
+    }
+}
+
+impl Deref for TestServer {
+    type Target = ServerHandle;
+
+    fn deref(&self) -> &ServerHandle {
+        &self.handle
+    }
+}
+
+/// One end of a connection. What it reads beyond what was asked for, it keeps for the next call.
+#[derive(Debug)]
+pub struct Client {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Client {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client {
+            stream,
+            unread: Vec::new(),
+        }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends a request; one with a body gets its `Content-Length`.
+    pub fn request(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) {
+        let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
+        for (name, value) in fields {
+            bytes += &format!("{name}: {value}\r\n");
+        }
+        if !body.is_empty() {
+            bytes += &format!("Content-Length: {}\r\n", body.len());
+        }
+        bytes += "\r\n";
+        self.send([bytes.as_bytes(), body].concat());
+    }
+
+    /// Sends a GET request without a body and reads its whole answer.
+    pub fn get(&mut self, target: &str) -> Answer {
+        self.request("GET", target, &[], b"");
+        self.answer()
+    }
+
+    /// Ends what this side sends.
+    pub fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Reads a head up to its empty line.
+    pub fn head(&mut self) -> Head {
+        let end = loop {
+            match find(&self.unread, b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => self.read_more().expect("a whole head"),
+            }
+        };
+        Head::parse(self.take(end))
+    }
+
+    /// Reads an answer to anything but HEAD, by its own framing.
+    pub fn answer(&mut self) -> Answer {
+        let head = self.head();
+        let mut body = Vec::new();
+        if let Some(length) = head.field("content-length") {
+            assert_eq!(head.field("transfer-encoding"), None, "{head:?}");
+            body = self.exactly(length.parse().unwrap());
+        } else if head.field("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk() {
+                body.extend(chunk);
+            }
+        } else if !matches!(head.status, 204 | 304) {
+            body = self.rest();
+        }
+        Answer { head, body }
+    }
+
+    /// Reads one chunk (RFC 9112 section 7.1); `None` is the last one.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        self.try_chunk().expect("a whole chunk")
+    }
+
+    /// As [`Client::chunk`], for a body that may be torn.
+    pub fn try_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let digits = loop {
+            match find(&self.unread, b"\r\n") {
+                Some(at) => break self.take(at + 2),
+                None => self.read_more()?,
+            }
+        };
+        let digits = std::str::from_utf8(&digits[..digits.len() - 2]).unwrap();
+        let plain = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        assert!(
+            !digits.is_empty() && digits.bytes().all(plain),
+            "{digits:?}"
+        );
+        let size = usize::from_str_radix(digits, 16).unwrap();
+        let mut chunk = self.try_exactly(size + 2)?;
+        assert!(chunk.ends_with(b"\r\n"), "a chunk ends in CRLF");
+        chunk.truncate(size);
+        Ok((size > 0).then_some(chunk))
+    }
+
+    /// Reads this many bytes.
+    pub fn exactly(&mut self, n: usize) -> Vec<u8> {
+        self.try_exactly(n).expect("as many bytes as announced")
+    }
+
+    fn try_exactly(&mut self, n: usize) -> io::Result<Vec<u8>> {
+        while self.unread.len() < n {
+            self.read_more()?;
+        }
+        Ok(self.take(n))
+    }
+
+    /// Reads up to the end of the connection, which must come in good order: a reset fails.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = std::mem::take(&mut self.unread);
+        self.stream.read_to_end(&mut rest).unwrap();
+        rest
+    }
+
+    /// Waits for the end of the connection, with nothing before it.
+    #[track_caller]
+    pub fn ends(&mut self) {
+        let rest = self.rest();
+        assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
+    }
+
+    /// Waits until the connection is gone, in whatever way, and throws away what comes before.
+    pub fn is_cut(&mut self) {
+        self.unread.clear();
+        let mut scratch = [0; 65536];
+        loop {
+            match self.stream.read(&mut scratch) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What one read brings.
+    pub fn piece(&mut self) -> Vec<u8> {
+        if self.unread.is_empty() {
+            self.read_more().unwrap();
+        }
+        std::mem::take(&mut self.unread)
+    }
+
+    fn read_more(&mut self) -> io::Result<()> {
+        let mut piece = [0; 65536];
+        match self.stream.read(&mut piece)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.unread.extend_from_slice(&piece[..n]);
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, n: usize) -> Vec<u8> {
+        self.unread.drain(..n).collect()
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+/// A response head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub status: u16,
+    pub fields: Vec<(String, String)>,
+    /// As it came, with its empty line.
+    pub text: String,
+}
+
+impl Head {
+    fn parse(bytes: Vec<u8>) -> Head {
+        let text = String::from_utf8(bytes).unwrap();
+        let mut lines = text.strip_suffix("\r\n\r\n").unwrap().split("\r\n");
+        let status_line = lines.next().unwrap();
+        let status = status_line.strip_prefix("HTTP/1.1 ").expect(status_line);
+        // The space behind the status stands even where no reason follows (RFC 9112 section 4).
+        assert_eq!(status.as_bytes().get(3), Some(&b' '), "{status_line}");
+        let fields = lines.map(|line| {
+            let (name, value) = line.split_once(": ").expect(line);
+            assert!(!line.contains(['\r', '\n']), "{line:?}");
+            (name.to_string(), value.to_string())
+        });
+        Head {
+            status: status[..3].parse().unwrap(),
+            fields: fields.collect(),
+            text: text.clone(),
+        }
+    }
+
+    /// The value of the only field of this name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut values = self
+            .fields
+            .iter()
+            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let value = values.next()?;
+        assert!(values.next().is_none(), "more than one {name}: {self:?}");
+        Some(&value.1)
+    }
+
+    /// The head without its one line that differs from second to second.
+    pub fn without_date(&self) -> String {
+        assert!(self.field("date").is_some(), "{self:?}");
+        let lines = self.text.split_inclusive("\r\n");
+        lines.filter(|line| !line.starts_with("Date: ")).collect()
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// What a page's listener would be called with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    pub event: String,
+    pub data: String,
+    /// The last event ID as it is after this event.
+    pub id: String,
+}
+
+/// A client of an event stream, chunked or bare: a plain reading of
+/// [WHATWG's parser](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), which
+/// shares no line with the one of the crate.
+#[derive(Debug)]
+pub struct EventSource {
+    pub client: Client,
+    pub head: Head,
+    chunked: bool,
+    unread: Vec<u8>,
+    pending: Message,
+    /// Whether the block that is being read has a `data` field.
+    has_data: bool,
+    /// The last event ID, which a reconnecting client would send.
+    pub last_event_id: String,
+    /// The newest `retry`, in milliseconds.
+    pub retry: Option<u64>,
+    /// All comments so far, heartbeats among them.
+    pub comments: Vec<String>,
+}
+
+impl EventSource {
+    /// Asks for a stream and reads the head, behind which no event can be missed.
+    pub fn open(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> EventSource {
+        let mut client = Client::connect(addr);
+        let accept = [("Accept", "text/event-stream")];
+        client.request("GET", target, &[&accept, fields].concat(), b"");
+        EventSource::answer(client)
+    }
+
+    /// Reads the head of a stream that has been asked for.
+    pub fn answer(mut client: Client) -> EventSource {
+        let head = client.head();
+        assert_eq!(head.status, 200, "{head:?}");
+        assert_eq!(head.field("content-type"), Some("text/event-stream"));
+        EventSource {
+            client,
+            chunked: head.field("transfer-encoding") == Some("chunked"),
+            head,
+            unread: Vec::new(),
+            pending: Message::default(),
+            has_data: false,
+            last_event_id: String::new(),
+            retry: None,
+            comments: Vec::new(),
+        }
+    }
+
+    /// The next event, or `None` when the stream has ended cleanly.
+    #[track_caller]
+    pub fn next(&mut self) -> Option<Message> {
+        self.try_next().expect("a stream that is not torn")
+    }
+
+    /// The next event's data.
+    #[track_caller]
+    pub fn data(&mut self) -> String {
+        self.next().expect("one more event").data
+    }
+
+    /// As [`EventSource::next`], for a stream that may be cut off.
+    pub fn try_next(&mut self) -> io::Result<Option<Message>> {
+        loop {
+            while let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
+                let line = String::from_utf8(line).unwrap();
+                if let Some(message) = self.line(line.strip_suffix('\n').unwrap()) {
+                    return Ok(Some(message));
+                }
+            }
+            if self.chunked {
+                match self.client.try_chunk()? {
+                    Some(chunk) => {
+                        assert!(chunk.ends_with(b"\n"), "a chunk holds whole lines");
+                        self.unread.extend(chunk);
+                    }
+                    None => return Ok(None),
+                }
+            } else {
+                match self.client.read_more() {
+                    Ok(()) => self.unread.append(&mut self.client.unread),
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// One line of the stream; the server writes LF alone.
+    fn line(&mut self, line: &str) -> Option<Message> {
+        assert!(!line.contains('\r'), "{line:?}");
+        if line.is_empty() {
+            let mut message = std::mem::take(&mut self.pending);
+            message.id.clone_from(&self.last_event_id);
+            return std::mem::take(&mut self.has_data).then_some(message);
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "" => self.comments.push(value.to_string()),
+            "event" => self.pending.event = value.to_string(),
+            "data" => {
+                if std::mem::replace(&mut self.has_data, true) {
+                    self.pending.data += "\n";
+                }
+                self.pending.data += value;
+            }
+            "id" => self.last_event_id = value.to_string(),
+            "retry" => self.retry = Some(value.parse().unwrap()),
+            _ => panic!("not a field of an event stream: {line:?}"),
+        }
+        None
+    }
+}
+
+/// A process that runs one test of this file again, so that threads and descriptors can be counted without those of the
+/// tests beside it.
+///
+/// ```ignore
+/// #[test]
+/// fn a_thread_goes_with_its_connection() {
+///     let Some(child) = Child::of("a_thread_goes_with_its_connection") else {
+///         return serve_parent(Config::default(), |server| server.get("/", |_| "hello"));
+///     };
+///     let client = Client::connect(child.addr());
+///     ...
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    addr: SocketAddr,
+}
+
+const CHILD: &str = "TINY_SSE_TEST_CHILD";
+const LISTENING: &str = "listening on ";
+
+impl Child {
+    /// The other process, once it serves; `None` in that process itself.
+    pub fn of(test: &str) -> Option<Child> {
+        if std::env::var_os(CHILD).is_some() {
+            return None;
+        }
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = lines
+            .find_map(|line| {
+                let line = line.unwrap();
+                line.split_once(LISTENING).map(|(_, addr)| addr.to_string())
+            })
+            .expect("an address from the child process");
+        // What else it prints has to go somewhere, or it blocks.
+        thread::spawn(move || lines.for_each(drop));
+        Some(Child {
+            process,
+            addr: line.trim().parse().unwrap(),
+        })
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn threads(&self) -> usize {
+        self.count("task")
+    }
+
+    /// The names of its threads, sorted.
+    pub fn thread_names(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        // A thread may end between the listing and the look.
+        let name = |task: io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
+        let mut names: Vec<String> = tasks
+            .filter_map(name)
+            .map(|name| name.trim_end().to_string())
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn descriptors(&self) -> usize {
+        self.count("fd")
+    }
+
+    fn count(&self, what: &str) -> usize {
+        let path = format!("/proc/{}/{what}", self.process.id());
+        std::fs::read_dir(path).unwrap().count()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the other process does: serves until the test that wants it is gone.
+pub fn serve_parent(config: Config, build: impl FnOnce(Server) -> Server) {
+    let server = start(config, build);
+    announce(server.addr());
+    wait_for_parent();
+}
+
+/// Tells the test where this process listens.
+pub fn announce(addr: impl Display) {
+    println!("{LISTENING}{addr}");
+}
+
+/// Comes back when the test that started this process is gone.
+pub fn wait_for_parent() {
+    let _ = io::stdin().read_to_end(&mut Vec::new());
+}
+
+/// Random numbers (xorshift64), the same for the same seed. Says the seed when the test fails.
+#[derive(Debug)]
+pub struct Random {
+    seed: u64,
+    state: u64,
+}
+
+impl Random {
+    /// A seed of 0 would give zeros for ever.
+    pub fn new(seed: u64) -> Random {
+        assert_ne!(seed, 0);
+        Random { seed, state: seed }
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+        &items[self.below(items.len())]
+    }
+}
+
+impl Drop for Random {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("random numbers from seed {}", self.seed);
+        }
+    }
+}
