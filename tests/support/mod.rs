@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 use tiny_sse::{Config, Server, ServerHandle};
 
 /// How long anything may take before it counts as hanging.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Comes back when the condition is true.
 #[track_caller]
-pub fn eventually(mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < give_up, "it never came true");
@@ -31,13 +31,13 @@ pub fn eventually(mut condition: impl FnMut() -> bool) {
 }
 
 /// A server that runs in this process, on a port of its own.
-pub struct TestServer {
+pub(crate) struct TestServer {
     handle: ServerHandle,
     errors: Arc<Mutex<Vec<String>>>,
 }
 
 /// Starts a server with these limits and what `build` gives it.
-pub fn start(config: Config, build: impl FnOnce(Server) -> Server) -> TestServer {
+pub(crate) fn start(config: Config, build: impl FnOnce(Server) -> Server) -> TestServer {
     let errors = Arc::new(Mutex::new(Vec::new()));
     let hook = Arc::clone(&errors);
     let server = Server::bind("127.0.0.1:0")
@@ -51,12 +51,12 @@ pub fn start(config: Config, build: impl FnOnce(Server) -> Server) -> TestServer
 }
 
 impl TestServer {
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         Client::connect(self.addr())
     }
 
     /// What has reached the error hook, but for the notice that there are few descriptors on this machine.
-    pub fn errors(&self) -> Vec<String> {
+    pub(crate) fn errors(&self) -> Vec<String> {
         let errors = self.errors.lock().unwrap();
         let ours = |error: &&String| !error.contains("ulimit");
         errors.iter().filter(ours).cloned().collect()
@@ -73,13 +73,13 @@ impl Deref for TestServer {
 
 /// One end of a connection. What it reads beyond what was asked for, it keeps for the next call.
 #[derive(Debug)]
-pub struct Client {
-    pub stream: TcpStream,
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
     unread: Vec<u8>,
 }
 
 impl Client {
-    pub fn connect(addr: SocketAddr) -> Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Client {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -90,12 +90,18 @@ impl Client {
         }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
     /// Sends a request; one with a body gets its `Content-Length`.
-    pub fn request(&mut self, method: &str, target: &str, fields: &[(&str, &str)], body: &[u8]) {
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) {
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
         for (name, value) in fields {
             bytes += &format!("{name}: {value}\r\n");
@@ -108,18 +114,18 @@ impl Client {
     }
 
     /// Sends a GET request without a body and reads its whole answer.
-    pub fn get(&mut self, target: &str) -> Answer {
+    pub(crate) fn get(&mut self, target: &str) -> Answer {
         self.request("GET", target, &[], b"");
         self.answer()
     }
 
     /// Ends what this side sends.
-    pub fn half_close(&self) {
+    pub(crate) fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
     /// Reads a head up to its empty line.
-    pub fn head(&mut self) -> Head {
+    pub(crate) fn head(&mut self) -> Head {
         let end = loop {
             match find(&self.unread, b"\r\n\r\n") {
                 Some(at) => break at + 4,
@@ -130,7 +136,7 @@ impl Client {
     }
 
     /// Reads an answer to anything but HEAD, by its own framing.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let head = self.head();
         let mut body = Vec::new();
         if let Some(length) = head.field("content-length") {
@@ -147,12 +153,12 @@ impl Client {
     }
 
     /// Reads one chunk (RFC 9112 section 7.1); `None` is the last one.
-    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
         self.try_chunk().expect("a whole chunk")
     }
 
     /// As [`Client::chunk`], for a body that may be torn.
-    pub fn try_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn try_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let digits = loop {
             match find(&self.unread, b"\r\n") {
                 Some(at) => break self.take(at + 2),
@@ -173,7 +179,7 @@ impl Client {
     }
 
     /// Reads this many bytes.
-    pub fn exactly(&mut self, n: usize) -> Vec<u8> {
+    pub(crate) fn exactly(&mut self, n: usize) -> Vec<u8> {
         self.try_exactly(n).expect("as many bytes as announced")
     }
 
@@ -185,7 +191,7 @@ impl Client {
     }
 
     /// Reads up to the end of the connection, which must come in good order: a reset fails.
-    pub fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.unread);
         self.stream.read_to_end(&mut rest).unwrap();
         rest
@@ -193,13 +199,13 @@ impl Client {
 
     /// Waits for the end of the connection, with nothing before it.
     #[track_caller]
-    pub fn ends(&mut self) {
+    pub(crate) fn ends(&mut self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
     }
 
     /// Waits until the connection is gone, in whatever way, and throws away what comes before.
-    pub fn is_cut(&mut self) {
+    pub(crate) fn is_cut(&mut self) {
         self.unread.clear();
         let mut scratch = [0; 65536];
         loop {
@@ -215,7 +221,7 @@ impl Client {
     }
 
     /// What one read brings.
-    pub fn piece(&mut self) -> Vec<u8> {
+    pub(crate) fn piece(&mut self) -> Vec<u8> {
         if self.unread.is_empty() {
             self.read_more().unwrap();
         }
@@ -246,11 +252,11 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// A response head.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    pub status: u16,
-    pub fields: Vec<(String, String)>,
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(String, String)>,
     /// As it came, with its empty line.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 impl Head {
@@ -274,7 +280,7 @@ impl Head {
     }
 
     /// The value of the only field of this name.
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         let mut values = self
             .fields
             .iter()
@@ -285,7 +291,7 @@ impl Head {
     }
 
     /// The head without its one line that differs from second to second.
-    pub fn without_date(&self) -> String {
+    pub(crate) fn without_date(&self) -> String {
         assert!(self.field("date").is_some(), "{self:?}");
         let lines = self.text.split_inclusive("\r\n");
         lines.filter(|line| !line.starts_with("Date: ")).collect()
@@ -294,53 +300,53 @@ impl Head {
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub head: Head,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.head.status
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 /// What a page's listener would be called with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Message {
-    pub event: String,
-    pub data: String,
+pub(crate) struct Message {
+    pub(crate) event: String,
+    pub(crate) data: String,
     /// The last event ID as it is after this event.
-    pub id: String,
+    pub(crate) id: String,
 }
 
 /// A client of an event stream, chunked or bare: a plain reading of
 /// [WHATWG's parser](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), which
 /// shares no line with the one of the crate.
 #[derive(Debug)]
-pub struct EventSource {
-    pub client: Client,
-    pub head: Head,
+pub(crate) struct EventSource {
+    pub(crate) client: Client,
+    pub(crate) head: Head,
     chunked: bool,
     unread: Vec<u8>,
     pending: Message,
     /// Whether the block that is being read has a `data` field.
     has_data: bool,
     /// The last event ID, which a reconnecting client would send.
-    pub last_event_id: String,
+    pub(crate) last_event_id: String,
     /// The newest `retry`, in milliseconds.
-    pub retry: Option<u64>,
+    pub(crate) retry: Option<u64>,
     /// All comments so far, heartbeats among them.
-    pub comments: Vec<String>,
+    pub(crate) comments: Vec<String>,
 }
 
 impl EventSource {
     /// Asks for a stream and reads the head, behind which no event can be missed.
-    pub fn open(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> EventSource {
+    pub(crate) fn open(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> EventSource {
         let mut client = Client::connect(addr);
         let accept = [("Accept", "text/event-stream")];
         client.request("GET", target, &[&accept, fields].concat(), b"");
@@ -348,7 +354,7 @@ impl EventSource {
     }
 
     /// Reads the head of a stream that has been asked for.
-    pub fn answer(mut client: Client) -> EventSource {
+    pub(crate) fn answer(mut client: Client) -> EventSource {
         let head = client.head();
         assert_eq!(head.status, 200, "{head:?}");
         assert_eq!(head.field("content-type"), Some("text/event-stream"));
@@ -367,18 +373,18 @@ impl EventSource {
 
     /// The next event, or `None` when the stream has ended cleanly.
     #[track_caller]
-    pub fn next(&mut self) -> Option<Message> {
+    pub(crate) fn next(&mut self) -> Option<Message> {
         self.try_next().expect("a stream that is not torn")
     }
 
     /// The next event's data.
     #[track_caller]
-    pub fn data(&mut self) -> String {
+    pub(crate) fn data(&mut self) -> String {
         self.next().expect("one more event").data
     }
 
     /// As [`EventSource::next`], for a stream that may be cut off.
-    pub fn try_next(&mut self) -> io::Result<Option<Message>> {
+    pub(crate) fn try_next(&mut self) -> io::Result<Option<Message>> {
         loop {
             while let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
@@ -446,7 +452,7 @@ impl EventSource {
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Child {
+pub(crate) struct Child {
     process: std::process::Child,
     addr: SocketAddr,
 }
@@ -456,7 +462,7 @@ const LISTENING: &str = "listening on ";
 
 impl Child {
     /// The other process, once it serves; `None` in that process itself.
-    pub fn of(test: &str) -> Option<Child> {
+    pub(crate) fn of(test: &str) -> Option<Child> {
         if std::env::var_os(CHILD).is_some() {
             return None;
         }
@@ -482,16 +488,16 @@ impl Child {
         })
     }
 
-    pub fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.count("task")
     }
 
     /// The names of its threads, sorted.
-    pub fn thread_names(&self) -> Vec<String> {
+    pub(crate) fn thread_names(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
         // A thread may end between the listing and the look.
         let name = |task: io::Result<std::fs::DirEntry>| {
@@ -505,7 +511,7 @@ impl Child {
         names
     }
 
-    pub fn descriptors(&self) -> usize {
+    pub(crate) fn descriptors(&self) -> usize {
         self.count("fd")
     }
 
@@ -523,37 +529,37 @@ impl Drop for Child {
 }
 
 /// What the other process does: serves until the test that wants it is gone.
-pub fn serve_parent(config: Config, build: impl FnOnce(Server) -> Server) {
+pub(crate) fn serve_parent(config: Config, build: impl FnOnce(Server) -> Server) {
     let server = start(config, build);
     announce(server.addr());
     wait_for_parent();
 }
 
 /// Tells the test where this process listens.
-pub fn announce(addr: impl Display) {
+pub(crate) fn announce(addr: impl Display) {
     println!("{LISTENING}{addr}");
 }
 
 /// Comes back when the test that started this process is gone.
-pub fn wait_for_parent() {
+pub(crate) fn wait_for_parent() {
     let _ = io::stdin().read_to_end(&mut Vec::new());
 }
 
 /// Random numbers (xorshift64), the same for the same seed. Says the seed when the test fails.
 #[derive(Debug)]
-pub struct Random {
+pub(crate) struct Random {
     seed: u64,
     state: u64,
 }
 
 impl Random {
     /// A seed of 0 would give zeros for ever.
-    pub fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         assert_ne!(seed, 0);
         Random { seed, state: seed }
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
@@ -561,11 +567,11 @@ impl Random {
     }
 
     /// A number below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 }
