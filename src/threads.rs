@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,11 +70,11 @@ impl<T: Send + 'static> Threads<T> {
         Ok(threads)
     }
 
-    /// Has the item handled by a thread that is free or new; gives it back when there is none to be had.
+    /// Has the item handled by a thread that is free or new; gives it back when there is none to be had, or no more.
     pub(crate) fn run(&self, item: T) -> Result<(), T> {
         let mut state = self.shared.lock();
-        let ready = state.waiting + state.starting;
-        if state.queue.len() >= ready + (self.shared.plan.most - state.threads) {
+        let ready = state.ready();
+        if state.closed || state.queue.len() >= ready + (self.shared.plan.most - state.threads) {
             return Err(item);
         }
         state.queue.push_back(item);
@@ -83,7 +84,9 @@ impl<T: Send + 'static> Threads<T> {
             state.starting += 1;
             drop(state);
             if self.shared.start().is_err() {
-                return self.shared.lock().queue.pop_back().map_or(Ok(()), Err);
+                // Others may have come meanwhile, in the hope of this thread: they are refused with it.
+                let mut stranded = self.shared.lock().stranded();
+                return stranded.pop_back().map_or(Ok(()), Err);
             }
         } else {
             drop(state);
@@ -149,33 +152,39 @@ impl<T: Send + 'static> Shared<T> {
     }
 
     fn serve(self: Arc<Shared<T>>) {
-        let _leaving = Leaving(&self);
-        self.lock().starting -= 1;
-        while let Some(item) = self.next() {
-            (self.handle)(item);
+        let mut state = self.lock();
+        // In one step with the look into the queue: until then this thread is on its way to an item.
+        state.starting -= 1;
+        while let Some(item) = self.next(state) {
+            // A panic, of which the panic hook has told, ends one item and not the thread that others count on.
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.handle)(item)));
+            state = self.lock();
         }
     }
 
-    /// Waits for an item; `None` when the thread shall end.
-    fn next(self: &Arc<Shared<T>>) -> Option<T> {
-        let mut state = self.lock();
+    /// Waits for an item; `None` when the thread shall end, and is no longer counted.
+    fn next<'a>(self: &'a Arc<Shared<T>>, mut state: MutexGuard<'a, State<T>>) -> Option<T> {
         let mut rested = false;
         loop {
             if let Some(item) = state.queue.pop_front() {
-                let another = state.queue.len() > state.waiting + state.starting
-                    && state.threads < self.plan.most;
+                let another = state.queue.len() > state.ready() && state.threads < self.plan.most;
                 if another {
                     state.threads += 1;
                     state.starting += 1;
                 }
                 drop(state);
                 if another && self.start().is_err() && self.plan.least == 0 {
-                    // No thread is sure to come back for the last item: refuse it.
-                    drop(self.lock().queue.pop_back());
+                    // No thread is sure to come back for them: they are refused.
+                    let stranded = self.lock().stranded();
+                    drop(stranded);
                 }
                 return Some(item);
             }
             if state.closed || (rested && state.threads > self.plan.least) {
+                state.threads -= 1;
+                if state.threads == 0 {
+                    self.gone.notify_all();
+                }
                 return None;
             }
             state.waiting += 1;
@@ -190,15 +199,231 @@ impl<T: Send + 'static> Shared<T> {
     }
 }
 
-/// Takes a thread out of the count, also when the handler panics.
-struct Leaving<'a, T>(&'a Shared<T>);
+impl<T> State<T> {
+    /// Threads that will look into the queue without having to finish anything before.
+    fn ready(&self) -> usize {
+        self.waiting + self.starting
+    }
 
-impl<T> Drop for Leaving<'_, T> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.threads -= 1;
-        if state.threads == 0 {
-            self.0.gone.notify_all();
+    /// Takes out what no thread is on its way to.
+    fn stranded(&mut self) -> VecDeque<T> {
+        self.queue.split_off(self.queue.len().min(self.ready()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::sync::Barrier;
+    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::thread::ThreadId;
+
+    /// A thread that hangs fails its test after so long.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn plan(least: usize, most: usize) -> Plan {
+        Plan {
+            name: "test",
+            least,
+            most,
+            stack_bytes: 256 * 1024,
+        }
+    }
+
+    /// A task says who runs it, then waits to be let go.
+    struct Task {
+        started: Sender<ThreadId>,
+        go: Receiver<()>,
+    }
+
+    fn run_task(task: Task) {
+        task.started.send(thread::current().id()).unwrap();
+        // An error is a dropped sender, which lets go as well.
+        let _ = task.go.recv_timeout(PATIENCE);
+    }
+
+    fn task(started: &Sender<ThreadId>) -> (Task, Sender<()>) {
+        let (let_go, go) = mpsc::channel();
+        let started = started.clone();
+        (Task { started, go }, let_go)
+    }
+
+    fn in_a_minute() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    /// Comes back when so many threads wait for an item.
+    fn until_waiting<T>(threads: &Threads<T>, waiting: usize) {
+        let give_up = in_a_minute();
+        while threads.shared.lock().waiting != waiting {
+            assert!(Instant::now() < give_up);
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_free_takes_the_next_item() {
+        let threads = Threads::new(plan(0, 10), run_task).unwrap();
+        let (started, starts) = mpsc::channel();
+        let mut ids = HashSet::new();
+        for _ in 0..10 {
+            let (task, let_go) = task(&started);
+            assert!(threads.run(task).is_ok());
+            ids.insert(starts.recv_timeout(PATIENCE).unwrap());
+            drop(let_go);
+            until_waiting(&threads, 1);
+        }
+        assert_eq!(ids.len(), 1);
+    }
+
+    #[test]
+    fn as_many_run_at_once_as_the_cap_says_and_no_more() {
+        for most in [0, 1, 2, 16] {
+            let threads = Threads::new(plan(0, most), run_task).unwrap();
+            let (started, starts) = mpsc::channel();
+            let mut running = Vec::new();
+            for _ in 0..most {
+                let (task, let_go) = task(&started);
+                assert!(threads.run(task).is_ok());
+                running.push(let_go);
+            }
+            let (one_more, _) = task(&started);
+            assert!(threads.run(one_more).is_err());
+
+            let ids: HashSet<_> = (0..most)
+                .map(|_| starts.recv_timeout(PATIENCE).unwrap())
+                .collect();
+            assert_eq!(ids.len(), most);
+            if running.pop().is_some() {
+                until_waiting(&threads, 1);
+                let (task, let_go) = task(&started);
+                assert!(threads.run(task).is_ok(), "one has become free");
+                starts.recv_timeout(PATIENCE).unwrap();
+                running.push(let_go);
+            }
+            drop(running);
+            assert_eq!(threads.close(in_a_minute()), 0);
+        }
+    }
+
+    /// A thread that has started but not yet looked into the queue is on its way there.
+    #[test]
+    fn nothing_is_refused_below_the_cap_whenever_it_comes() {
+        for round in 0..1000 {
+            // Each handler waits for the other: they come to an end only if both run at once.
+            let together = Arc::new(Barrier::new(2));
+            let threads = Threads::new(plan(0, 2), move |()| {
+                together.wait();
+            })
+            .unwrap();
+            assert_eq!(threads.run(()), Ok(()));
+            // Long enough, in some of the rounds, for the first thread to be just then about to look.
+            (0..round).for_each(|_| std::hint::spin_loop());
+            assert_eq!(threads.run(()), Ok(()), "round {round}");
+            assert_eq!(threads.close(in_a_minute()), 0);
+        }
+    }
+
+    #[test]
+    fn new_threads_start_each_other() {
+        let (started, starts) = mpsc::channel();
+        let threads = Threads::new(plan(0, 100), run_task).unwrap();
+        let mut running = Vec::new();
+        for _ in 0..100 {
+            let (task, let_go) = task(&started);
+            threads.enqueue(task);
+            running.push(let_go);
+        }
+        let (one_more, _) = task(&started);
+        assert!(threads.run(one_more).is_err(), "100 wait for 100 threads");
+
+        // As `run` does for the first of them.
+        let mut state = threads.shared.lock();
+        state.threads += 1;
+        state.starting += 1;
+        drop(state);
+        threads.shared.start().unwrap();
+        let ids: HashSet<_> = (0..100)
+            .map(|_| starts.recv_timeout(PATIENCE).unwrap())
+            .collect();
+        assert_eq!(ids.len(), 100);
+    }
+
+    #[test]
+    fn a_panic_costs_no_thread() {
+        let (sender, answers) = mpsc::channel();
+        let threads = Threads::new(plan(1, 1), move |item: Option<&'static str>| {
+            sender.send(item.expect("a panic on purpose")).unwrap();
+        })
+        .unwrap();
+        for _ in 0..3 {
+            threads.enqueue(None);
+            threads.enqueue(Some("next"));
+            assert_eq!(answers.recv_timeout(PATIENCE), Ok("next"));
+        }
+        assert_eq!(threads.shared.lock().threads, 1);
+        assert_eq!(threads.close(in_a_minute()), 0);
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_made_gives_the_item_back() {
+        let endless = Plan {
+            stack_bytes: 1 << 46,
+            ..plan(0, 10)
+        };
+        let threads = Threads::new(endless, |_: u32| {}).unwrap();
+        for item in 0..3 {
+            assert_eq!(threads.run(item), Err(item));
+        }
+        let state = threads.shared.lock();
+        assert_eq!(
+            (state.threads, state.starting, state.queue.len()),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn closing_says_how_many_have_not_come_back() {
+        let threads = Threads::new(plan(0, 10), run_task).unwrap();
+        let (started, starts) = mpsc::channel();
+        let mut running = Vec::new();
+        for _ in 0..3 {
+            let (task, let_go) = task(&started);
+            assert!(threads.run(task).is_ok());
+            running.push(let_go);
+            starts.recv_timeout(PATIENCE).unwrap();
+        }
+        running.pop();
+        until_waiting(&threads, 1);
+        assert_eq!(threads.close(Instant::now()), 3); // No time: the one that waits has not had a chance to end.
+        let (late, _) = task(&started);
+        assert!(threads.run(late).is_err(), "closed takes nothing more");
+        running.clear();
+        assert_eq!(threads.close(in_a_minute()), 0);
+    }
+
+    #[test]
+    fn what_waits_is_done_before_the_end() {
+        let (sender, answers) = mpsc::channel();
+        let threads = Threads::new(plan(1, 1), move |n| sender.send(n).unwrap()).unwrap();
+        for n in 0..100 {
+            threads.enqueue(n);
+        }
+        assert_eq!(threads.close(in_a_minute()), 0);
+        assert!((0..100).eq(answers.try_iter()));
+    }
+
+    #[test]
+    fn those_that_wait_end_when_it_is_dropped() {
+        let threads = Threads::new(plan(3, 3), |()| {}).unwrap();
+        until_waiting(&threads, 3);
+        let shared = Arc::clone(&threads.shared);
+        drop(threads);
+        let give_up = in_a_minute();
+        while shared.lock().threads > 0 {
+            assert!(Instant::now() < give_up);
+            thread::yield_now();
         }
     }
 }
