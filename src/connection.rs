@@ -95,6 +95,7 @@ fn next_answer(socket: &mut Socket, reader: &mut Reader, router: &Router) -> Opt
     };
     let mut request = head.request;
     request.peer = socket.peer();
+    request.closing = Arc::clone(socket.closing());
     request.client_ip = client_ip(&request, &socket.config().trusted_proxies);
     let mut answer = Answer {
         response: Response::new(500),
@@ -192,7 +193,7 @@ fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
 /// A connection that there is no room for. It may hold a slot, when it was a thread that was missing.
 pub(crate) struct Refused {
     pub(crate) connected: Arc<Connected>,
-    pub(crate) _slot: Option<Slot>,
+    pub(crate) _slot: Option<Arc<Slot>>,
 }
 
 /// Tells a client that there is no room, in the way that it understands.

@@ -5,6 +5,7 @@ mod config;
 mod connection;
 mod event;
 mod http;
+mod hub;
 mod random;
 mod router;
 mod server;
@@ -16,6 +17,10 @@ mod threads;
 pub use config::Config;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message};
 pub use http::{InvalidHeader, Method, Request, Response};
+pub use hub::{
+    EventId, History, Hub, HubConfig, InvalidId, InvalidTopic, Lag, PublishError, Reader, Start,
+    Stats, Subscription, Topics,
+};
 pub use router::Next;
 pub use server::{Server, ServerHandle, ShutdownHandle, StillOpen};
 pub use sse::{KeepAlive, Sse};

@@ -241,10 +241,10 @@ impl Server {
         let router = self.router;
         let refusing = Arc::clone(&slots);
         let running = Arc::new(Running {
-            connections: Threads::new(plans.0, move |socket| connection::serve(socket, &router))?,
+            connections: Threads::new(plans.0, move |socket| connection::serve(socket, &router)),
             refusals: Threads::new(plans.1, move |refused| {
                 connection::refuse(refused, &refusing.config);
-            })?,
+            }),
             slots,
             accepting: AtomicUsize::new(0),
             shutdown: self.shutdown,

@@ -15,7 +15,7 @@ pub(crate) type ErrorHook = Arc<dyn Fn(&str) + Send + Sync>;
 pub(crate) struct Slots {
     pub(crate) config: Config,
     pub(crate) on_error: ErrorHook,
-    closing: AtomicBool,
+    closing: Arc<AtomicBool>,
     open: Mutex<Open>,
     changed: Condvar,
 }
@@ -52,7 +52,7 @@ impl Slots {
         Arc::new(Slots {
             config,
             on_error,
-            closing: AtomicBool::new(false),
+            closing: Arc::default(),
             open: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -88,6 +88,11 @@ impl Slots {
                 address,
             },
         ))
+    }
+
+    /// Set once the server shuts down.
+    pub(crate) fn closing(&self) -> &Arc<AtomicBool> {
+        &self.closing
     }
 
     pub(crate) fn is_closing(&self) -> bool {

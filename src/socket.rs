@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -27,7 +28,7 @@ pub(crate) struct Socket {
     /// Non-blocking, as [`start_stream`](Socket::start_stream) left it.
     streaming: bool,
     stray_bytes: usize,
-    slot: Slot,
+    slot: Arc<Slot>,
 }
 
 impl Socket {
@@ -43,7 +44,7 @@ impl Socket {
             peer,
             streaming: false,
             stray_bytes: 0,
-            slot,
+            slot: Arc::new(slot),
         })
     }
 
@@ -65,14 +66,25 @@ impl Socket {
         self.slot.slots.is_closing()
     }
 
+    /// Set once the server shuts down.
+    pub(crate) fn closing(&self) -> &Arc<AtomicBool> {
+        self.slot.slots.closing()
+    }
+
     /// Counts the connection for the client behind a trusted proxy.
     pub(crate) fn count_for(&mut self, client: IpAddr) -> Result<(), Full> {
-        self.slot.move_to(client)
+        // Shared only once it carries a hub's stream, when the client is known.
+        Arc::get_mut(&mut self.slot).map_or(Ok(()), |slot| slot.move_to(client))
     }
 
     /// The socket and its slot apart, for a client that there is no room for.
-    pub(crate) fn into_parts(self) -> (Arc<Connected>, Slot) {
+    pub(crate) fn into_parts(self) -> (Arc<Connected>, Arc<Slot>) {
         (self.connected, self.slot)
+    }
+
+    /// The slot, to be kept longer than the socket.
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
     /// Sets what stays the same for as long as requests are answered.
@@ -155,7 +167,7 @@ impl Socket {
 
     /// Ends a stream: what the client has sent is read once more, else the close would be a reset that eats the last
     /// bytes written.
-    pub(crate) fn finish_stream(mut self) {
+    pub(crate) fn finish_stream(&mut self) {
         let _ = self.stream().shutdown(Shutdown::Write);
         self.peer_left();
     }

@@ -314,7 +314,7 @@ pub(crate) fn ends_at(socket: &Socket) -> Option<Instant> {
 
 /// Ends a stream cleanly, behind what `out` holds already.
 pub(crate) fn end_with(
-    socket: Socket,
+    mut socket: Socket,
     mut out: Vec<u8>,
     coding: Coding,
     event: Option<Event>,

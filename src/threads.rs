@@ -46,28 +46,33 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> Threads<T> {
-    pub(crate) fn new(
-        plan: Plan,
-        handle: impl Fn(T) + Send + Sync + 'static,
-    ) -> io::Result<Threads<T>> {
+    pub(crate) fn new(plan: Plan, handle: impl Fn(T) + Send + Sync + 'static) -> Threads<T> {
         let shared = Arc::new(Shared {
             plan,
             handle: Box::new(handle),
             state: Mutex::new(State {
                 queue: VecDeque::new(),
-                threads: plan.least,
+                threads: 0,
                 waiting: 0,
-                starting: plan.least,
+                starting: 0,
                 closed: false,
             }),
             wake: Condvar::new(),
             gone: Condvar::new(),
         });
-        let threads = Threads { shared };
-        for _ in 0..plan.least {
-            threads.shared.start()?;
+        Threads { shared }
+    }
+
+    /// Starts the threads that stay.
+    pub(crate) fn start_least(&self) -> io::Result<()> {
+        for _ in 0..self.shared.plan.least {
+            let mut state = self.shared.lock();
+            state.threads += 1;
+            state.starting += 1;
+            drop(state);
+            self.shared.start()?;
         }
-        Ok(threads)
+        Ok(())
     }
 
     /// Has the item handled by a thread that is free or new; gives it back when there is none to be had, or no more.
@@ -219,6 +224,15 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::thread::ThreadId;
 
+    fn start_threads<T: Send + 'static>(
+        plan: Plan,
+        handle: impl Fn(T) + Send + Sync + 'static,
+    ) -> io::Result<Threads<T>> {
+        let threads = Threads::new(plan, handle);
+        threads.start_least()?;
+        Ok(threads)
+    }
+
     /// A thread that hangs fails its test after so long.
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -264,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_free_takes_the_next_item() {
-        let threads = Threads::new(plan(0, 10), run_task).unwrap();
+        let threads = start_threads(plan(0, 10), run_task).unwrap();
         let (started, starts) = mpsc::channel();
         let mut ids = HashSet::new();
         for _ in 0..10 {
@@ -280,7 +294,7 @@ mod tests {
     #[test]
     fn as_many_run_at_once_as_the_cap_says_and_no_more() {
         for most in [0, 1, 2, 16] {
-            let threads = Threads::new(plan(0, most), run_task).unwrap();
+            let threads = start_threads(plan(0, most), run_task).unwrap();
             let (started, starts) = mpsc::channel();
             let mut running = Vec::new();
             for _ in 0..most {
@@ -313,7 +327,7 @@ mod tests {
         for round in 0..1000 {
             // Each handler waits for the other: they come to an end only if both run at once.
             let together = Arc::new(Barrier::new(2));
-            let threads = Threads::new(plan(0, 2), move |()| {
+            let threads = start_threads(plan(0, 2), move |()| {
                 together.wait();
             })
             .unwrap();
@@ -328,7 +342,7 @@ mod tests {
     #[test]
     fn new_threads_start_each_other() {
         let (started, starts) = mpsc::channel();
-        let threads = Threads::new(plan(0, 100), run_task).unwrap();
+        let threads = start_threads(plan(0, 100), run_task).unwrap();
         let mut running = Vec::new();
         for _ in 0..100 {
             let (task, let_go) = task(&started);
@@ -353,7 +367,7 @@ mod tests {
     #[test]
     fn a_panic_costs_no_thread() {
         let (sender, answers) = mpsc::channel();
-        let threads = Threads::new(plan(1, 1), move |item: Option<&'static str>| {
+        let threads = start_threads(plan(1, 1), move |item: Option<&'static str>| {
             sender.send(item.expect("a panic on purpose")).unwrap();
         })
         .unwrap();
@@ -372,7 +386,7 @@ mod tests {
             stack_bytes: 1 << 46,
             ..plan(0, 10)
         };
-        let threads = Threads::new(endless, |_: u32| {}).unwrap();
+        let threads = start_threads(endless, |_: u32| {}).unwrap();
         for item in 0..3 {
             assert_eq!(threads.run(item), Err(item));
         }
@@ -385,7 +399,7 @@ mod tests {
 
     #[test]
     fn closing_says_how_many_have_not_come_back() {
-        let threads = Threads::new(plan(0, 10), run_task).unwrap();
+        let threads = start_threads(plan(0, 10), run_task).unwrap();
         let (started, starts) = mpsc::channel();
         let mut running = Vec::new();
         for _ in 0..3 {
@@ -406,7 +420,7 @@ mod tests {
     #[test]
     fn what_waits_is_done_before_the_end() {
         let (sender, answers) = mpsc::channel();
-        let threads = Threads::new(plan(1, 1), move |n| sender.send(n).unwrap()).unwrap();
+        let threads = start_threads(plan(1, 1), move |n| sender.send(n).unwrap()).unwrap();
         for n in 0..100 {
             threads.enqueue(n);
         }
@@ -416,7 +430,7 @@ mod tests {
 
     #[test]
     fn those_that_wait_end_when_it_is_dropped() {
-        let threads = Threads::new(plan(3, 3), |()| {}).unwrap();
+        let threads = start_threads(plan(3, 3), |()| {}).unwrap();
         until_waiting(&threads, 3);
         let shared = Arc::clone(&threads.shared);
         drop(threads);

@@ -8,7 +8,7 @@ use std::{
     fmt,
     io::{self, BufRead, ErrorKind, Read, Take},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use super::target::{Target, is_authority};
@@ -78,6 +78,8 @@ pub struct Request {
     pub(crate) body: Vec<u8>,
     pub(crate) peer: SocketAddr,
     pub(crate) client_ip: IpAddr,
+    /// Set once the server shuts down, for answers that take their time.
+    pub(crate) closing: Arc<AtomicBool>,
 }
 
 /// Where a name and the value behind it stand in [`Request::text`].
@@ -345,6 +347,7 @@ pub(crate) fn read_head(
         body: Vec::new(),
         peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         client_ip: IpAddr::from([0, 0, 0, 0]),
+        closing: Arc::default(),
     };
     request.text.push_str(target.path);
     for pair in target.pairs() {

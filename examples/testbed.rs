@@ -1,0 +1,170 @@
+//! The server that load tools and conformance tests drive: plain answers, an echo, streams, and a broadcast as large as
+//! one asks for.
+//!
+//! Run it with `cargo run --release --example testbed -- 60000`, then type `curl -N http://127.0.0.1:60000/load/events`
+//! in one terminal and `curl 'http://127.0.0.1:60000/load/publish?n=3&size=40&rate=1'` in another: the first shows the
+//! event `hello`, then three events, one a second, that begin with the time at which they were published.
+//!
+//! `$PORT` stands in for the argument, `$CAP` is the number of events kept for each topic of the load (1,024).
+
+use std::env;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use tiny_sse::{
+    Config, Event, History, Hub, HubConfig, KeepAlive, PublishError, Request, Response, Server, Sse,
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port = env::args()
+        .nth(1)
+        .or_else(|| env::var("PORT").ok())
+        .unwrap_or("60000".to_string());
+    let cap = env::var("CAP")
+        .ok()
+        .and_then(|cap| cap.parse().ok())
+        .unwrap_or(1024);
+    let live = open_hub(1024)?;
+    let load = open_hub(cap)?;
+    let (publisher, load_publisher) = (live.clone(), load.clone());
+    // What a load tool asks for may be more than a deployment would want.
+    let config = Config {
+        max_connections: 100_000,
+        max_threads: 15_000,
+        max_body_bytes: 4 * 1024 * 1024,
+        ..Config::default()
+    };
+    let server = Server::bind(format!("127.0.0.1:{port}"))?
+        .config(config)
+        .get("/plain", |_request| Response::bytes("text/plain", b"ok"))
+        .get("/poll", |_request| Response::json(POLL))
+        .post("/echo", |request| {
+            Response::bytes("application/octet-stream", request.body().to_vec())
+        })
+        .get("/slow-close", |_request| {
+            Sse::spawn(|events| {
+                for number in 1..=3 {
+                    thread::sleep(Duration::from_millis(50));
+                    if events.send(Event::data(format!("slow {number}"))).is_err() {
+                        return;
+                    }
+                }
+            })
+        })
+        .get("/events", move |request| {
+            let stream = live.subscribe(request, "live");
+            let Some(origin) = request.header("origin") else {
+                return Ok(stream);
+            };
+            stream
+                .header("Access-Control-Allow-Origin", origin)?
+                .header("Access-Control-Allow-Credentials", "true")?
+                .header("Vary", "Origin")
+        })
+        .post("/publish", move |request| {
+            match publish(&publisher, request) {
+                Ok(()) => Response::new(204),
+                Err(error) => Response::text(format!("{error}\n")).with_status(422),
+            }
+        })
+        .get("/load/events", move |request| {
+            let topic = request.query("topic").unwrap_or("load");
+            // A heartbeat in the midst of a measurement would only be noise.
+            load.subscribe(request, topic)
+                .keep_alive(KeepAlive::every(Duration::from_secs(60)))
+                .first([Event::data("hello")])
+        })
+        .get("/load/publish", move |request| {
+            broadcast(&load_publisher, request)
+        });
+    println!("listening on http://{}", server.local_addr());
+    server.run()?;
+    Ok(())
+}
+
+/// About a hundred bytes for those who poll.
+const POLL: &str = r#"{"status":"ok","value":1234.5678,"unit":"widgets","message":"nothing has changed since then"}"#;
+
+fn open_hub(events: usize) -> std::io::Result<Hub> {
+    // Bounded by number alone: the load tool asks for events of any size.
+    let history = History::events(events).bytes(usize::MAX);
+    Hub::open(HubConfig {
+        history,
+        max_event_bytes: 8 * 1024 * 1024,
+        ..HubConfig::default()
+    })
+}
+
+/// Publishes a request's body under the fields of its query.
+fn publish(hub: &Hub, request: &Request) -> Result<(), Box<dyn std::error::Error>> {
+    let mut event = Event::data(std::str::from_utf8(request.body())?);
+    if let Some(name) = request.query("event") {
+        event = event.event(name)?;
+    }
+    if let Some(id) = request.query("id") {
+        event = event.id(id)?;
+    }
+    if let Some(retry) = request.query("retry") {
+        event = event.retry(Duration::from_millis(retry.parse()?));
+    }
+    hub.publish_wait("live", event)?;
+    Ok(())
+}
+
+/// Publishes `n` events of `size` bytes, `rate` a second, each stamped right before; spread over the topics `t0`, `t1`
+/// and so on, and over as many threads, where `topics` and `publishers` say so.
+fn broadcast(hub: &Hub, request: &Request) -> Response {
+    let number = |name, default| match request.query(name) {
+        Some(text) => text
+            .parse::<u64>()
+            .map_err(|error| format!("{name}: {error}\n")),
+        None => Ok(default),
+    };
+    let numbers = || {
+        Ok::<_, String>((
+            number("n", 1)?,
+            number("size", 100)?,
+            number("rate", 0)?,
+            number("topics", 0)?,
+            number("publishers", 1)?.clamp(1, 64),
+        ))
+    };
+    let (n, size, rate, topics, publishers) = match numbers() {
+        Ok(numbers) => numbers,
+        Err(text) => return Response::text(text).with_status(400),
+    };
+    let names: Arc<[String]> = match topics {
+        0 => Arc::new(["load".to_string()]),
+        _ => (0..topics).map(|topic| format!("t{topic}")).collect(),
+    };
+    let start = Instant::now();
+    let publish_share = |publisher: u64| -> Result<(), PublishError> {
+        for index in (publisher..n).step_by(publishers as usize) {
+            if let Some(due) = (index * 1_000_000_000).checked_div(rate) {
+                let due = start + Duration::from_nanos(due);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+            let topic = &names[(index % names.len() as u64) as usize];
+            let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
+            let stamp = format!("@{now};");
+            hub.publish(topic, Event::data(format!("{stamp:.<0$}", size as usize)))?;
+        }
+        Ok(())
+    };
+    let results: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..publishers)
+            .map(|index| scope.spawn(move || publish_share(index)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    match results.into_iter().find_map(|result| {
+        result
+            .map_err(|_| PublishError::Closed)
+            .and_then(|r| r)
+            .err()
+    }) {
+        Some(error) => Response::text(format!("{error}\n")).with_status(500),
+        None => Response::text(format!("published {n}\n")),
+    }
+}

@@ -1,0 +1,123 @@
+//! What a hub keeps, and how far its queues go.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::slots::ErrorHook;
+
+/// The limits of a [`Hub`](crate::Hub). Start from [`HubConfig::default`] and change what you need.
+#[derive(Clone)]
+pub struct HubConfig {
+    /// What is kept for readers that come back. Default: [`History::default`].
+    pub history: History,
+    /// What happens to a reader that is too slow, unless its subscription says otherwise. Default: [`Lag::CatchUp`].
+    pub lag: Lag,
+    /// Largest event in bytes, as it goes over the wire without its id; a larger one is refused. Default: 1 MiB.
+    pub max_event_bytes: usize,
+    /// Most events that wait to be numbered; then a publisher waits. Default: 1,024.
+    pub inbox_events: usize,
+    /// Most bytes of events that wait to be numbered; then a publisher waits. Default: 4 MiB.
+    pub inbox_bytes: usize,
+    /// Threads that write to the readers that keep up. Default: 2, measured as good as 4 on four cores.
+    pub writer_threads: usize,
+    /// Most threads that serve the readers that have fallen behind. Default: 64.
+    pub catch_up_threads: usize,
+    /// How long a long-poll request waits for an event. Default: 25 s, below the usual time-outs of proxies.
+    pub poll_timeout: Duration,
+    /// Most long-poll requests that wait at a time; one more is answered at once, empty, as each holds a thread.
+    /// Default: 2,000, half of the default [`max_threads`](crate::Config::max_threads).
+    pub max_polls: usize,
+    /// Events that wait in a channel of [`Hub::receiver`](crate::Hub::receiver) before events are lost to it.
+    /// Default: 256.
+    pub receiver_events: usize,
+    /// Takes what goes wrong behind the scenes. Default: standard error.
+    pub on_error: ErrorHook,
+}
+
+impl Default for HubConfig {
+    fn default() -> HubConfig {
+        HubConfig {
+            history: History::default(),
+            lag: Lag::default(),
+            max_event_bytes: 1024 * 1024,
+            inbox_events: 1024,
+            inbox_bytes: 4 * 1024 * 1024,
+            writer_threads: 2,
+            catch_up_threads: 64,
+            poll_timeout: Duration::from_secs(25),
+            max_polls: 2_000,
+            receiver_events: 256,
+            on_error: Arc::new(|problem| eprintln!("tiny-sse: {problem}")),
+        }
+    }
+}
+
+impl fmt::Debug for HubConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubConfig")
+            .field("history", &self.history)
+            .field("lag", &self.lag)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much a hub keeps for readers that come back: by number for each topic, by age, and by size in total, whichever
+/// is reached first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    pub(crate) events: usize,
+    pub(crate) age: Option<Duration>,
+    pub(crate) bytes: usize,
+}
+
+impl Default for History {
+    /// 1,024 events of each topic, of any age, 64 MiB in all.
+    fn default() -> History {
+        History {
+            events: 1024,
+            age: None,
+            bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl History {
+    /// Keeps this many events of each topic.
+    pub fn events(events: usize) -> History {
+        History {
+            events,
+            ..History::default()
+        }
+    }
+
+    /// Keeps nothing: a reader that comes back, or falls behind, is told of a gap.
+    pub fn none() -> History {
+        History::events(0)
+    }
+
+    /// Keeps no event longer than this.
+    pub fn age(mut self, age: Duration) -> History {
+        self.age = Some(age);
+        self
+    }
+
+    /// Keeps at most this many bytes of encoded events, of all topics together; the oldest go first.
+    pub fn bytes(mut self, bytes: usize) -> History {
+        self.bytes = bytes;
+        self
+    }
+}
+
+/// What happens to a reader that does not take events as fast as they come. In any case it costs the others nothing, and
+/// one that takes nothing for [`Config::write_timeout`](crate::Config::write_timeout) is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lag {
+    /// It catches up from the history; what that no longer has is announced as a gap.
+    #[default]
+    CatchUp,
+    /// It skips to the newest event, behind a gap that says how many were lost: for values of which only the last counts.
+    Skip,
+    /// It is disconnected, and may come back with its last event id.
+    Disconnect,
+}

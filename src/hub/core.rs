@@ -1,0 +1,150 @@
+//! What the threads of one hub share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::config::HubConfig;
+use super::id::EventId;
+use super::log::Log;
+use super::registry::Registry;
+use super::subscriber::Subscriber;
+use super::writer::ToWriter;
+use crate::threads::Threads;
+
+pub(crate) struct Core {
+    pub(crate) config: HubConfig,
+    /// Held by the hub thread while it appends a round and hands it on, and by a reader's thread while it takes its
+    /// next events or hands itself over. Never across a system call.
+    log: Mutex<Log>,
+    pub(crate) registry: Registry,
+    pub(crate) writers: Vec<Sender<ToWriter>>,
+    /// The readers that are behind, and the threads that serve them.
+    pub(crate) behind: Threads<Box<Subscriber>>,
+    pub(crate) counters: Counters,
+    closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) published: AtomicU64,
+    pub(crate) delivered: AtomicU64,
+    pub(crate) lagged: AtomicU64,
+    pub(crate) timed_out: AtomicU64,
+    pub(crate) polls: AtomicUsize,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: HubConfig,
+        log: Log,
+        writers: Vec<Sender<ToWriter>>,
+        behind: Threads<Box<Subscriber>>,
+    ) -> Core {
+        Core {
+            config,
+            log: Mutex::new(log),
+            registry: Registry::default(),
+            writers,
+            behind,
+            counters: Counters::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Each of the log's methods is one step, and none leaves it half changed.
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last handle has gone: all streams end.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.sweep();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Has the writers look at once who is to end.
+    pub(crate) fn sweep(&self) {
+        for writer in &self.writers {
+            // A writer ends only with the hub.
+            let _ = writer.send(ToWriter::Sweep);
+        }
+    }
+
+    /// Counts a reader that was dropped for what it did not take.
+    pub(crate) fn count_drop(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.counters.timed_out.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let mut subscribers_by_topic = BTreeMap::new();
+        let readers = self.registry.all();
+        for topic in readers.iter().flat_map(|reader| reader.topics()) {
+            *subscribers_by_topic.entry(topic.to_string()).or_insert(0) += 1;
+        }
+        let log = self.log();
+        let behind = readers.iter().filter_map(|reader| reader.behind());
+        let worst_lag = behind
+            .clone()
+            .map(|cursor| log.head().saturating_sub(cursor))
+            .max();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            subscribers: readers.len(),
+            subscribers_behind: behind.count(),
+            subscribers_by_topic,
+            published: count(&self.counters.published),
+            delivered: count(&self.counters.delivered),
+            dropped_lagging: count(&self.counters.lagged),
+            dropped_stalled: count(&self.counters.timed_out),
+            polls: self.counters.polls.load(Ordering::Relaxed),
+            worst_lag: worst_lag.unwrap_or(0),
+            history_events: log.len(),
+            history_bytes: log.bytes(),
+            topics: log.topics(),
+            oldest: log.oldest(),
+            newest: (log.head() > 0).then(|| log.id(log.head())),
+        }
+    }
+}
+
+/// A hub's figures at one moment, from [`Hub::stats`](crate::Hub::stats).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Event streams that are open.
+    pub subscribers: usize,
+    /// Of those, the ones that are catching up.
+    pub subscribers_behind: usize,
+    /// Event streams by topic; one that reads several counts for each.
+    pub subscribers_by_topic: BTreeMap<String, usize>,
+    /// Events that were numbered since the hub was opened.
+    pub published: u64,
+    /// Events that were handed to a reader's socket, for all readers together.
+    pub delivered: u64,
+    /// Readers that were disconnected because they fell behind, as [`Lag::Disconnect`](crate::Lag::Disconnect) asks.
+    pub dropped_lagging: u64,
+    /// Readers that were disconnected because they took nothing, or too little, for too long.
+    pub dropped_stalled: u64,
+    /// Long-poll requests that wait.
+    pub polls: usize,
+    /// How many sequence numbers the slowest reader is behind the newest event.
+    pub worst_lag: u64,
+    /// Events kept in memory.
+    pub history_events: usize,
+    /// Their encoded bytes.
+    pub history_bytes: usize,
+    /// Topics that have an event or a reader.
+    pub topics: usize,
+    /// The oldest event kept.
+    pub oldest: Option<EventId>,
+    /// The newest event published.
+    pub newest: Option<EventId>,
+}

@@ -1,0 +1,172 @@
+//! Event ids: the hub's own, an epoch and a sequence number, and those of its callers.
+
+use std::error::Error;
+use std::fmt;
+
+/// Longest id of a caller's, in bytes: it comes back in a request field of every reconnect.
+const MAX_ID_BYTES: usize = 256;
+
+/// What marks the id of an event that ends a stream for good.
+const END_MARK: &str = "-end";
+
+/// The hub's own id of an event: on the wire `epoch-sequence`, 16 hexadecimal digits and a decimal number.
+///
+/// Every start of a hub takes a new epoch, so that no id is ever given out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EventId {
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.epoch, self.sequence)
+    }
+}
+
+impl EventId {
+    /// Reads exactly what [`Display`](fmt::Display) writes; anything else is no id of a hub's.
+    pub(crate) fn parse(text: &str) -> Option<EventId> {
+        let (epoch, sequence) = text.split_once('-')?;
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let plain = sequence == "0" || !sequence.starts_with(['0', '+']);
+        if epoch.len() != 16 || !epoch.bytes().all(hex) || !plain {
+            return None;
+        }
+        let epoch = u64::from_str_radix(epoch, 16).ok()?;
+        Some(EventId {
+            epoch,
+            sequence: sequence.parse().ok()?,
+        })
+    }
+
+    /// The same id, marked as the last that its reader ever gets.
+    pub(crate) fn ending(self) -> String {
+        format!("{self}{END_MARK}")
+    }
+}
+
+/// Whether a reader that brings this id has been told that its stream has ended for good.
+pub(crate) fn is_ending(text: &str) -> bool {
+    text.strip_suffix(END_MARK)
+        .is_some_and(|id| EventId::parse(id).is_some())
+}
+
+/// Checks the id that a caller gives to an event: it must come back from the client as it is, and mean this event.
+pub(crate) fn check_callers(id: &str) -> Result<(), InvalidId> {
+    let problem = if id.is_empty() {
+        // It would make the client forget where it is.
+        Problem::Empty
+    } else if id.len() > MAX_ID_BYTES {
+        Problem::Long(id.len())
+    } else if let Some(found) = id.chars().find(|c| c.is_control()) {
+        Problem::Character(found)
+    } else if id.starts_with(' ') || id.ends_with(' ') {
+        // A request field loses the blanks at its ends (RFC 9110 section 5.5).
+        Problem::Blank
+    } else if EventId::parse(id).is_some() || is_ending(id) || matches!(id, "earliest" | "latest") {
+        Problem::Reserved
+    } else {
+        return Ok(());
+    };
+    Err(InvalidId {
+        id: id.to_string(),
+        problem,
+    })
+}
+
+/// Why the hub refused an event's own id: it could not come back from a client, or would mean something else then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidId {
+    id: String,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    Empty,
+    Long(usize),
+    Character(char),
+    Blank,
+    Reserved,
+}
+
+impl fmt::Display for InvalidId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = &self.id;
+        match self.problem {
+            Problem::Empty => f.write_str("event id cannot be empty"),
+            Problem::Long(len) => {
+                write!(f, "event id of {len} bytes is longer than {MAX_ID_BYTES}")
+            }
+            Problem::Character(found) => write!(f, "event id cannot contain {found:?}"),
+            Problem::Blank => write!(f, "event id {id:?} cannot begin or end with a blank"),
+            Problem::Reserved => write!(f, "event id {id:?} is reserved for the hub"),
+        }
+    }
+}
+
+impl Error for InvalidId {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_form_is_an_id_of_the_hub() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<(u64, u64)>) {
+            let found = EventId::parse(text).map(|id| (id.epoch, id.sequence));
+            assert_eq!(found, expected, "{text}");
+            if let Some(id) = EventId::parse(text) {
+                assert_eq!(id.to_string(), text);
+            }
+        }
+        check("00000000000000ff-12", Some((255, 12))); // As written.
+        check("00000000000000ff-0", Some((255, 0))); // Before the first event.
+        check("00000000000000FF-12", None); // Lower case only: one id has one form.
+        check("ff-12", None); // All 16 digits.
+        check("00000000000000ff-012", None); // No leading zero.
+        check("00000000000000ff-+1", None); // `parse` takes a sign, the form does not.
+        check("00000000000000ff-", None); // No number.
+        check("00000000000000ff-18446744073709551616", None); // More than a u64.
+        check("00000000000000ff-1-end", None); // An end is no place to resume from.
+        check("", None); // Nothing.
+    }
+
+    #[test]
+    fn an_end_is_marked() {
+        let id = EventId {
+            epoch: 255,
+            sequence: 3,
+        }
+        .ending();
+        assert_eq!(id, "00000000000000ff-3-end");
+        assert!(is_ending(&id));
+        assert!(!is_ending("week-end")); // A caller's id may end so.
+    }
+
+    #[test]
+    fn ids_that_cannot_come_back_are_refused() {
+        #[track_caller]
+        fn check(id: &str, expected: Result<(), &str>) {
+            let found = check_callers(id).map_err(|error| error.to_string());
+            assert_eq!(found, expected.map_err(str::to_string));
+        }
+        let long = "x".repeat(257);
+        check("row 7/é", Ok(())); // UTF-8 text comes back.
+        check(&long[..256], Ok(())); // As long as may be.
+        check(&long, Err("event id of 257 bytes is longer than 256")); // And one more.
+        check("", Err("event id cannot be empty")); // It means "start anew".
+        check("a\tb", Err("event id cannot contain '\\t'")); // Some clients fold it.
+        check(
+            " a",
+            Err("event id \" a\" cannot begin or end with a blank"),
+        ); // Trimmed on the way.
+        check("latest", Err("event id \"latest\" is reserved for the hub")); // A reserved word.
+        check(
+            "00000000000000ff-3",
+            Err("event id \"00000000000000ff-3\" is reserved for the hub"),
+        ); // Could be ours.
+    }
+}

@@ -1,0 +1,343 @@
+//! `Hub`: broadcast to topics, with history. Its parts, in the order of an event's way:
+//!
+//! - [`topics`], [`id`]: what an event is published under and how it is called;
+//! - [`rounds`]: the inbox and the hub thread, which numbers, encodes, keeps and hands on;
+//! - [`frame`]: encoded events and the writes they leave in;
+//! - [`log`]: what is kept, and what a reader at a cursor gets;
+//! - [`subscription`], [`subscriber`]: from a request to a socket with a cursor, behind or live;
+//! - [`writer`]: the threads that own the live sockets;
+//! - [`poll`]: the same log for those who cannot read a stream;
+//! - [`registry`], [`core`]: who reads, and what all of these share.
+//!
+//! Who may wait for whom: a publisher for the hub thread, the hub thread for a writer, nothing else.
+
+mod config;
+mod core;
+mod frame;
+mod id;
+mod json;
+mod log;
+mod poll;
+mod registry;
+mod rounds;
+mod subscriber;
+mod subscription;
+mod topics;
+mod writer;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+pub use self::config::{History, HubConfig, Lag};
+pub use self::core::Stats;
+pub use self::id::{EventId, InvalidId};
+pub use self::registry::Reader;
+pub use self::subscription::{Start, Subscription};
+pub use self::topics::{InvalidTopic, Topics};
+
+use self::core::Core;
+use self::frame::Frame;
+use self::log::Log;
+use self::registry::Ending;
+use self::rounds::{Ahead, Inbox, NotTaken, Publication, Rounds};
+use self::subscriber::Subscriber;
+use self::writer::Writer;
+use crate::event::Event;
+use crate::http::Request;
+use crate::random::random_u64;
+use crate::threads::{Plan, Threads};
+
+/// Stack of a hub's threads in bytes: they run no user code.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Broadcasts events to topics, and keeps a history from which readers resume. Cheap to clone; when the last handle is
+/// dropped, its streams end.
+///
+/// ```
+/// use tiny_sse::{Event, Hub, Request, Server};
+///
+/// let hub = Hub::new();
+/// let readers = hub.clone();
+/// let server = Server::bind("127.0.0.1:0")?
+///     .get("/events/{topic}", move |request: &Request| {
+///         readers.subscribe(request, [request.param("topic")])
+///     });
+///
+/// hub.publish("news", Event::data("hello"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Hub {
+    inbox: Inbox,
+    core: Arc<Core>,
+}
+
+impl Hub {
+    /// A hub with the default limits. Should its threads not start, it is closed from the beginning, and publishing says
+    /// so; [`open`](Hub::open) says why.
+    pub fn new() -> Hub {
+        Hub::default()
+    }
+
+    /// A hub with limits of its own.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when a thread cannot be started.
+    pub fn open(config: HubConfig) -> io::Result<Hub> {
+        let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
+        let epoch = random_u64();
+        let log = Log::new(config.history.clone(), epoch);
+        let behind = catch_up_threads(&config);
+        behind.start_least()?;
+        let (mut writers, mut ahead) = (Vec::new(), Vec::new());
+        for _ in 0..config.writer_threads.max(1) {
+            let (sender, messages) = mpsc::channel();
+            let (done, room) = Ahead::new();
+            start("sse-writer", move || Writer::new(messages, done).run())?;
+            writers.push(sender);
+            ahead.push(room);
+        }
+        let core = Arc::new(Core::new(config, log, writers, behind));
+        let rounds = Rounds {
+            core: Arc::clone(&core),
+            outbox,
+            writers: ahead,
+            epoch,
+            head: 0,
+        };
+        start("sse-hub", move || rounds.run())?;
+        Ok(Hub { inbox, core })
+    }
+
+    /// Publishes an event to a topic, or once to several. Returns when the hub has taken it, waiting while the inbox is
+    /// full. An id that the event brings is kept, and clients resume from it; otherwise the hub gives it one.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`], which says what is wrong with the topic, the id or the size.
+    pub fn publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
+        let publication = self.check(&topics, event)?;
+        Ok(self.inbox.put(publication)?)
+    }
+
+    /// As [`publish`](Hub::publish), but never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Full`] when it would have to wait, and as [`publish`](Hub::publish).
+    pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
+        let publication = self.check(&topics, event)?;
+        Ok(self.inbox.try_put(publication)?)
+    }
+
+    /// As [`publish`](Hub::publish), but returns only when the event is in the history, with the hub's id for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Hub::publish).
+    pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
+        let (reply, replies) = mpsc::sync_channel(1);
+        let publication = Publication {
+            reply: Some(reply),
+            ..self.check(&topics, event)?
+        };
+        self.inbox.put(publication)?;
+        match replies.recv() {
+            Ok(Ok(id)) => Ok(id),
+            Ok(Err(error)) => Err(PublishError::Storage(error.to_string())),
+            Err(_) => Err(PublishError::Closed),
+        }
+    }
+
+    fn check(&self, topics: &impl Topics, event: Event) -> Result<Publication, PublishError> {
+        let topics = topics::check(topics).map_err(PublishError::Topic)?;
+        if let Some(id) = event.id_text() {
+            id::check_callers(id).map_err(PublishError::Id)?;
+        }
+        let (bytes, most) = (event.encoded_len(), self.core.config.max_event_bytes);
+        if bytes > most {
+            return Err(PublishError::TooLarge { bytes, most });
+        }
+        Ok(Publication {
+            topics,
+            event,
+            reply: None,
+        })
+    }
+
+    /// Subscribes the client of a request to topics; return the result from the handler. It begins behind the request's
+    /// last event id (from [`Request::last_event_id`]; the words `earliest` and `latest` are understood as well), else
+    /// with the next event published after this call. An id that the history does not know or no longer covers is
+    /// answered with a `gap` event first.
+    ///
+    /// Topic names often come from the client: one that is not valid gets 400.
+    pub fn subscribe(&self, request: &Request, topics: impl Topics) -> Subscription {
+        Subscription::new(&self.core, request, topics::check(&topics))
+    }
+
+    /// A channel with all events of these topics from now on, for code in this process or for
+    /// [`Sse::new`](crate::Sse::new). An event carries the id that goes over the wire; [`Event::message`] takes it apart.
+    ///
+    /// When the channel is full, events are lost to it, and a `gap` event says how many as soon as there is room again.
+    /// The hub notices that a receiver was dropped at the next event for it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTopic`], as for publishing.
+    pub fn receiver(&self, topics: impl Topics) -> Result<Receiver<Event>, InvalidTopic> {
+        let topics = topics::check(&topics)?;
+        let (sender, receiver) = mpsc::sync_channel(self.core.config.receiver_events.max(1));
+        self.core.log().add_receiver(&topics, sender);
+        Ok(receiver)
+    }
+
+    /// The hub's figures at this moment. Walks over all readers.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Ends the streams of the readers that match, which come back after a while as after any reconnect, and says how
+    /// many they are. This, after the session is gone that a handler checks, is how a user stops reading.
+    pub fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
+        self.end_with(matches, &Ending::ComeBack)
+    }
+
+    /// Ends the streams of the readers that match for good: they get the event under an id that is marked, and whoever
+    /// comes back with such an id gets 204, which stops an `EventSource`. Says how many they are.
+    ///
+    /// An id that the event brings is replaced.
+    pub fn end(&self, matches: impl Fn(&Reader) -> bool, event: Event) -> usize {
+        let id = {
+            let log = self.core.log();
+            log.id(log.head()).ending()
+        };
+        let frame = Frame::encode(&event, Some(&id), &mut Vec::new());
+        self.end_with(matches, &Ending::ForGood(frame))
+    }
+
+    fn end_with(&self, matches: impl Fn(&Reader) -> bool, ending: &Ending) -> usize {
+        let count = self.core.registry.end(matches, ending);
+        self.core.sweep();
+        count
+    }
+
+    /// Calls this for each reader that subscribes, on a thread of its own for all callbacks, so that it may take its time
+    /// and publish. A callback that holds a handle of this hub keeps the hub from closing.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when that thread cannot be started.
+    pub fn on_connect(&self, callback: impl FnMut(&Reader) + Send + 'static) -> io::Result<()> {
+        self.core.registry.on_connect(Box::new(callback))
+    }
+
+    /// Calls this for each reader whose connection has ended, as [`on_connect`](Hub::on_connect) does. That a reader has
+    /// left is noticed at its next event or heartbeat, on a silent stream within some seconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`on_connect`](Hub::on_connect).
+    pub fn on_disconnect(&self, callback: impl FnMut(&Reader) + Send + 'static) -> io::Result<()> {
+        self.core.registry.on_disconnect(Box::new(callback))
+    }
+}
+
+/// One stays, since whoever puts a reader into their queue starts none.
+fn catch_up_threads(config: &HubConfig) -> Threads<Box<Subscriber>> {
+    let most = config.catch_up_threads.max(1);
+    let plan = Plan {
+        name: "sse-catch-up",
+        least: 1,
+        most,
+        stack_bytes: STACK_BYTES,
+    };
+    Threads::new(plan, Subscriber::catch_up)
+}
+
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let builder = thread::Builder::new()
+        .name(name.to_string())
+        .stack_size(STACK_BYTES);
+    builder.spawn(run).map(drop)
+}
+
+impl Default for Hub {
+    fn default() -> Hub {
+        Hub::open(HubConfig::default()).unwrap_or_else(|_| Hub::closed())
+    }
+}
+
+impl Hub {
+    /// A hub without threads: publishing is refused, and streams end as soon as they begin.
+    fn closed() -> Hub {
+        let config = HubConfig::default();
+        let (inbox, _) = rounds::inbox(config.inbox_events, config.inbox_bytes);
+        let log = Log::new(config.history.clone(), random_u64());
+        let behind = catch_up_threads(&config);
+        let core = Arc::new(Core::new(config, log, Vec::new(), behind));
+        core.close();
+        Hub { inbox, core }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("config", &self.core.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an event was not published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The topics are not valid.
+    Topic(InvalidTopic),
+    /// The event's own id is not one that can come back.
+    Id(InvalidId),
+    /// The event is larger than [`HubConfig::max_event_bytes`].
+    TooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The inbox is full.
+    Full,
+    /// The hub has ended.
+    Closed,
+    /// The history could not be written, and the event was not delivered.
+    Storage(String),
+}
+
+impl From<NotTaken> for PublishError {
+    fn from(error: NotTaken) -> PublishError {
+        match error {
+            NotTaken::Full => PublishError::Full,
+            NotTaken::Closed => PublishError::Closed,
+        }
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PublishError::Topic(error) => error.fmt(f),
+            PublishError::Id(error) => error.fmt(f),
+            PublishError::TooLarge { bytes, most } => {
+                write!(f, "event of {bytes} bytes is larger than {most}")
+            }
+            PublishError::Full => f.write_str("the hub's inbox is full"),
+            PublishError::Closed => f.write_str("the hub has ended"),
+            PublishError::Storage(error) => write!(f, "the history cannot be written: {error}"),
+        }
+    }
+}
+
+impl Error for PublishError {}

@@ -1,0 +1,142 @@
+//! The long-poll answer from the same log: for clients behind what buffers a stream for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use super::core::Core;
+use super::json;
+use super::log::{GroupId, Next, Position};
+use super::topics::TopicSet;
+use crate::event::Event;
+use crate::http::{Request, Response};
+use crate::sse::LOOK;
+
+/// Most bytes of events in one answer; the client asks again for the rest.
+const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Whether a request is for one JSON answer and not for a stream.
+pub(crate) fn is_wanted(request: &Request) -> bool {
+    let accepts = |media: &str| {
+        request
+            .headers("accept")
+            .any(|accept| accept.contains(media))
+    };
+    request.query("poll").is_some()
+        || (accepts("application/json") && !accepts("text/event-stream"))
+}
+
+/// What a long-poll answer is made of.
+pub(crate) struct Poll {
+    pub(crate) topics: TopicSet,
+    pub(crate) position: Position,
+    /// Events that come before those of the log.
+    pub(crate) first: Vec<Event>,
+    pub(crate) fields: Vec<(String, String)>,
+    /// When to answer without an event; at once for a HEAD request.
+    pub(crate) patience: Duration,
+    /// The server is shutting down.
+    pub(crate) closing: Arc<AtomicBool>,
+}
+
+impl Poll {
+    /// The events behind a position as JSON, when there are some or the time is over:
+    /// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`.
+    pub(crate) fn answer(self, core: &Arc<Core>) -> Response {
+        let mut position = self.position;
+        let waiting = Waiting::new(core, &self.topics, &mut position);
+        let until = Instant::now() + self.patience;
+        let mut events: Vec<String> = self.first.iter().filter_map(event_text).collect();
+        loop {
+            let next = core.log().next(waiting.group, &mut position, ANSWER_BYTES);
+            match next {
+                // An event like any other here, and what follows it comes with it.
+                Next::Gap(frame) => events.extend(event_text(&frame.event())),
+                Next::Events(frames) => {
+                    position.cursor = frames.last().map_or(position.cursor, |(last, _)| *last);
+                    events.extend(
+                        frames
+                            .iter()
+                            .filter_map(|(_, frame)| event_text(&frame.event())),
+                    );
+                    break;
+                }
+                Next::AtHead if !events.is_empty() => break,
+                Next::AtHead if !waiting.wait(until, &self.closing) => break,
+                Next::AtHead => {}
+            }
+        }
+        let mut body = format!("{{\"events\":[{}],\"last_event_id\":", events.join(","));
+        json::append_string(&mut body, &core.log().id(position.cursor).to_string());
+        body.push('}');
+        let mut response = Response::json(body);
+        response.push_field("Cache-Control", "no-store");
+        for (name, value) in self.fields {
+            response.push_field(name, value);
+        }
+        response
+    }
+}
+
+/// An event as JSON, if it is one that a client would dispatch.
+fn event_text(event: &Event) -> Option<String> {
+    let message = event.message()?;
+    let mut out = String::from("{\"id\":");
+    json::append_string(&mut out, &message.last_event_id);
+    out.push_str(",\"event\":");
+    json::append_string(&mut out, &message.event);
+    out.push_str(",\"data\":");
+    json::append_string(&mut out, &message.data);
+    out.push('}');
+    Some(out)
+}
+
+/// A member of a group for as long as one request waits.
+struct Waiting<'a> {
+    core: &'a Core,
+    group: GroupId,
+    listener: u64,
+    woken: Receiver<()>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(core: &'a Core, topics: &TopicSet, position: &mut Position) -> Waiting<'a> {
+        let (waker, woken) = mpsc::sync_channel(1);
+        let mut log = core.log();
+        let group = log.join(topics, position);
+        let listener = log.listen(group, waker);
+        core.counters.polls.fetch_add(1, Ordering::Relaxed);
+        Waiting {
+            core,
+            group,
+            listener,
+            woken,
+        }
+    }
+
+    /// Waits for something new; false when there is nothing to wait for any more, or too many wait already.
+    fn wait(&self, until: Instant, closing: &AtomicBool) -> bool {
+        if self.core.counters.polls.load(Ordering::Relaxed) > self.core.config.max_polls {
+            return false;
+        }
+        loop {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if remaining.is_zero() || closing.load(Ordering::SeqCst) || self.core.is_closed() {
+                return false;
+            }
+            if self.woken.recv_timeout(remaining.min(LOOK)).is_ok() {
+                return true;
+            }
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut log = self.core.log();
+        log.unlisten(self.group, self.listener);
+        log.leave(self.group);
+        self.core.counters.polls.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,272 @@
+//! The hub thread: takes what waits in the inbox as one round, numbers and encodes it, keeps it, hands it on.
+
+use std::io;
+use std::sync::mpsc::{
+    self, Receiver, RecvTimeoutError, SendError, Sender, SyncSender, TrySendError,
+};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::core::Core;
+use super::frame::Frame;
+use super::id::EventId;
+use super::log::Numbered;
+use super::topics::TopicSet;
+use super::writer::{Round, ToWriter};
+use crate::event::Event;
+
+/// Most bytes of a round, unless a single event has more.
+const ROUND_BYTES: usize = 64 * 1024;
+
+/// Rounds that a writer may have waiting; then the hub waits for it. With two writers and two groups that is 1 MiB.
+const ROUNDS_AHEAD: usize = 4;
+
+/// An event on its way to the hub thread.
+pub(crate) struct Publication {
+    pub(crate) topics: TopicSet,
+    pub(crate) event: Event,
+    /// Where somebody waits for the id.
+    pub(crate) reply: Option<SyncSender<io::Result<EventId>>>,
+}
+
+/// The publishers' end of the inbox, bounded by number and by bytes.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    sender: SyncSender<Publication>,
+    budget: Arc<Budget>,
+}
+
+/// Why a publication was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    Full,
+    Closed,
+}
+
+/// Bytes that wait in the inbox.
+struct Budget {
+    most: usize,
+    used: Mutex<Used>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Used {
+    bytes: usize,
+    closed: bool,
+}
+
+/// Makes an inbox and what empties it.
+pub(crate) fn inbox(events: usize, bytes: usize) -> (Inbox, Outbox) {
+    let (sender, receiver) = mpsc::sync_channel(events.max(1));
+    let budget = Arc::new(Budget {
+        most: bytes,
+        used: Mutex::default(),
+        freed: Condvar::new(),
+    });
+    let outbox = Outbox {
+        receiver,
+        budget: Arc::clone(&budget),
+    };
+    (Inbox { sender, budget }, outbox)
+}
+
+impl Inbox {
+    /// Puts a publication in, waiting for room.
+    pub(crate) fn put(&self, publication: Publication) -> Result<(), NotTaken> {
+        let bytes = publication.event.encoded_len();
+        let mut used = self.budget.lock();
+        while !used.closed && !self.budget.fits(&used, bytes) {
+            used = self
+                .budget
+                .freed
+                .wait(used)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        used.bytes += bytes;
+        drop(used);
+        self.sender
+            .send(publication)
+            .map_err(|SendError(_)| NotTaken::Closed)
+    }
+
+    /// Puts a publication in where there is room.
+    pub(crate) fn try_put(&self, publication: Publication) -> Result<(), NotTaken> {
+        let bytes = publication.event.encoded_len();
+        let mut used = self.budget.lock();
+        if !used.closed && !self.budget.fits(&used, bytes) {
+            return Err(NotTaken::Full);
+        }
+        // Under the lock, as it does not wait; so nothing has to be given back.
+        match self.sender.try_send(publication) {
+            Ok(()) => used.bytes += bytes,
+            Err(TrySendError::Full(_)) => return Err(NotTaken::Full),
+            Err(TrySendError::Disconnected(_)) => return Err(NotTaken::Closed),
+        }
+        Ok(())
+    }
+}
+
+impl Budget {
+    /// A single event fits into an empty inbox, whatever its size.
+    fn fits(&self, used: &Used, bytes: usize) -> bool {
+        used.bytes == 0 || used.bytes + bytes <= self.most
+    }
+
+    /// Nothing that runs under this lock can leave it half changed.
+    fn lock(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The hub thread's end of the inbox.
+pub(crate) struct Outbox {
+    receiver: Receiver<Publication>,
+    budget: Arc<Budget>,
+}
+
+impl Outbox {
+    /// Waits for events and takes all that are there, up to a round. Empty when the time is over; `None` when all
+    /// publishers have gone.
+    fn take(&self, until: Option<Instant>) -> Option<Vec<Publication>> {
+        let first = match until {
+            None => self.receiver.recv().ok()?,
+            Some(until) => {
+                let wait = until.saturating_duration_since(Instant::now());
+                match self.receiver.recv_timeout(wait) {
+                    Ok(first) => first,
+                    Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                }
+            }
+        };
+        let mut bytes = first.event.encoded_len();
+        let mut round = vec![first];
+        while bytes < ROUND_BYTES
+            && let Ok(next) = self.receiver.try_recv()
+        {
+            bytes += next.event.encoded_len();
+            round.push(next);
+        }
+        let mut used = self.budget.lock();
+        used.bytes = used.bytes.saturating_sub(bytes);
+        drop(used);
+        self.budget.freed.notify_all();
+        Some(round)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.budget.lock().closed = true;
+        self.budget.freed.notify_all();
+    }
+}
+
+/// What the hub thread works with.
+pub(crate) struct Rounds {
+    pub(crate) core: Arc<Core>,
+    pub(crate) outbox: Outbox,
+    /// For each writer: what it has done, and how many rounds it still has.
+    pub(crate) writers: Vec<Ahead>,
+    pub(crate) epoch: u64,
+    pub(crate) head: u64,
+}
+
+/// How many rounds a writer has not yet delivered.
+pub(crate) struct Ahead {
+    done: Receiver<()>,
+    rounds: usize,
+}
+
+impl Ahead {
+    pub(crate) fn new() -> (Sender<()>, Ahead) {
+        let (sender, done) = mpsc::channel();
+        (sender, Ahead { done, rounds: 0 })
+    }
+
+    /// Waits until the writer can take another round.
+    fn wait_for_room(&mut self) {
+        while self.rounds > 0
+            && let Ok(()) = self.done.try_recv()
+        {
+            self.rounds -= 1;
+        }
+        while self.rounds >= ROUNDS_AHEAD && self.done.recv().is_ok() {
+            self.rounds -= 1;
+        }
+    }
+}
+
+impl Rounds {
+    /// Serves until all publishers have gone, then ends all streams.
+    pub(crate) fn run(mut self) {
+        let mut scratch = Vec::new();
+        let mut expires_at = None;
+        while let Some(round) = self.outbox.take(expires_at) {
+            let (numbered, replies) = self.number(round, &mut scratch);
+            let count = numbered.len() as u64;
+            for writer in &mut self.writers {
+                // Before the lock is taken: whoever holds it waits for nobody.
+                writer.wait_for_room();
+            }
+            let now = Instant::now();
+            let mut log = self.core.log();
+            let shares = log.append(numbered, now);
+            expires_at = log.expires_at();
+            if !shares.is_empty() {
+                let round = Arc::new(Round::new(shares));
+                for (writer, ahead) in self.core.writers.iter().zip(&mut self.writers) {
+                    ahead.rounds += 1;
+                    // A writer ends only after the hub.
+                    let _ = writer.send(ToWriter::Round(Arc::clone(&round)));
+                }
+            }
+            drop(log);
+            self.core
+                .counters
+                .published
+                .fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+            for (reply, id) in replies {
+                // Whoever waited may have given up.
+                let _ = reply.send(Ok(id));
+            }
+            scratch.shrink_to(ROUND_BYTES);
+        }
+        self.core.close();
+    }
+
+    #[allow(clippy::type_complexity)] // A pair of lists, named at once by its only user.
+    fn number(
+        &mut self,
+        round: Vec<Publication>,
+        scratch: &mut Vec<u8>,
+    ) -> (
+        Vec<Numbered>,
+        Vec<(SyncSender<io::Result<EventId>>, EventId)>,
+    ) {
+        let mut numbered = Vec::with_capacity(round.len());
+        let mut replies = Vec::new();
+        for publication in round {
+            self.head += 1;
+            let id = EventId {
+                epoch: self.epoch,
+                sequence: self.head,
+            };
+            let callers_id = publication.event.id_text().map(Arc::from);
+            let frame = match &callers_id {
+                Some(_) => Frame::encode(&publication.event, None, scratch),
+                None => Frame::encode(&publication.event, Some(&id.to_string()), scratch),
+            };
+            let topics = publication.topics;
+            numbered.push(Numbered {
+                sequence: self.head,
+                topics,
+                frame,
+                callers_id,
+            });
+            replies.extend(publication.reply.map(|reply| (reply, id)));
+        }
+        (numbered, replies)
+    }
+}

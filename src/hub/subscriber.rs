@@ -1,0 +1,377 @@
+//! One subscriber: a socket with a cursor into the log, behind or live, and the hand-over between the two.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError, SendError};
+use std::time::{Duration, Instant};
+
+use super::config::Lag;
+use super::core::Core;
+use super::frame::{Batch, Torn};
+use super::log::{GroupId, Next, Position};
+use super::registry::{Ending, Reader};
+use super::writer::ToWriter;
+use crate::http::Coding;
+use crate::socket::{Pace, Socket};
+use crate::sse::{self, KeepAlive, LOOK};
+
+/// How long a reader that is behind has a thread to itself before it goes to the end of the queue.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// Most bytes that a reader takes out of the log at a time.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// How often a live reader that gets nothing is looked at: has it left?
+const LOOK_AT_LIVE: Duration = Duration::from_secs(5);
+
+/// Owned by one thread at a time: its connection's, one that catches up, or a writer.
+pub(crate) struct Subscriber {
+    core: Arc<Core>,
+    socket: Socket,
+    reader: Arc<Reader>,
+    group: GroupId,
+    position: Position,
+    coding: Coding,
+    lag: Lag,
+    /// To be sent before anything else.
+    torn: Option<Torn>,
+    /// What is torn is the end of the stream.
+    ending: bool,
+    /// Set while it does not take what there is.
+    pace: Option<Pace>,
+    /// It was live once, so that it is behind by its own fault.
+    fell_behind: bool,
+    keep_alive: Arc<KeepAlive>,
+    last_sent: Instant,
+    next_look: Instant,
+    ends_at: Option<Instant>,
+}
+
+/// How a subscriber begins.
+pub(crate) struct Begin {
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) group: GroupId,
+    pub(crate) position: Position,
+    pub(crate) coding: Coding,
+    pub(crate) lag: Lag,
+    pub(crate) keep_alive: KeepAlive,
+    /// The head of the response and what goes with it.
+    pub(crate) opening: Vec<u8>,
+}
+
+/// How far a slice of catching up came.
+enum Progress {
+    /// It has everything that there was a moment ago.
+    AtHead,
+    /// It is still behind, and the slice is over.
+    Behind,
+    /// The stream has ended.
+    Ended,
+}
+
+impl Subscriber {
+    pub(crate) fn new(core: Arc<Core>, socket: Socket, begin: Begin) -> Box<Subscriber> {
+        let now = Instant::now();
+        begin.reader.set_behind(begin.position.cursor);
+        Box::new(Subscriber {
+            ends_at: sse::ends_at(&socket),
+            core,
+            socket,
+            reader: begin.reader,
+            group: begin.group,
+            position: begin.position,
+            coding: begin.coding,
+            lag: begin.lag,
+            torn: Some(Torn::own(begin.opening)),
+            ending: false,
+            pace: None,
+            fell_behind: false,
+            keep_alive: Arc::new(begin.keep_alive),
+            last_sent: now,
+            // A visitor may be gone again when a writer first looks.
+            next_look: now,
+        })
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub(crate) fn lag(&self) -> Lag {
+        self.lag
+    }
+
+    /// Serves a new subscriber on its connection's thread: a slice of catching up, or all its life where its bytes
+    /// are its own.
+    pub(crate) fn start(self: Box<Subscriber>) {
+        match self.coding {
+            Coding::Chunked => self.catch_up(),
+            Coding::Bare => self.stay_behind(),
+        }
+    }
+}
+
+/// Behind: on a thread of its own for a slice at a time.
+impl Subscriber {
+    /// Sends what there is, for a slice of time; then hands the reader to a writer, or to the end of the queue.
+    pub(crate) fn catch_up(mut self: Box<Subscriber>) {
+        let core = Arc::clone(&self.core);
+        let until = Instant::now() + SLICE;
+        loop {
+            match self.advance(until) {
+                Ok(Progress::AtHead) => {}
+                Ok(Progress::Behind) => return core.behind.enqueue(self),
+                Ok(Progress::Ended) => return,
+                Err(error) => return core.count_drop(&error),
+            }
+            // The hub appends and sends to the writers under this lock, so the reader arrives exactly between two
+            // rounds: with everything up to the one, before the other.
+            let log = core.log();
+            if log.is_at_head(self.group, &self.position) {
+                let refused = self.go_live();
+                drop(log);
+                // Dropping a subscriber takes the lock.
+                return drop(refused);
+            }
+        }
+    }
+
+    /// Serves the reader on this thread for as long as it lives: only chunks are shared by many sockets.
+    fn stay_behind(mut self: Box<Subscriber>) {
+        let core = Arc::clone(&self.core);
+        let (waker, woken) = mpsc::sync_channel(1);
+        let listener = core.log().listen(self.group, waker);
+        let group = self.group;
+        let ended = loop {
+            match self.advance(Instant::now() + SLICE) {
+                Ok(Progress::AtHead) => {}
+                Ok(Progress::Behind) => continue,
+                Ok(Progress::Ended) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            self.reader.set_live();
+            self.pace = None;
+            let wait = LOOK.min(self.keep_alive.interval);
+            if let Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(wait) {
+                break Ok(());
+            }
+            let now = Instant::now();
+            if self.next_look <= now {
+                self.next_look = now + LOOK;
+                if self.socket.peer_left() {
+                    break Ok(());
+                }
+            }
+            if now - self.last_sent >= self.keep_alive.interval {
+                self.torn = Some(Torn::own(self.heartbeat()));
+            }
+        };
+        core.log().unlisten(group, listener);
+        if let Err(error) = ended {
+            core.count_drop(&error);
+        }
+    }
+
+    fn advance(&mut self, until: Instant) -> io::Result<Progress> {
+        loop {
+            if !self.send_torn(until)? {
+                return Ok(Progress::Behind);
+            }
+            if self.ending {
+                self.socket.finish_stream();
+                return Ok(Progress::Ended);
+            }
+            if let Some(ending) = self.due_ending(Instant::now()) {
+                self.torn = Some(Torn::own(self.ending_bytes(&ending)));
+                self.ending = true;
+                continue;
+            }
+            match self.next() {
+                Next::AtHead => return Ok(Progress::AtHead),
+                Next::Gap(gap) => self.torn = Some(Torn::frame(gap, self.coding, 0)),
+                Next::Events(events) => self.send(&Batch::new(events, self.coding))?,
+            }
+            self.reader.set_behind(self.position.cursor);
+        }
+    }
+
+    fn next(&mut self) -> Next {
+        let log = self.core.log();
+        match self.lag {
+            Lag::Skip if self.fell_behind => log.newest(self.group, &mut self.position),
+            _ => log.next(self.group, &mut self.position, BATCH_BYTES),
+        }
+    }
+
+    /// Writes what goes out at once; where that breaks off, the torn event is left to be sent.
+    fn send(&mut self, batch: &Batch) -> io::Result<()> {
+        let written = self.try_write(batch.bytes())?;
+        self.note_written(written)?;
+        let (begun, last) = match batch.broken_off(written) {
+            None => (batch.len(), batch.last()),
+            Some(broken) => {
+                self.torn = Some(broken.torn);
+                (broken.begun, Some(broken.last))
+            }
+        };
+        self.core
+            .counters
+            .delivered
+            .fetch_add(begun as u64, Ordering::Relaxed);
+        if let Some(last) = last {
+            self.stood_at(last, self.position.ordinal + begun as u64);
+        }
+        Ok(())
+    }
+
+    /// Sends what is torn; false when that takes longer than until then.
+    fn send_torn(&mut self, until: Instant) -> io::Result<bool> {
+        while let Some(torn) = &mut self.torn {
+            let mut written = self.socket.try_write(torn.rest())?;
+            if written == 0 {
+                let now = Instant::now();
+                let pace = self.pace.get_or_insert_with(|| Pace::new(now));
+                let patience = pace.took(0, self.socket.config())?;
+                let wait = until.saturating_duration_since(now).min(patience);
+                if wait.is_zero() {
+                    return Ok(false);
+                }
+                written = self.socket.write_waiting(torn.rest(), wait)?;
+            }
+            torn.advance(written);
+            if torn.rest().is_empty() {
+                self.torn = None;
+            }
+            self.note_written(written)?;
+        }
+        Ok(true)
+    }
+
+    fn note_written(&mut self, written: usize) -> io::Result<()> {
+        if written > 0 {
+            self.last_sent = Instant::now();
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.took(written, self.socket.config())?;
+        }
+        Ok(())
+    }
+
+    /// How the stream is to end, if it is.
+    fn due_ending(&self, now: Instant) -> Option<Ending> {
+        let over = self.ends_at.is_some_and(|end| now >= end);
+        match self.reader.ending() {
+            Some(ending) => Some(ending.clone()),
+            None if over || self.socket.is_closing() || self.core.is_closed() => {
+                Some(Ending::ComeBack)
+            }
+            None => None,
+        }
+    }
+
+    fn ending_bytes(&self, ending: &Ending) -> Vec<u8> {
+        let mut out = Vec::new();
+        match ending {
+            Ending::ComeBack => {
+                sse::append_event(&sse::come_back(&self.socket), self.coding, &mut out);
+            }
+            Ending::ForGood(frame) => out.extend_from_slice(frame.bytes(self.coding)),
+        }
+        self.coding.append_end(&mut out);
+        out
+    }
+
+    fn heartbeat(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.keep_alive.append(self.coding, &mut out);
+        out
+    }
+}
+
+/// What a writer has found when it looked at a reader.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    Well,
+    /// Something is to be sent that has to wait, or the stream is to end.
+    Busy,
+    Gone,
+}
+
+/// Live: in a writer's hands.
+impl Subscriber {
+    /// Hands itself to a writer; gets itself back only when the hub is gone.
+    fn go_live(mut self: Box<Subscriber>) -> Result<(), SendError<ToWriter>> {
+        self.reader.set_live();
+        self.pace = None;
+        self.fell_behind = true;
+        let writers = Arc::clone(&self.core);
+        let index = self.reader.key() as usize % writers.writers.len();
+        writers.writers[index].send(ToWriter::Join(self))
+    }
+
+    /// Goes to the threads that wait.
+    pub(crate) fn leave_live(self: Box<Subscriber>) {
+        let core = Arc::clone(&self.core);
+        self.reader.set_behind(self.position.cursor);
+        core.behind.enqueue(self);
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.try_write(bytes)
+    }
+
+    /// Notes where it stands, which a writer keeps for all members of a group together.
+    pub(crate) fn stood_at(&mut self, cursor: u64, ordinal: u64) {
+        if cursor > self.position.cursor {
+            self.position.cursor = cursor;
+            self.position.ordinal = ordinal;
+        }
+    }
+
+    pub(crate) fn set_torn(&mut self, torn: Torn) {
+        self.torn = Some(torn);
+    }
+
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        self.keep_alive.interval
+    }
+
+    /// Sends a heartbeat where its group was silent for so long, and looks whether the client has left.
+    pub(crate) fn look_after(&mut self, now: Instant, last_round: Instant) -> Found {
+        if self.due_ending(now).is_some() {
+            return Found::Busy;
+        }
+        if now - self.last_sent.max(last_round) >= self.keep_alive.interval {
+            let heartbeat = self.heartbeat();
+            let Ok(written) = self.try_write(&heartbeat) else {
+                return Found::Gone;
+            };
+            self.last_sent = now;
+            if written < heartbeat.len() {
+                let mut torn = Torn::own(heartbeat);
+                torn.advance(written);
+                self.torn = Some(torn);
+                return Found::Busy;
+            }
+        }
+        if self.next_look <= now {
+            self.next_look = now + LOOK_AT_LIVE;
+            if self.socket.peer_left() {
+                return Found::Gone;
+            }
+        }
+        Found::Well
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.core.registry.remove(&self.reader, self.socket.slot());
+        self.core.log().leave(self.group);
+    }
+}
