@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How many streams one thread opens at a time: below the backlog of a listener of std, 128.
-const OPENING: usize = 32;
+const OPENING: usize = 8;
 /// No stream has opened for so long: those that are missing will not.
 const OPEN_QUIET: Duration = Duration::from_secs(5);
 /// Publishing has ended, and nothing has arrived for so long: the rest is lost.

@@ -1,0 +1,73 @@
+//! What the system tells, by `/proc`: of a process, and of the machine.
+
+use std::{fs, process::Command, time::Duration};
+
+/// Linux counts processor time in these for every program, whatever its own clock (`USER_HZ`).
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Returns the processor time that a process has used, all its threads together, ended ones included.
+pub fn cpu(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold spaces; user and system time are fields 14 and 15 of the whole line.
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+/// Returns a line of a process's status, such as `VmRSS:`, in bytes.
+pub fn status(process: u32, name: &str) -> f64 {
+    kibibytes(&format!("/proc/{process}/status"), name)
+}
+
+/// Returns how much memory all processes and the kernel use, but for what the kernel only caches of files.
+pub fn used_memory() -> f64 {
+    let line = |name| kibibytes("/proc/meminfo", name);
+    line("MemTotal:") - line("MemFree:") - line("Buffers:") - line("Cached:")
+}
+
+fn kibibytes(path: &str, name: &str) -> f64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let value = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+    value.map_or(f64::NAN, |value| value * 1024.0)
+}
+
+/// What results depend on.
+#[derive(Debug)]
+pub struct Machine {
+    pub processor: String,
+    pub cores: usize,
+    pub memory: f64,
+    pub kernel: String,
+    pub rustc: String,
+}
+
+impl Machine {
+    pub fn this() -> Machine {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find(|line| line.starts_with("model name"));
+        let processor = model
+            .and_then(|line| line.split_once(": "))
+            .map_or("unknown", |(_, model)| model);
+        // Of a release such as 6.1.0-18-amd64, what says which kernel it is.
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let kernel: Vec<&str> = release.trim().split(['.', '-']).take(2).collect();
+        let rustc = Command::new("rustc").arg("--version").output();
+        let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        Machine {
+            processor: processor.to_owned(),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            memory: kibibytes("/proc/meminfo", "MemTotal:"),
+            kernel: kernel.join("."),
+            rustc: rustc.unwrap_or_default(),
+        }
+    }
+}
