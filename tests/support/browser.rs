@@ -1,0 +1,141 @@
+//! A real browser, and a page that tells the test what it found.
+//!
+//! A test gives its server the routes of [`Reports::serve`], opens a page in a [`Browser`], and waits with
+//! [`Findings::all_ok`]. The page imports `/check.js`, whose functions run checks and post a line for each to `/findings`:
+//! `ok NAME` or `failed NAME: WHY`, and at last `done`. No package drives the browser: it does nothing but open a page.
+
+#![allow(dead_code)] // Each test file uses a part of it.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::Duration;
+
+use tiny_sse::{Request, Response, Server};
+
+/// How long the page may take from one finding to the next. A single check gives up sooner, and says which it was.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Chromium with a profile of its own. Ended, by its own handle, when dropped.
+#[derive(Debug)]
+pub(crate) struct Browser {
+    process: Child,
+    profile: PathBuf,
+}
+
+impl Browser {
+    /// Opens a page in the program that `$CHROMIUM` names, else in `chromium` from the path.
+    pub(crate) fn open(url: &str) -> Browser {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let profile =
+            env::temp_dir().join(format!("tiny-sse-browser-{}-{number}", std::process::id()));
+        fs::create_dir_all(&profile).unwrap();
+        let log = File::create(profile.join("chromium.log")).unwrap();
+        let program = env::var_os("CHROMIUM").unwrap_or_else(|| "chromium".into());
+        let process = Command::new(&program)
+            .args([
+                "--headless",
+                "--no-sandbox", // Without it Chromium refuses to run as root, as it does in CI.
+                "--disable-gpu",
+                "--disable-quic",
+                "--disable-dev-shm-usage", // Small in containers.
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ])
+            .arg(format!("--user-data-dir={}", profile.display()))
+            .arg(url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("{program:?} does not start ({error}): install Chromium, or set $CHROMIUM")
+            });
+        Browser { process, profile }
+    }
+
+    /// What the browser itself had to say.
+    fn log(&self) -> String {
+        fs::read_to_string(self.profile.join("chromium.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // Its helper processes end when they miss it, and until then may still write.
+        for _ in 0..100 {
+            if fs::remove_dir_all(&self.profile).is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Where a page reports to, and what it has reported.
+pub(crate) fn findings() -> (Reports, Findings) {
+    let (sender, receiver) = mpsc::channel();
+    (Reports(sender), Findings(receiver))
+}
+
+/// The routes of a page of checks, for one server or several.
+#[derive(Clone, Debug)]
+pub(crate) struct Reports(Sender<String>);
+
+impl Reports {
+    pub(crate) fn serve(&self, server: Server) -> Server {
+        let findings = self.0.clone();
+        server
+            .get("/check.js", |_request| {
+                script(include_str!("../browser/check.js"))
+            })
+            .get("/favicon.ico", |_request| Response::new(204))
+            .post("/findings", move |request: &Request| {
+                let line = String::from_utf8_lossy(request.body()).into_owned();
+                // A page that reports behind the end of its test is no one's concern.
+                let _ = findings.send(line);
+                Response::new(204)
+            })
+    }
+}
+
+/// What a page has found.
+#[derive(Debug)]
+pub(crate) struct Findings(Receiver<String>);
+
+impl Findings {
+    /// Waits until the page is done, and fails with what it found wrong. Returns the names of what was right.
+    #[track_caller]
+    pub(crate) fn all_ok(&self, browser: &Browser) -> Vec<String> {
+        let mut right = Vec::new();
+        let mut wrong = Vec::new();
+        loop {
+            let Ok(line) = self.0.recv_timeout(PATIENCE) else {
+                wrong.push(format!("the page went silent\n{}", browser.log()));
+                break;
+            };
+            println!("{line}");
+            match line.strip_prefix("ok ") {
+                _ if line == "done" => break,
+                Some(name) => right.push(name.to_string()),
+                None => wrong.push(line),
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        right
+    }
+}
+
+/// A script as an answer.
+pub(crate) fn script(text: &'static str) -> Response {
+    Response::bytes("text/javascript; charset=utf-8", text.as_bytes())
+}
