@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::http::{
@@ -17,10 +17,10 @@ use crate::socket::{DeadlineReader, Socket, linger, try_write};
 
 type Reader = BufReader<DeadlineReader>;
 
-/// Answers of at most this size leave in one write with their head, at the price of a copy.
+/// As much of an answer leaves in one write with its head, at the price of a copy.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
 
-/// How long a client that will be refused has for its request head.
+/// How long a client that will be refused has, from its request head to the end.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A response and what the request says about how to send it.
@@ -161,12 +161,10 @@ fn send_whole(socket: &Socket, answer: &Answer, body: &[u8], out: &mut Vec<u8>) 
     if answer.head_only || !answer.response.has_content() {
         return socket.write_all(out);
     }
-    if body.len() <= ONE_WRITE_BYTES {
-        out.extend_from_slice(body);
-        return socket.write_all(out);
-    }
+    let (first, rest) = body.split_at(body.len().min(ONE_WRITE_BYTES));
+    out.extend_from_slice(first);
     socket.write_all(out)?;
-    socket.write_all(body)
+    socket.write_all(rest)
 }
 
 /// The last address of `X-Forwarded-For` that is not a trusted proxy's own: each proxy adds the one that it saw, so
@@ -182,10 +180,10 @@ fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
             break;
         }
         // What is no address ends what can be believed.
-        let Ok(address) = address.trim().parse() else {
+        let Ok(address) = address.trim().parse::<IpAddr>() else {
             break;
         };
-        client = address;
+        client = address.to_canonical();
     }
     client
 }
@@ -199,6 +197,7 @@ pub(crate) struct Refused {
 /// Tells a client that there is no room, in the way that it understands.
 pub(crate) fn refuse(refused: Refused, config: &Config) {
     let stream = &refused.connected.stream;
+    let deadline = Instant::now() + REFUSAL_TIMEOUT;
     if stream.set_write_timeout(Some(REFUSAL_TIMEOUT)).is_err() {
         return;
     }
@@ -224,7 +223,7 @@ pub(crate) fn refuse(refused: Refused, config: &Config) {
         out.extend_from_slice(&body);
     }
     if try_write(&mut { stream }, &out).is_ok() {
-        linger(stream);
+        linger(stream, deadline);
     }
 }
 

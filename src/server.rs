@@ -4,8 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::connection::{self, Refused};
 use crate::http::{Method, Request, Response};
 use crate::router::{Next, Router};
 use crate::slots::{Connected, ErrorHook, Slots};
-use crate::socket::Socket;
+use crate::socket::{Socket, from_now};
 use crate::threads::{Plan, Threads};
 
 /// Pause after `accept` failed, for want of descriptors most of the time.
@@ -194,7 +193,7 @@ impl Server {
     /// `InvalidInput` when a route's pattern is none, naming it. Once it serves, nothing ends it but shutdown.
     pub fn run(self) -> io::Result<()> {
         let (running, listener) = self.prepare()?;
-        running.serve(&listener);
+        running.serve(listener);
         Ok(())
     }
 
@@ -208,7 +207,7 @@ impl Server {
         let (running, listener) = self.prepare()?;
         thread::Builder::new()
             .name("sse-server".to_string())
-            .spawn(move || running.serve(&listener))?;
+            .spawn(move || running.serve(listener))?;
         Ok(ServerHandle { shutdown })
     }
 
@@ -246,7 +245,8 @@ impl Server {
                 connection::refuse(refused, &refusing.config);
             }),
             slots,
-            accepting: AtomicUsize::new(0),
+            listening: Mutex::new(true),
+            closed: Condvar::new(),
             shutdown: self.shutdown,
         });
         Ok((running, self.listener))
@@ -276,56 +276,61 @@ struct Running {
     connections: Threads<Socket>,
     refusals: Threads<Refused>,
     slots: Arc<Slots>,
-    /// Threads that are in the accept loop.
-    accepting: AtomicUsize,
+    /// The listener is open.
+    listening: Mutex<bool>,
+    closed: Condvar,
     shutdown: ShutdownHandle,
 }
 
 impl Running {
-    fn serve(self: Arc<Running>, listener: &TcpListener) {
-        let threads = self.slots.config.accept_threads.max(1);
-        self.accepting.store(threads, Ordering::SeqCst);
+    fn serve(self: Arc<Running>, listener: TcpListener) {
         if !self.shutdown.inner.begin(&self) {
             return;
         }
         thread::scope(|scope| {
-            for _ in 1..threads {
+            for _ in 1..self.slots.config.accept_threads {
                 let accept = thread::Builder::new()
                     .name("sse-accept".to_string())
-                    .spawn_scoped(scope, || self.accept(listener));
+                    .spawn_scoped(scope, || self.accept(&listener));
                 if let Err(error) = accept {
-                    self.accepting.fetch_sub(1, Ordering::SeqCst);
-                    (self.slots.on_error)(&format!("a thread less accepts connections: {error}"));
+                    self.slots
+                        .report(&format!("a thread less accepts connections: {error}"));
                 }
             }
-            self.accept(listener);
+            self.accept(&listener);
         });
-        // Whoever shuts down says what is left; here it only matters that the time has passed.
-        let _ = self.finish(self.shutdown.inner.deadline());
-        // The two hold each other while the server runs.
-        self.shutdown.inner.lock().running = None;
+        drop(listener);
+        *self.listening() = false;
+        self.closed.notify_all();
+        // Whoever shuts down says what is left, and can ask again.
+        if self.finish(self.shutdown.inner.deadline()).is_ok() {
+            // The two hold each other while the server runs.
+            self.shutdown.inner.lock().running = None;
+        }
     }
 
     fn accept(&self, listener: &TcpListener) {
         let mut failing = false;
         while !self.slots.is_closing() {
             match listener.accept() {
-                Ok((stream, peer)) => {
+                Ok((stream, mut peer)) => {
                     failing = false;
+                    // A socket for both families calls an IPv4 client ::ffff:192.0.2.1, which no list of proxies does.
+                    peer.set_ip(peer.ip().to_canonical());
                     self.hand_over(stream, peer);
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     // Descriptors come back when connections end. Said once, not twenty times a second.
                     if !failing {
-                        (self.slots.on_error)(&format!("accept failed, trying on: {error}"));
+                        self.slots
+                            .report(&format!("accept failed, trying on: {error}"));
                     }
                     failing = true;
                     thread::sleep(BACK_OFF);
                 }
             }
         }
-        self.accepting.fetch_sub(1, Ordering::SeqCst);
     }
 
     fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
@@ -354,20 +359,16 @@ impl Running {
 
     /// Ends all streams and connections, and waits for their threads.
     fn finish(&self, deadline: Instant) -> Result<(), StillOpen> {
-        while self.accepting.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
-            // std cannot interrupt `accept`, so every thread in it gets a connection to take.
-            drop(TcpStream::connect_timeout(
-                &self.shutdown.inner.reachable(),
-                BACK_OFF,
-            ));
-            thread::yield_now();
-        }
+        self.stop_listening(deadline);
         if self.slots.wait_until_empty(deadline) > 0 {
             self.slots.cut_off();
         }
         let grace = deadline.max(Instant::now()) + CUT_OFF;
         let connections = self.slots.wait_until_empty(grace);
-        let threads = self.connections.close(grace) + self.refusals.close(grace);
+        let mut threads = self.connections.close(grace) + self.refusals.close(grace);
+        if !self.stop_listening(grace) {
+            threads += self.slots.config.accept_threads.max(1);
+        }
         if connections + threads > 0 {
             return Err(StillOpen {
                 connections,
@@ -375,6 +376,37 @@ impl Running {
             });
         }
         Ok(())
+    }
+
+    /// Wakes the threads that accept and waits until the last of them has closed the listener; false when the deadline
+    /// comes first.
+    fn stop_listening(&self, deadline: Instant) -> bool {
+        let mut listening = self.listening();
+        while *listening {
+            drop(listening);
+            // std cannot interrupt `accept`, so every thread in it gets a connection to take. One may be taken by another
+            // process that shares the listener, or fail for want of descriptors: then the next round has more luck.
+            for _ in 0..self.slots.config.accept_threads.max(1) {
+                let address = self.shutdown.inner.reachable();
+                drop(TcpStream::connect_timeout(&address, BACK_OFF));
+            }
+            listening = self
+                .closed
+                .wait_timeout_while(self.listening(), BACK_OFF, |listening| *listening)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        !*listening
+    }
+
+    /// Nothing that runs under this lock can leave it half changed.
+    fn listening(&self) -> MutexGuard<'_, bool> {
+        self.listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -422,15 +454,17 @@ impl ShutdownHandle {
     /// so that the clients do not all come back at once, and the last chunk. What is still open at the deadline is cut
     /// off. Returns when all connections and their threads are gone, at most a second or two after the deadline.
     ///
-    /// Streams look once a second whether it is time: give them longer than that. A server that does not run yet ends
-    /// as soon as it is run.
+    /// Streams look once a second whether it is time: give them longer than that. A second call shares the work of the
+    /// first, and can bring the deadline forward. A server that does not run yet ends as soon as it is run.
     ///
     /// # Errors
     ///
     /// [`StillOpen`] when something is left, most likely a handler or producer that does not return.
     pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
         let mut state = self.inner.lock();
-        let by = *state.deadline.get_or_insert(Instant::now() + deadline);
+        let by = from_now(deadline);
+        let by = state.deadline.map_or(by, |earlier| earlier.min(by));
+        state.deadline = Some(by);
         let Some(running) = state.running.clone() else {
             return Ok(());
         };
@@ -444,8 +478,11 @@ impl Shutdown {
     /// Notes what is to be shut down; false when it already should be.
     fn begin(&self, running: &Arc<Running>) -> bool {
         let mut state = self.lock();
+        if state.deadline.is_some() {
+            return false;
+        }
         state.running = Some(Arc::clone(running));
-        state.deadline.is_none()
+        true
     }
 
     fn deadline(&self) -> Instant {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ pub(crate) type ErrorHook = Arc<dyn Fn(&str) + Send + Sync>;
 /// The open connections of one server.
 pub(crate) struct Slots {
     pub(crate) config: Config,
-    pub(crate) on_error: ErrorHook,
+    on_error: ErrorHook,
     closing: Arc<AtomicBool>,
     open: Mutex<Open>,
     changed: Condvar,
@@ -93,6 +94,11 @@ impl Slots {
     /// Set once the server shuts down.
     pub(crate) fn closing(&self) -> &Arc<AtomicBool> {
         &self.closing
+    }
+
+    /// Reports what has no caller to tell. A hook that panics does not take the thread along that has to tell.
+    pub(crate) fn report(&self, problem: &str) {
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.on_error)(problem)));
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -58,7 +58,7 @@ impl Socket {
 
     /// Reports what has no caller to tell.
     pub(crate) fn report(&self, problem: &str) {
-        (self.slot.slots.on_error)(problem);
+        self.slot.slots.report(problem);
     }
 
     /// The server is shutting down.
@@ -122,12 +122,16 @@ impl Socket {
 
     /// Writes everything, waiting for the peer as long as it takes bytes often and fast enough.
     pub(crate) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let mut pace = Pace::new(Instant::now());
-        let mut written = self.try_write(bytes)?;
+        // Where the socket blocks, this may already take the whole time-out, and end with a part.
+        let mut n = self.try_write(bytes)?;
+        let mut written = n;
         while written < bytes.len() {
-            let wait = pace.took(0, self.config())?;
-            let n = self.write_waiting(&bytes[written..], wait)?;
-            pace.took(n, self.config())?;
+            let wait = pace.took(n, self.config())?;
+            n = self.write_waiting(&bytes[written..], wait)?;
             written += n;
         }
         Ok(())
@@ -174,7 +178,7 @@ impl Socket {
 
     /// Closes after an answer: shut down writing, drain for a bounded time, close; else a reset eats the answer.
     pub(crate) fn linger(self) {
-        linger(self.stream());
+        linger(self.stream(), Instant::now() + LINGER);
     }
 
     fn stream(&self) -> &TcpStream {
@@ -182,24 +186,28 @@ impl Socket {
     }
 }
 
-/// Shuts down writing and drains what comes, within bounds of time and size.
-pub(crate) fn linger(stream: &TcpStream) {
+/// Shuts down writing and drains what comes until the client closes, at most until `deadline`. How much that is does not
+/// matter: a client that sends all of its body before it reads shall see why it was refused.
+pub(crate) fn linger(stream: &TcpStream, deadline: Instant) {
     if stream.shutdown(Shutdown::Write).is_err() || stream.set_nonblocking(false).is_err() {
         return;
     }
-    let deadline = Instant::now() + LINGER;
-    let mut scratch = [0; 512];
-    let mut drained = 0;
-    while drained <= MAX_STRAY_BYTES {
+    let mut scratch = [0; 4096];
+    loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() || stream.set_read_timeout(Some(remaining)).is_err() {
             return;
         }
-        match (&mut { stream }).read(&mut scratch) {
-            Ok(0) | Err(_) => return,
-            Ok(n) => drained += n,
+        if matches!((&mut { stream }).read(&mut scratch), Ok(0) | Err(_)) {
+            return;
         }
     }
+}
+
+/// The point in time that lies so far ahead; one too far for the clock to hold is far enough anyway.
+pub(crate) fn from_now(duration: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    Instant::now() + duration.min(FAR)
 }
 
 /// A zero time-out would mean none at all.
@@ -252,18 +260,17 @@ impl DeadlineReader {
     }
 
     /// Sets the time for all that is read from now on.
-    pub(crate) fn set_deadline(&mut self, from_now: Duration) {
-        self.deadline = Instant::now() + from_now;
+    pub(crate) fn set_deadline(&mut self, time: Duration) {
+        self.deadline = from_now(time);
         self.pace = None;
     }
 
     /// Sets the time for a body, which besides must come at the least rate, after a while of grace.
     pub(crate) fn set_body_deadline(&mut self, config: &Config) {
         self.set_deadline(config.body_timeout);
-        let until = Instant::now() + BODY_GRACE;
-        self.pace = Some(ReadPace {
-            until,
-            bytes_per_second: config.min_bytes_per_second.clamp(1, u32::MAX.into()) as u32,
+        self.pace = (config.min_bytes_per_second > 0).then(|| ReadPace {
+            until: Instant::now() + BODY_GRACE,
+            bytes_per_second: u32::try_from(config.min_bytes_per_second).unwrap_or(u32::MAX),
         });
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::event::{Event, InvalidField};
 use crate::http::{Coding, InvalidHeader, Response, StreamHead, check_header};
 use crate::random::jitter;
-use crate::socket::Socket;
+use crate::socket::{Socket, from_now};
 
 /// How often a stream looks whether its client has left or the server is closing.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ impl Sse {
         let keep_alive = self.options.keep_alive(&socket);
         let ends_at = ends_at(&socket);
         let mut look_at = Instant::now() + LOOK;
-        let mut heartbeat_at = Instant::now() + keep_alive.interval;
+        let mut heartbeat_at = from_now(keep_alive.interval);
         loop {
             let now = Instant::now();
             if now >= look_at {
@@ -160,7 +160,7 @@ impl Sse {
             // Give back what a flood took, keep what the next event needs.
             out.clear();
             out.shrink_to(1024);
-            heartbeat_at = Instant::now() + keep_alive.interval;
+            heartbeat_at = from_now(keep_alive.interval);
         }
     }
 }
@@ -309,7 +309,7 @@ pub(crate) fn come_back(socket: &Socket) -> Event {
 /// When a stream has lived long enough.
 pub(crate) fn ends_at(socket: &Socket) -> Option<Instant> {
     let lifetime = socket.config().max_stream_lifetime?;
-    Some(Instant::now() + lifetime - jitter(lifetime / 10))
+    Some(from_now(lifetime - jitter(lifetime / 10)))
 }
 
 /// Ends a stream cleanly, behind what `out` holds already.
