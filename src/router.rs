@@ -158,6 +158,8 @@ impl Next<'_> {
                 response
             }
             Found::Methods(methods) => Response::method_not_allowed(allow_value(methods)),
+            // `OPTIONS *` asks the server as a whole, which is there.
+            Found::Nothing if request.path() == "*" => Response::new(204),
             Found::Nothing => Response::of_status(404),
         }
     }

@@ -159,8 +159,9 @@ impl Response {
             Connection::KeepAlive => b"Connection: keep-alive\r\n",
             Connection::Close => b"Connection: close\r\n",
         });
-        // No Content-Length where there never is content (RFC 9110 section 8.6).
-        if self.status != 204 {
+        // No Content-Length where there never is content (RFC 9110 section 8.6); with 304 it would tell of the answer that
+        // was not sent, which is not known.
+        if self.has_content() {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
         out.extend_from_slice(b"\r\n");
