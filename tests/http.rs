@@ -1,18 +1,1158 @@
-//! HTTP/1.1 over real sockets.
+//! HTTP/1.1 over real sockets (RFC 9110, RFC 9112): what a client sends, byte for byte, and what it gets.
 
 mod support;
 
-use support::start;
-use tiny_sse::Config;
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use support::{Child, Client, Random, TestServer, eventually, serve_parent, start};
+use tiny_sse::{Config, Event, Method, Next, Request, Response, Server, Sse};
+
+/// Larger than what leaves in one write with its head.
+const BIG: usize = 100_000;
+
+fn site(server: Server) -> Server {
+    server
+        .get("/hello", |_| "hello\n")
+        .get("/big", |_| "x".repeat(BIG))
+        .get("/empty", |_| "")
+        .get("/moved", |_| {
+            Response::new(303).header("Location", "/hello")
+        })
+        .get("/nothing", |_| Response::new(204))
+        .get("/unchanged", |_| Response::new(304).header("ETag", "\"1\""))
+        .get("/fails", |_| Err::<Response, _>("the disk is on fire"))
+        .get("/panics", |_| -> Response { panic!("on purpose") })
+        .get("/stream", |_| {
+            Sse::spawn(|events| drop(events.send(Event::data("1"))))
+        })
+        .post("/echo", echo)
+        .any("/any", |request| request.method().to_string())
+}
+
+fn echo(request: &Request) -> Response {
+    Response::bytes("application/octet-stream", request.body().to_vec())
+}
+
+fn serve() -> TestServer {
+    start(Config::default(), site)
+}
+
+/// Sends the bytes on a connection of their own, whole and then byte by byte.
+#[track_caller]
+fn twice(server: &TestServer, bytes: &str, mut check: impl FnMut(&mut Client)) {
+    let mut client = server.connect();
+    client.send(bytes);
+    check(&mut client);
+    let mut client = server.connect();
+    for byte in bytes.as_bytes() {
+        client.send([*byte]);
+    }
+    check(&mut client);
+}
+
+/// The connection is still good for another request.
+#[track_caller]
+fn stays(client: &mut Client) {
+    assert_eq!(client.get("/hello").text(), "hello\n");
+}
+
+#[test]
+fn an_answer_is_these_bytes() {
+    let server = serve();
+    let mut client = server.connect();
+    let before = SystemTime::now();
+    let answer = client.get("/hello");
+    let after = SystemTime::now();
+    assert_eq!(
+        answer.head.without_date(),
+        "HTTP/1.1 200 OK\r\n\
+         Content-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: 6\r\n\r\n"
+    );
+    assert_eq!(answer.text(), "hello\n");
+
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let date = answer.head.field("date").unwrap();
+    assert!(
+        (seconds(before)..=seconds(after)).any(|now| date == imf_fixdate(now)),
+        "{date}"
+    );
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7), by counting days.
+fn imf_fixdate(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let weekday = DAYS[(seconds / 86400 % 7) as usize];
+    let (mut year, mut month, mut day) = (1970, 1, 1);
+    for _ in 0..seconds / 86400 {
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = match month {
+            2 => 28 + i32::from(leap),
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        day += 1;
+        if day > days {
+            (month, day) = (month + 1, 1);
+        }
+        if month > 12 {
+            (year, month) = (year + 1, 1);
+        }
+    }
+    let name = &MONTHS[month * 3 - 3..month * 3];
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{weekday}, {day:02} {name} {year} {hour:02}:{minute:02}:{second:02} GMT")
+}
 
 #[test]
 fn a_connection_answers_one_request_after_the_other() {
-    let server = start(Config::default(), |server| {
-        server.get("/hello", |_| "hello\n")
-    });
+    let server = serve();
     let mut client = server.connect();
     for _ in 0..3 {
-        let answer = client.get("/hello");
-        assert_eq!((answer.status(), answer.text()), (200, "hello\n"));
+        for (target, status) in [
+            ("/hello", 200),
+            ("/big", 200),
+            ("/empty", 200),
+            ("/moved", 303),
+            ("/nothing", 204),
+            ("/unchanged", 304),
+            ("/fails", 500),
+            ("/panics", 500),
+            ("/nowhere", 404),
+        ] {
+            assert_eq!(client.get(target).status(), status, "{target}");
+        }
+        client.request("POST", "/echo", &[], b"body");
+        assert_eq!(client.answer().text(), "body");
     }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = serve();
+    let requests = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n\
+                    HEAD /big HTTP/1.1\r\nHost: a\r\n\r\n\
+                    POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\none\
+                    POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n\
+                    POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nGET /\
+                    GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n\
+                    GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
+    twice(&server, requests, |client| {
+        assert_eq!(client.answer().text(), "hello\n");
+        assert_eq!(client.head().field("content-length"), Some("100000"));
+        assert_eq!(client.answer().text(), "one");
+        assert_eq!(client.answer().text(), "two");
+        assert_eq!(client.answer().status(), 404); // Its body is not taken for a request.
+        assert_eq!(client.answer().text(), "hello\n");
+        client.ends(); // What comes behind a close is not answered (RFC 9112 section 9.6).
+    });
+}
+
+#[test]
+fn head_gets_the_head_of_get_and_no_body() {
+    let server = serve();
+    for target in [
+        "/hello",
+        "/big",
+        "/empty",
+        "/moved",
+        "/nothing",
+        "/unchanged",
+        "/fails",
+        "/panics",
+        "/nowhere",
+        "/stream",
+    ] {
+        let mut get = server.connect();
+        get.request("GET", target, &[], b"");
+        let mut head = server.connect();
+        head.request("HEAD", target, &[], b"");
+        assert_eq!(
+            head.head().without_date(),
+            get.head().without_date(),
+            "{target}"
+        );
+        stays(&mut head); // The next byte belongs to the next answer.
+    }
+}
+
+#[test]
+fn the_connection_ends_or_stays_as_the_client_says() {
+    let server = serve();
+    let check = |request: &str, connection: Option<&str>, next: bool| {
+        twice(&server, request, |client| {
+            let answer = client.answer();
+            assert_eq!(answer.status(), 200, "{request}");
+            assert_eq!(answer.head.field("connection"), connection, "{request}");
+            if next { stays(client) } else { client.ends() }
+        });
+    };
+    let http11 = |fields: &str| format!("GET /hello HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let http10 = |fields: &str| format!("GET /hello HTTP/1.0\r\n{fields}\r\n");
+    check(&http11(""), None, true); // HTTP/1.1 stays (RFC 9112 section 9.3).
+    check(&http11("Connection: close\r\n"), Some("close"), false); // Unless asked to end.
+    check(&http11("connection: x, CLOSE\r\n"), Some("close"), false); // A list, in any case.
+    check(
+        &http11("Connection: x\r\nConnection: close\r\n"),
+        Some("close"),
+        false,
+    ); // Over several lines.
+    check(&http11("Connection: keep-alive\r\n"), None, true); // Says what is so anyway.
+    check(&http10(""), Some("close"), false); // HTTP/1.0 ends.
+    check(
+        &http10("Connection: Keep-Alive\r\n"),
+        Some("keep-alive"),
+        true,
+    ); // Unless asked to stay.
+    check(
+        &http10("Connection: keep-alive, close\r\n"),
+        Some("close"),
+        false,
+    ); // Close goes first.
+    check("GET /hello HTTP/1.7\r\nHost: a\r\n\r\n", None, true); // A later 1.x is understood as 1.1 (RFC 9110 section 2.5).
+}
+
+#[test]
+fn a_request_that_has_no_answer_here_is_told_why() {
+    let server = serve();
+    /// `rest` is what stands between status line and empty line, but for Date.
+    #[track_caller]
+    fn check(server: &TestServer, request: &str, status: &str, rest: &str, body: &str, next: bool) {
+        twice(server, &format!("{request}\r\nHost: a\r\n\r\n"), |client| {
+            let answer = client.answer();
+            assert_eq!(
+                answer.head.without_date(),
+                format!("HTTP/1.1 {status}\r\n{rest}\r\n")
+            );
+            assert_eq!(answer.text(), body);
+            if next { stays(client) } else { client.ends() }
+        });
+    }
+    const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\n";
+    check(
+        &server,
+        "GET /nowhere HTTP/1.1",
+        "404 Not Found",
+        &format!("{TEXT}Content-Length: 14\r\n"),
+        "404 Not Found\n",
+        true,
+    ); // No route.
+    check(
+        &server,
+        "POST /hello HTTP/1.1",
+        "405 Method Not Allowed",
+        &format!("{TEXT}Allow: GET, HEAD\r\nContent-Length: 23\r\n"),
+        "405 Method Not Allowed\n",
+        true,
+    ); // A path that knows other methods (RFC 9110 section 15.5.6).
+    check(
+        &server,
+        "GET /echo HTTP/1.1",
+        "405 Method Not Allowed",
+        &format!("{TEXT}Allow: POST\r\nContent-Length: 23\r\n"),
+        "405 Method Not Allowed\n",
+        true,
+    ); // The other way round.
+    check(
+        &server,
+        "OPTIONS /hello HTTP/1.1",
+        "204 No Content",
+        "Allow: GET, HEAD\r\n",
+        "",
+        true,
+    ); // Asks just that (RFC 9110 section 9.3.7); no length with 204 (section 8.6).
+    check(
+        &server,
+        "OPTIONS * HTTP/1.1",
+        "204 No Content",
+        "",
+        "",
+        true,
+    ); // Asks whether a server is there.
+    check(
+        &server,
+        "BREW /hello HTTP/1.1",
+        "501 Not Implemented",
+        &format!("{TEXT}Connection: close\r\nContent-Length: 26\r\n"),
+        "method is not implemented\n",
+        false,
+    ); // A method that no path knows (RFC 9110 section 9.1).
+    check(
+        &server,
+        "GET /hello HTTP/2.0",
+        "505 HTTP Version Not Supported",
+        &format!("{TEXT}Connection: close\r\nContent-Length: 30\r\n"),
+        "HTTP version is not supported\n",
+        false,
+    ); // Another major version.
+    check(
+        &server,
+        "GET hello HTTP/1.1",
+        "400 Bad Request",
+        &format!("{TEXT}Connection: close\r\nContent-Length: 42\r\n"),
+        "request target is none of the known forms\n",
+        false,
+    ); // And what is no request at all.
+}
+
+#[test]
+fn an_answer_without_content_has_no_length() {
+    let server = serve();
+    let mut client = server.connect();
+    for (target, head) in [
+        ("/nothing", "HTTP/1.1 204 No Content\r\n\r\n"),
+        (
+            "/unchanged",
+            "HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n",
+        ),
+    ] {
+        assert_eq!(client.get(target).head.without_date(), head);
+    }
+    assert_eq!(client.get("/empty").head.field("content-length"), Some("0")); // This one has, and it is empty.
+}
+
+#[test]
+fn any_method_reaches_a_route_for_any() {
+    let server = serve();
+    let mut client = server.connect();
+    for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"] {
+        client.request(method, "/any", &[], b"");
+        assert_eq!(client.answer().text(), method);
+    }
+}
+
+#[test]
+fn bodies_arrive_in_either_framing() {
+    let server = serve();
+    let check = |framing_and_body: &str, expected: &str| {
+        let request = format!("POST /echo HTTP/1.1\r\nHost: a\r\n{framing_and_body}");
+        twice(&server, &request, |client| {
+            let answer = client.answer();
+            assert_eq!(
+                (answer.status(), answer.text()),
+                (200, expected),
+                "{request}"
+            );
+            stays(client);
+        });
+    };
+    let chunked = |chunks: &str| format!("Transfer-Encoding: chunked\r\n\r\n{chunks}");
+    check("\r\n", ""); // None at all.
+    check("Content-Length: 0\r\n\r\n", ""); // Announced as empty.
+    check("Content-Length: 5\r\n\r\nab\r\nc", "ab\r\nc"); // Any bytes.
+    check("Content-Length: 0000005\r\n\r\nabcde", "abcde"); // `1*DIGIT` (RFC 9110 section 8.6).
+    check(&chunked("0\r\n\r\n"), ""); // The last chunk alone.
+    check(&chunked("3\r\nabc\r\n2\r\n\r\n\r\n0\r\n\r\n"), "abc\r\n"); // CRLF within the data.
+    check(
+        &chunked("A\r\n0123456789\r\na\r\n9876543210\r\n0\r\n\r\n"),
+        "01234567899876543210",
+    ); // Digits of either case.
+    check(&chunked("3;name=value\r\nabc\r\n0\r\n\r\n"), "abc"); // Extensions are ignored (RFC 9112 section 7.1.1).
+    check(
+        &chunked("3\r\nabc\r\n0\r\nX-Sum: 1\r\nX-B: 2\r\n\r\n"),
+        "abc",
+    ); // And so are trailers (section 7.1.2).
+    check(&chunked("003\r\nabc\r\n000\r\n\r\n"), "abc"); // Leading zeros.
+}
+
+#[test]
+fn a_client_that_expects_a_100_gets_it_where_the_body_is_wanted() {
+    let server = start(
+        Config {
+            max_body_bytes: 4,
+            ..Config::default()
+        },
+        site,
+    );
+    const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+    let check = |line_and_fields: &str, body: &str, continues: bool, status: u16, next: bool| {
+        let mut client = server.connect();
+        client.send(format!("{line_and_fields}Expect: 100-Continue\r\n\r\n"));
+        if continues {
+            let interim = client.exactly(CONTINUE.len());
+            assert_eq!(String::from_utf8(interim).unwrap(), CONTINUE);
+            client.send(body);
+        }
+        let answer = client.answer();
+        assert_eq!(answer.status(), status, "{line_and_fields}");
+        if next {
+            stays(&mut client)
+        } else {
+            client.ends()
+        }
+    };
+    let post = "POST /echo HTTP/1.1\r\nHost: a\r\n";
+    let four = format!("{post}Content-Length: 4\r\n");
+    check(&four, "1234", true, 200, true); // Before the body is read, in any case of the word (RFC 9110 section 10.1.1).
+    check(
+        &format!("{post}Transfer-Encoding: chunked\r\n"),
+        "4\r\n1234\r\n0\r\n\r\n",
+        true,
+        200,
+        true,
+    ); // In chunks as well.
+    check(
+        &format!("{post}Transfer-Encoding: chunked\r\n"),
+        "5\r\n12345\r\n0\r\n\r\n",
+        true,
+        413,
+        false,
+    ); // These do not say beforehand that they are too many.
+    check(
+        &format!("{post}Content-Length: 5\r\n"),
+        "",
+        false,
+        413,
+        false,
+    ); // This does.
+    check(
+        &format!("{post}Content-Length: 0\r\n"),
+        "",
+        false,
+        200,
+        true,
+    ); // There is nothing to wait for.
+    check(post, "", false, 200, true); // Nor here.
+    check("GET /hello HTTP/1.1\r\nHost: a\r\n", "", false, 200, true); // Nor here.
+    check(
+        "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n",
+        "",
+        false,
+        404,
+        false,
+    ); // Nobody wants it: the final answer instead, and the body never.
+    check(
+        "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n",
+        "",
+        false,
+        405,
+        false,
+    ); // Nor with this method.
+    check(
+        &four.replace(post, &format!("{post}Expect: tea\r\n")),
+        "",
+        false,
+        417,
+        false,
+    ); // What is not known cannot be met.
+
+    // A client that did not wait gets its answer, with or without a 100 before it.
+    let mut client = server.connect();
+    client.send(format!("{four}Expect: 100-continue\r\n\r\n1234"));
+    let mut head = client.head();
+    if head.status == 100 {
+        head = client.head();
+    }
+    assert_eq!((head.status, client.exactly(4)), (200, b"1234".to_vec()));
+
+    // HTTP/1.0 does not know what a 100 is.
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.0\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    client.send("1234");
+    assert_eq!(client.answer().text(), "1234");
+}
+
+/// n - 1 and n pass, n + 1 does not.
+#[test]
+fn limits_are_where_they_are_said_to_be() {
+    let config = Config {
+        max_request_line_bytes: 100,
+        max_head_bytes: 200,
+        max_fields: 5,
+        max_body_bytes: 50,
+        ..Config::default()
+    };
+    let server = start(config, |server| site(server).fallback(|_| "fallback"));
+    let check = |request: &dyn Fn(usize) -> String, n: usize, refused: u16| {
+        for (size, status) in [(n - 1, 200), (n, 200), (n + 1, refused)] {
+            twice(&server, &request(size), |client| {
+                let answer = client.answer();
+                assert_eq!(answer.status(), status, "{}", request(size));
+                if status == 200 {
+                    stays(client)
+                } else {
+                    client.ends()
+                }
+            });
+        }
+    };
+    // "GET / HTTP/1.1" without the target's slash has 13 bytes; the line end is not part of the line.
+    let line = |n: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(n - 14));
+    check(&line, 100, 414);
+    // "Host: a", "X: " and the three line ends have 7 + 3 + 6 bytes.
+    let head = |n: usize| {
+        format!(
+            "GET /a HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+            "x".repeat(n - 16)
+        )
+    };
+    check(&head, 200, 431);
+    let fields = |n: usize| {
+        format!(
+            "GET /a HTTP/1.1\r\nHost: a\r\n{}\r\n",
+            "X: y\r\n".repeat(n - 1)
+        )
+    };
+    check(&fields, 5, 431);
+    let length = |n: usize| {
+        let body = "x".repeat(n);
+        format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {n}\r\n\r\n{body}")
+    };
+    check(&length, 50, 413);
+    let chunked = |n: usize| {
+        let chunks = "1\r\nx\r\n".repeat(n);
+        format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+        )
+    };
+    check(&chunked, 50, 413);
+}
+
+/// A client that sends all of its body before it reads must not find its answer eaten by a reset.
+#[test]
+fn who_sends_too_much_sees_why_it_was_refused() {
+    let server = serve();
+    for (start, expected) in [
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n",
+            413,
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7A1200\r\n",
+            413,
+        ),
+        (
+            "BREW /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n",
+            501,
+        ),
+        (
+            "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\nExpect: 100-continue\r\n\r\n",
+            404,
+        ),
+    ] {
+        for _ in 0..5 {
+            let mut client = server.connect();
+            client.send(start);
+            client.send(vec![b'x'; 8_000_000]);
+            assert_eq!(client.answer().status(), expected);
+            client.ends();
+        }
+    }
+}
+
+#[test]
+fn a_client_that_has_closed_its_side_gets_its_answer() {
+    let server = serve();
+    let check = |bytes: &str, expected: &[u16]| {
+        twice(&server, bytes, |client| {
+            client.half_close();
+            for status in expected {
+                assert_eq!(client.answer().status(), *status, "{bytes}");
+            }
+            client.ends();
+        });
+    };
+    check("GET /big HTTP/1.1\r\nHost: a\r\n\r\n", &[200]); // A whole request.
+    check(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx",
+        &[200],
+    ); // With its body.
+    check(
+        &"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3),
+        &[200, 200, 200],
+    ); // Three.
+    check(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx",
+        &[400],
+    ); // A body that ends early.
+    check(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n",
+        &[400],
+    ); // A last chunk that is missing.
+    check("GET /hello HTTP/1.1\r\nHost: a\r\n", &[400]); // Half a head.
+    check("G", &[400]); // Even less.
+    check("", &[]); // Nothing asked, nothing answered.
+}
+
+#[test]
+fn a_handlers_error_is_for_the_hook_and_not_for_the_client() {
+    let server = serve();
+    let mut client = server.connect();
+    let check = |answer: support::Answer| {
+        assert_eq!(
+            answer.head.without_date(),
+            "HTTP/1.1 500 Internal Server Error\r\n\
+             Content-Type: text/plain; charset=utf-8\r\n\
+             Content-Length: 26\r\n\r\n"
+        );
+        assert_eq!(answer.text(), "500 Internal Server Error\n");
+    };
+    check(client.get("/fails"));
+    assert_eq!(server.errors(), ["the disk is on fire"]);
+    check(client.get("/panics"));
+    assert_eq!(
+        server.errors()[1..],
+        ["the handler of \"/panics\" panicked"]
+    );
+    stays(&mut client);
+}
+
+#[test]
+fn a_hook_that_panics_costs_no_answer() {
+    let server = site(Server::bind("127.0.0.1:0").unwrap())
+        .on_error(|_| panic!("on purpose"))
+        .spawn()
+        .unwrap();
+    let mut client = Client::connect(server.addr());
+    for target in ["/fails", "/panics"] {
+        assert_eq!(client.get(target).status(), 500);
+    }
+    stays(&mut client);
+}
+
+#[test]
+fn middleware_goes_from_the_outside_in_and_back() {
+    let server = start(Config::default(), |server| {
+        let around = |name: &'static str| {
+            move |request: &Request, next: Next<'_>| {
+                if request.query("stop") == Some(name) {
+                    return Response::text(format!("{name} stops\n"))
+                        .with_status(403)
+                        .header("X-Way", name);
+                }
+                let response = next.run(request);
+                let way = response.header_value("x-way").unwrap_or("").to_string();
+                response.header("X-Way", format!("{name} {way}").trim_end())
+            }
+        };
+        site(server)
+            .middleware(around("outer"))
+            .middleware(around("inner"))
+    });
+    let mut client = server.connect();
+    let mut check = |target: &str, status: u16, way: &[&str]| {
+        let answer = client.get(target);
+        assert_eq!(answer.status(), status, "{target}");
+        let fields = answer.head.fields.iter();
+        let found: Vec<&str> = fields
+            .filter(|(name, _)| name == "X-Way")
+            .map(|(_, value)| &**value)
+            .collect();
+        assert_eq!(found, way, "{target}");
+    };
+    check("/hello", 200, &["inner", "outer inner"]); // The first one added is the outermost.
+    check("/nowhere", 404, &["inner", "outer inner"]); // What has no route passes as well.
+    check("/hello?stop=inner", 403, &["inner", "outer inner"]); // The outer one sees the inner one's refusal.
+    check("/hello?stop=outer", 403, &["outer"]); // Which does not come this far.
+}
+
+#[test]
+fn a_handler_gets_what_the_client_sent() {
+    let server = start(Config::default(), |server| {
+        server.any("/p/{first}/{second}", |request: &Request| {
+            let queries: Vec<&str> = request.queries("q").collect();
+            let lines = [
+                format!("{} {}", request.method(), request.path()),
+                format!(
+                    "{:?} {:?} {:?}",
+                    request.param("first"),
+                    request.param("second"),
+                    request.param("third")
+                ),
+                format!("{queries:?} {:?}", request.query("none")),
+                format!(
+                    "{:?} {:?} {:?}",
+                    request.cookie("a"),
+                    request.cookie("b"),
+                    request.cookie("c")
+                ),
+                format!(
+                    "{:?} {:?}",
+                    request.header("x-name"),
+                    request.header("X-None")
+                ),
+                format!("{:?} {}", request.last_event_id(), request.body().len()),
+                format!("{} {}", request.peer().ip(), request.client_ip()),
+            ];
+            lines.join("\n")
+        })
+    });
+    let check = |request: &str, expected: [&str; 7]| {
+        twice(&server, request, |client| {
+            let answer = client.answer();
+            assert_eq!(answer.text().lines().collect::<Vec<_>>(), expected);
+        });
+    };
+    check(
+        "PUT /p/%C3%A9%2F/b?q=1+2&q=%26&x HTTP/1.1\r\n\
+         Host: a\r\nCookie: a=1; b=\"2\"\r\nX-NAME:  \t v w \t \r\nCookie: c=3=3\r\n\
+         Last-Event-ID: 7-é\r\nContent-Length: 2\r\n\r\nok",
+        [
+            "PUT /p/%C3%A9%2F/b",
+            "\"é/\" \"b\" \"\"",
+            "[\"1 2\", \"&\"] None",
+            "Some(\"1\") Some(\"\\\"2\\\"\") Some(\"3=3\")",
+            "Some(\"v w\") None",
+            "Some(\"7-é\") 2",
+            "127.0.0.1 127.0.0.1",
+        ],
+    ); // A parameter is decoded behind the split, a field keeps its inner blanks, cookies come on several lines.
+    check(
+        "GET http://b/p/1/2?last_event_id=5 HTTP/1.1\r\nHost: a\r\nLast-Event-ID: \r\nX-Forwarded-For: 1.2.3.4\r\n\r\n",
+        [
+            "GET /p/1/2",
+            "\"1\" \"2\" \"\"",
+            "[] None",
+            "None None None",
+            "None None",
+            "Some(\"5\") 0",
+            "127.0.0.1 127.0.0.1",
+        ],
+    ); // The absolute form; an empty last event ID is none; who forwards is not trusted.
+}
+
+#[test]
+fn a_trusted_proxy_speaks_for_its_client() {
+    let config = Config {
+        trusted_proxies: vec![Ipv4Addr::LOCALHOST.into()],
+        ..Config::default()
+    };
+    let server = start(config, |server| {
+        server.get("/", |request: &Request| {
+            format!("{} {}", request.peer().ip(), request.client_ip())
+        })
+    });
+    let mut client = server.connect();
+    let mut check = |forwarded: &str, expected: &str| {
+        client.request("GET", "/", &[("X-Forwarded-For", forwarded)], b"");
+        assert_eq!(client.answer().text(), format!("127.0.0.1 {expected}"));
+    };
+    check("192.0.2.1", "192.0.2.1"); // The proxy's word.
+    check("10.0.0.9, 192.0.2.1", "192.0.2.1"); // What stands before is the client's own.
+    check("192.0.2.1, 127.0.0.1", "192.0.2.1"); // Two proxies.
+    check("2001:db8::1", "2001:db8::1"); // IPv6.
+    check("::ffff:192.0.2.1", "192.0.2.1"); // An IPv4 client of a socket for both families.
+    check("nobody", "127.0.0.1"); // No address.
+}
+
+#[test]
+fn an_ipv4_client_is_one_on_a_socket_for_both_families() {
+    let Ok(server) = Server::bind("[::]:0") else {
+        return; // No IPv6 on this machine.
+    };
+    let config = Config {
+        trusted_proxies: vec![Ipv4Addr::LOCALHOST.into()],
+        ..Config::default()
+    };
+    let server = server
+        .config(config)
+        .get("/", |request: &Request| {
+            format!("{} {}", request.peer().ip(), request.client_ip())
+        })
+        .spawn()
+        .unwrap();
+    let addr = (Ipv4Addr::LOCALHOST, server.addr().port()).into();
+    if TcpStream::connect(addr).is_err() {
+        return; // The system does not join the families.
+    }
+    let mut client = Client::connect(addr);
+    client.request("GET", "/", &[("X-Forwarded-For", "192.0.2.1")], b"");
+    assert_eq!(client.answer().text(), "127.0.0.1 192.0.2.1");
+}
+
+/// A 503 as it is due to a client that there is no room for.
+#[track_caller]
+fn is_refused(client: &mut Client) {
+    let answer = client.answer();
+    assert_eq!(
+        (answer.status(), answer.text()),
+        (503, "503 Service Unavailable\n")
+    );
+    let wait: u64 = answer.head.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=6).contains(&wait), "a second and a part of the spread");
+    assert_eq!(answer.head.field("connection"), Some("close"));
+    client.ends();
+}
+
+#[test]
+fn one_address_has_as_many_connections_as_it_may() {
+    let config = Config {
+        max_connections_per_address: Some(2),
+        ..Config::default()
+    };
+    let server = start(config, site);
+    let mut first = server.connect();
+    stays(&mut first);
+    let mut second = server.connect();
+    stays(&mut second);
+    let mut third = server.connect();
+    third.request("GET", "/hello", &[], b"");
+    is_refused(&mut third);
+    stays(&mut first); // Those who are in stay in.
+
+    drop(second);
+    eventually(|| server.connect().get("/hello").status() == 200);
+}
+
+#[test]
+fn clients_behind_a_proxy_are_counted_each_for_itself() {
+    let config = Config {
+        max_connections_per_address: Some(1),
+        trusted_proxies: vec![Ipv4Addr::LOCALHOST.into()],
+        ..Config::default()
+    };
+    let server = start(config, site);
+    let ask = |client: &mut Client, address: &str| {
+        client.request("GET", "/hello", &[("X-Forwarded-For", address)], b"");
+    };
+    let mut first = server.connect();
+    for _ in 0..2 {
+        ask(&mut first, "192.0.2.1");
+        assert_eq!(first.answer().status(), 200); // Its second request counts once.
+    }
+    let mut second = server.connect();
+    ask(&mut second, "192.0.2.2");
+    assert_eq!(second.answer().status(), 200);
+    let mut third = server.connect();
+    ask(&mut third, "192.0.2.1");
+    is_refused(&mut third);
+
+    // The proxy uses its connection for somebody else: the place is free, and taken.
+    ask(&mut first, "192.0.2.3");
+    assert_eq!(first.answer().status(), 200);
+    let mut fourth = server.connect();
+    ask(&mut fourth, "192.0.2.1");
+    assert_eq!(fourth.answer().status(), 200);
+    ask(&mut second, "192.0.2.3");
+    is_refused(&mut second);
+}
+
+/// Event streams are asked to come back, everything else gets 503.
+fn who_comes_too_late_is_told_so(server: &TestServer) {
+    let mut plain = server.connect();
+    plain.request("GET", "/hello", &[], b"");
+    is_refused(&mut plain);
+
+    let mut post = server.connect();
+    post.request("POST", "/echo", &[], &[b'x'; 100_000]);
+    is_refused(&mut post);
+
+    let mut head = server.connect();
+    head.request("HEAD", "/hello", &[], b"");
+    assert_eq!(head.head().status, 503);
+    head.ends();
+
+    let mut malformed = server.connect();
+    malformed.send("GET\r\n\r\n");
+    assert_eq!(malformed.answer().status(), 400);
+
+    let mut silent = server.connect();
+    silent.half_close();
+    silent.ends();
+
+    // A browser that gets a 503 for its event stream never tries again.
+    let mut stream = server.connect();
+    stream.request("GET", "/stream", &[("Accept", "text/event-stream")], b"");
+    let answer = stream.answer();
+    let length = answer.body.len();
+    assert_eq!(
+        answer.head.without_date(),
+        format!(
+            "HTTP/1.1 200 OK\r\n\
+             Content-Type: text/event-stream\r\n\
+             Cache-Control: no-cache, no-transform\r\n\
+             Connection: close\r\n\
+             Content-Length: {length}\r\n\r\n"
+        )
+    );
+    let retry = answer
+        .text()
+        .strip_prefix(": too many connections\nretry: ")
+        .and_then(|rest| rest.strip_suffix("\n\n"))
+        .expect("a comment and a retry");
+    assert!((1000..6000).contains(&retry.parse().unwrap()), "{retry}");
+    stream.ends();
+}
+
+#[test]
+fn over_max_connections_clients_are_told_to_come_back() {
+    let config = Config {
+        max_connections: 2,
+        ..Config::default()
+    };
+    let server = start(config, site);
+    let mut first = server.connect();
+    stays(&mut first);
+    let mut second = server.connect();
+    stays(&mut second);
+    who_comes_too_late_is_told_so(&server);
+    stays(&mut first);
+    drop(second);
+    eventually(|| server.connect().get("/hello").status() == 200);
+}
+
+#[test]
+fn over_max_threads_clients_are_told_to_come_back() {
+    let config = Config {
+        max_threads: 2,
+        ..Config::default()
+    };
+    let server = start(config, site);
+    let mut first = server.connect();
+    stays(&mut first);
+    let mut second = server.connect();
+    stays(&mut second);
+    who_comes_too_late_is_told_so(&server);
+    stays(&mut first);
+    drop(second);
+    eventually(|| server.connect().get("/hello").status() == 200);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_flood_of_refusals_costs_a_few_threads_and_leaves_nothing_behind() {
+    let config = Config {
+        max_connections: 1,
+        ..Config::default()
+    };
+    let name = "a_flood_of_refusals_costs_a_few_threads_and_leaves_nothing_behind";
+    let Some(child) = Child::of(name) else {
+        return serve_parent(config, site);
+    };
+    let mut admitted = Client::connect(child.addr());
+    stays(&mut admitted);
+    let (threads, descriptors) = (child.threads(), child.descriptors());
+    // They say nothing, so that each that is told takes the second that it has for its request.
+    let mut flood: Vec<Client> = (0..300).map(|_| Client::connect(child.addr())).collect();
+    stays(&mut admitted);
+    assert!(child.threads() <= threads + 16);
+    flood.iter_mut().for_each(Client::is_cut);
+    eventually(|| child.descriptors() == descriptors);
+    stays(&mut admitted);
+    drop(admitted);
+    eventually(|| Client::connect(child.addr()).get("/hello").status() == 200);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connection_gives_back_its_descriptor_and_leaves_its_thread_to_the_next() {
+    let name = "a_connection_gives_back_its_descriptor_and_leaves_its_thread_to_the_next";
+    let Some(child) = Child::of(name) else {
+        return serve_parent(Config::default(), site);
+    };
+    stays(&mut Client::connect(child.addr()));
+    eventually(|| {
+        child.descriptors() > 0 && Client::connect(child.addr()).get("/hello").status() == 200
+    });
+    let descriptors = child.descriptors();
+    let threads = child.threads();
+    for _ in 0..100 {
+        let mut client = Client::connect(child.addr());
+        client.request("GET", "/hello", &[("Connection", "close")], b"");
+        assert_eq!(client.answer().status(), 200);
+        client.ends();
+    }
+    eventually(|| child.descriptors() <= descriptors);
+    assert!(
+        child.threads() <= threads + 2,
+        "one at a time needs not more than a few"
+    );
+    assert!(
+        child
+            .thread_names()
+            .iter()
+            .any(|name| name == "sse-connection")
+    );
+}
+
+#[test]
+fn a_burst_of_clients_is_served() {
+    let server = serve();
+    let clients: Vec<Client> = (0..300).map(|_| server.connect()).collect();
+    for mut client in clients {
+        stays(&mut client);
+    }
+}
+
+#[test]
+fn who_is_too_slow_to_ask_is_not_waited_for() {
+    let config = Config {
+        head_timeout: Duration::from_millis(100),
+        body_timeout: Duration::from_millis(100),
+        idle_timeout: Duration::from_millis(100),
+        ..Config::default()
+    };
+    let server = start(config, site);
+
+    // Says nothing: there is nothing to answer.
+    server.connect().ends();
+
+    // Nothing more: the same.
+    let mut client = server.connect();
+    stays(&mut client);
+    client.ends();
+
+    // Half a head.
+    let mut client = server.connect();
+    client.send("GET /hello HTTP/1.1\r\nHos");
+    assert_eq!(client.answer().status(), 408);
+    client.ends();
+
+    // Half a body.
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx");
+    assert_eq!(client.answer().status(), 408);
+    client.ends();
+
+    // A head that never ends, byte after byte: each is in time, all of them are not.
+    let mut client = server.connect();
+    let mut writer = client.stream.try_clone().unwrap();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let dripping = thread::spawn(move || {
+        use std::io::Write;
+        let _ = writer.write_all(b"GET /hello HTTP/1.1\r\nX: ");
+        let pause = Duration::from_millis(10);
+        while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = writer.write_all(b"x");
+        }
+    });
+    assert_eq!(client.answer().status(), 408);
+    drop(stop);
+    dripping.join().unwrap();
+}
+
+/// A client that takes its answer in its own time: not all at once, but never nothing for long.
+#[test]
+fn a_large_answer_is_not_cut_while_the_client_takes_it() {
+    const LENGTH: usize = 48 << 20;
+    let config = Config {
+        write_timeout: Duration::from_millis(400),
+        ..Config::default()
+    };
+    let server = start(config, |server| {
+        server.get("/large", |_| "x".repeat(LENGTH))
+    });
+    let mut client = server.connect();
+    client.request("GET", "/large", &[], b"");
+    assert_eq!(client.head().status, 200);
+    for _ in 0..48 {
+        assert_eq!(client.exactly(1 << 20).len(), 1 << 20);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_dropped() {
+    let config = Config {
+        write_timeout: Duration::from_millis(100),
+        max_connections: 1,
+        ..Config::default()
+    };
+    let server = start(config, |server| {
+        site(server).get("/large", |_| "x".repeat(48 << 20))
+    });
+    let mut client = server.connect();
+    client.request("GET", "/large", &[], b"");
+    assert_eq!(client.head().status, 200);
+    // Its place becomes free.
+    eventually(|| server.connect().get("/hello").status() == 200);
+}
+
+#[test]
+fn a_head_brings_the_first_bytes_of_its_body() {
+    let server = serve();
+    for target in ["/hello", "/big"] {
+        let mut client = server.connect();
+        client.request("GET", target, &[], b"");
+        let piece = client.piece();
+        let head = piece.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        assert!(head.unwrap() + 4 < piece.len());
+    }
+}
+
+#[test]
+fn a_method_given_to_route_is_the_one_that_it_answers() {
+    let server = start(Config::default(), |server| {
+        server
+            .route(Method::Put, "/a", |_| "put")
+            .route(Method::Delete, "/a", |_| "delete")
+            .fallback(|request: &Request| {
+                Response::text(request.path().to_string()).with_status(404)
+            })
+    });
+    let mut client = server.connect();
+    for (method, target, status, text) in [
+        ("PUT", "/a", 200, "put"),
+        ("DELETE", "/a", 200, "delete"),
+        ("GET", "/a", 405, "405 Method Not Allowed\n"),
+        ("GET", "/b/c", 404, "/b/c"),
+    ] {
+        client.request(method, target, &[], b"");
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.text()), (status, text));
+    }
+}
+
+#[test]
+fn what_is_no_pattern_is_an_error_of_run_and_spawn() {
+    let build = || {
+        Server::bind("127.0.0.1:0")
+            .unwrap()
+            .get("/ok", |_| "")
+            .get("events/{}", |_| "")
+    };
+    for error in [build().run().unwrap_err(), build().spawn().unwrap_err()] {
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert_eq!(error.to_string(), "\"events/{}\" is not a route pattern");
+    }
+}
+
+/// Whatever comes, every connection ends, nothing panics, and the next client is served.
+#[test]
+fn random_bytes_break_nothing() {
+    let server = serve();
+    let mut random = Random::new(0x5eed);
+    let tokens: [&[u8]; 22] = [
+        b"GET ",
+        b"POST ",
+        b"/hello",
+        b"/echo",
+        b" HTTP/1.1",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"Host: a\r\n",
+        b"Content-Length: ",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\r\n\r\n",
+        b"0",
+        b"9",
+        b"ffffffffffffffff",
+        b":",
+        b" ",
+        b"\0",
+        b"\xff",
+        b"%",
+        b"Expect: 100-continue\r\n",
+        b"Connection: close\r\n",
+    ];
+    for _ in 0..400 {
+        let mut bytes = Vec::new();
+        if random.below(2) == 0 {
+            bytes.extend_from_slice(b"POST /echo HTTP/1.1\r\nHost: a\r\n");
+        }
+        for _ in 0..random.below(20) {
+            bytes.extend_from_slice(tokens[random.below(tokens.len())]);
+        }
+        let mut client = server.connect();
+        client.send(&bytes);
+        client.half_close();
+        client.is_cut();
+    }
+    assert_eq!(server.errors(), [""; 0]);
+    stays(&mut server.connect());
 }
