@@ -4,6 +4,7 @@
 mod config;
 mod connection;
 mod event;
+mod guard;
 mod http;
 mod hub;
 mod random;
@@ -16,6 +17,9 @@ mod threads;
 
 pub use config::Config;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message};
+pub use guard::{
+    Access, Cors, InvalidEntry, access_log, allow_hosts, allow_origins, constant_time_eq,
+};
 pub use http::{InvalidHeader, Method, Request, Response};
 pub use hub::{
     EventId, History, Hub, HubConfig, InvalidId, InvalidTopic, Lag, PublishError, Reader, Start,

@@ -130,11 +130,15 @@ impl Router {
             middleware: &self.middleware,
             found,
         };
-        // What a handler shares with other requests is its own to keep consistent, as after any panic of a thread.
-        panic::catch_unwind(AssertUnwindSafe(|| next.run(request))).unwrap_or_else(|_| {
-            Response::failed(format!("the handler of {:?} panicked", request.path()))
-        })
+        without_panic(request, "middleware", || next.run(request))
     }
+}
+
+/// A panic becomes a 500. What is shared with other requests is its owner's to keep consistent, as after any panic of a
+/// thread.
+fn without_panic(request: &Request, who: &str, answer: impl FnOnce() -> Response) -> Response {
+    panic::catch_unwind(AssertUnwindSafe(answer))
+        .unwrap_or_else(|_| Response::failed(format!("the {who} of {:?} panicked", request.path())))
 }
 
 impl Next<'_> {
@@ -151,7 +155,8 @@ impl Next<'_> {
             );
         }
         match self.found {
-            Found::Handler(handler) => handler(request),
+            // The middleware sees the 500: a log wants its line, and a page of another site its CORS fields.
+            Found::Handler(handler) => without_panic(request, "handler", || handler(request)),
             Found::Methods(methods) if request.method() == Method::Options => {
                 let mut response = Response::new(204);
                 response.push_field("Allow", allow_value(methods));
@@ -314,7 +319,7 @@ mod tests {
         router.add_middleware(|request: &Request, next: Next<'_>| {
             next.run(request).header("X-Inner", "2")
         });
-        for (line, status) in [("GET /", 200), ("GET /nothing", 404)] {
+        for (line, status) in [("GET /", 200), ("GET /nothing", 404), ("GET /panic", 500)] {
             let mut request = request(line);
             let found = router.find(&mut request);
             let response = router.answer(&request, &found);

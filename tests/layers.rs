@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// A file and what it may import. Those above know nothing of those below, but for what is said at the row's end.
 #[rustfmt::skip] // A row is a line.
-const LAYERS: [(&str, &[&str]); 32] = [
+const LAYERS: [(&str, &[&str]); 37] = [
     ("config", &[]),
     ("random", &[]),
     ("threads", &[]),
@@ -22,6 +22,11 @@ const LAYERS: [(&str, &[&str]); 32] = [
     ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/chunked", &[]),
     ("router", &["http"]),
+    ("guard/mod", &[]), // Middleware that users could have written, and nothing knows of.
+    ("guard/secret", &[]),
+    ("guard/allow", &["http", "router"]),
+    ("guard/cors", &["http", "router"]),
+    ("guard/access", &["http", "router"]),
     ("sse", &["event", "http", "random", "socket"]),
     ("hub/topics", &[]),
     ("hub/id", &[]),

@@ -16,4 +16,4 @@ pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, read_
 pub use request::{Method, Request};
 pub(crate) use response::{Body, Connection, StreamHead, allow_value, check_header};
 pub use response::{InvalidHeader, Response};
-pub(crate) use target::percent_decode;
+pub(crate) use target::{is_authority, percent_decode};

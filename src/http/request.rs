@@ -121,6 +121,11 @@ impl Request {
             .map(|pair| self.value(pair))
     }
 
+    /// Whether there is anything in the query, for those who must not show it.
+    pub(crate) fn has_query(&self) -> bool {
+        !self.query.is_empty()
+    }
+
     /// The value of the first field of that name, whose case does not matter, without blanks around it.
     ///
     /// Field values are bytes. They are taken as UTF-8 where they are that, as an `EventSource` sends `Last-Event-ID`, else

@@ -85,7 +85,7 @@ fn is_http(scheme: &str) -> bool {
 }
 
 /// Whether this is a host, with or without a port: `uri-host [ ":" port ]` (RFC 9110 section 7.2), the host not empty.
-pub(super) fn is_authority(text: &str) -> bool {
+pub(crate) fn is_authority(text: &str) -> bool {
     // Within brackets only IPv6 is known, without a zone (RFC 3986 section 3.2.2).
     let (valid_host, port) = match text.strip_prefix('[') {
         Some(literal) => match literal.split_once(']') {

@@ -1,0 +1,95 @@
+//! The access log.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::http::{Request, Response};
+use crate::router::Next;
+
+/// Tells `log` of each request and its answer: a middleware. Added first, it sees what the others refuse.
+///
+/// It is called when the answer is known, for a stream before its first byte, on the connection's thread: what takes long
+/// belongs behind a channel. What never became a request, as it was malformed or there was no room, is not seen here.
+///
+/// # Examples
+///
+/// ```
+/// use tiny_sse::{Server, access_log};
+///
+/// let server = Server::bind("127.0.0.1:0")?
+///     .middleware(access_log(|access| println!("{access}")))
+///     .get("/", |_request| "hello\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// A line is `127.0.0.1 GET /events/news?... 200 0.1 ms`.
+pub fn access_log(
+    log: impl Fn(&Access<'_>) + Send + Sync + 'static,
+) -> impl Fn(&Request, Next<'_>) -> Response + Send + Sync + 'static {
+    move |request, next| {
+        let start = Instant::now();
+        let response = next.run(request);
+        log(&Access {
+            request,
+            status: response.status(),
+            elapsed: start.elapsed(),
+        });
+        response
+    }
+}
+
+/// One line of the access log. Displayed, it holds no query, where tickets and other secrets travel that a log would keep
+/// for years, and no control character, so that nobody can forge a line.
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
+    /// What was asked, for those who want other parts of it in their log.
+    pub request: &'a Request,
+    /// The status of the answer.
+    pub status: u16,
+    /// How long it took to find the answer.
+    pub elapsed: Duration,
+}
+
+impl fmt::Display for Access<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let request = self.request;
+        // The path is as it was sent, in which the request reader lets no control character pass.
+        let query = if request.has_query() { "?..." } else { "" };
+        let (client, method, path) = (request.client_ip(), request.method(), request.path());
+        let milliseconds = self.elapsed.as_secs_f64() * 1000.0;
+        write!(
+            f,
+            "{client} {method} {path}{query} {} {milliseconds:.1} ms",
+            self.status
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::guard::tests::answer;
+
+    #[test]
+    fn a_line_tells_what_happened_but_no_secret() {
+        #[track_caller]
+        fn check(method: &str, target: &str, expected: &str) {
+            let (sender, lines) = mpsc::channel();
+            let log = access_log(move |access| {
+                let access = Access {
+                    elapsed: Duration::from_micros(1550),
+                    ..*access
+                };
+                sender.send(access.to_string()).unwrap();
+            });
+            answer(log, method, target, &[("Cookie", "session=secret")]);
+            assert_eq!(lines.try_iter().collect::<Vec<_>>(), [expected]);
+        }
+        check("GET", "/", "0.0.0.0 GET / 200 1.6 ms");
+        check("GET", "/?ticket=secret", "0.0.0.0 GET /?... 200 1.6 ms");
+        check("DELETE", "/", "0.0.0.0 DELETE / 405 1.6 ms"); // What no handler answers as well.
+        check("GET", "/a%0d%0ab", "0.0.0.0 GET /a%0d%0ab 404 1.6 ms"); // Still encoded.
+    }
+}

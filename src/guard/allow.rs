@@ -1,0 +1,278 @@
+//! Allow-lists: the names that this server answers to, and the sites whose pages may ask it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use crate::http::{Request, Response, is_authority};
+use crate::router::Next;
+
+/// Refuses requests for any other host, with 421 (RFC 9110 section 7.4): a middleware against DNS rebinding.
+///
+/// A server on localhost is not out of reach of the web. A page of `evil.example` can have that name resolve to
+/// 127.0.0.1 a second later; to the browser the local server is then `evil.example` itself, so that neither CORS nor
+/// cookies are in the way. Only the `Host` field still says which name was asked for.
+///
+/// An entry without a port allows every port. Case and a final dot do not matter. Requests without a `Host`, as HTTP/1.0
+/// allows them, are refused.
+///
+/// # Errors
+///
+/// [`InvalidEntry`] when an entry is no host: not `localhost`, `a.example:8080`, `127.0.0.1` or `[::1]` in form.
+///
+/// # Examples
+///
+/// ```
+/// use tiny_sse::{Server, allow_hosts};
+///
+/// let server = Server::bind("127.0.0.1:0")?
+///     .middleware(allow_hosts(&["localhost", "127.0.0.1", "[::1]"])?)
+///     .get("/", |_request| "only for this machine\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn allow_hosts(
+    hosts: &[&str],
+) -> Result<impl Fn(&Request, Next<'_>) -> Response + Send + Sync + use<>, InvalidEntry> {
+    let mut allowed = Vec::new();
+    for &host in hosts {
+        if !is_authority(host) || host.contains('*') {
+            return Err(InvalidEntry::new(host, "a host"));
+        }
+        allowed.push(normal_host(host));
+    }
+    Ok(move |request: &Request, next: Next<'_>| {
+        let asked = normal_host(request.header("host").unwrap_or_default());
+        let name = split_port(&asked).0;
+        if allowed.iter().any(|host| *host == asked || host == name) {
+            return next.run(request);
+        }
+        Response::text("this server has another name\n").with_status(421)
+    })
+}
+
+/// Refuses requests that pages of other sites make, with 403: those whose `Origin` is neither this server's own, as
+/// its `Host` says it, nor in the list.
+///
+/// CORS keeps other pages from *reading* answers; their requests are still sent, run the handlers and hold streams open.
+/// This keeps them out. Requests without an `Origin` pass: those of programs, and a browser's own GET and HEAD for pages,
+/// images and links, from wherever, so that these must not change anything. `null`, the origin of sandboxed frames, is
+/// never allowed. With an empty list there are only this server's own pages; behind a proxy that changes `Host`, list
+/// the public origin.
+///
+/// # Errors
+///
+/// [`InvalidEntry`] when an entry is no origin as browsers send it: scheme, host, and the port where it is not the
+/// scheme's own, without a path, as in `https://a.example`.
+///
+/// # Examples
+///
+/// ```
+/// use tiny_sse::{Server, allow_origins};
+///
+/// let server = Server::bind("127.0.0.1:0")?
+///     .middleware(allow_origins(&["https://app.example"])?)
+///     .post("/messages", |_request| "posted by our own pages, those of app.example, or a program\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn allow_origins(
+    origins: &[&str],
+) -> Result<impl Fn(&Request, Next<'_>) -> Response + Send + Sync + use<>, InvalidEntry> {
+    let allowed = parse_origins(origins)?;
+    Ok(move |request: &Request, next: Next<'_>| {
+        let host = request.header("host").unwrap_or_default();
+        // The scheme is not known here, as a proxy may end TLS.
+        let is_own = |origin: &str| match origin.split_once("://") {
+            Some(("http" | "https", authority)) => authority.eq_ignore_ascii_case(host),
+            _ => false,
+        };
+        // More than one is no browser's, and then all have to be right.
+        let mut origins = request.headers("origin");
+        if origins.all(|origin| is_own(origin) || allowed.iter().any(|known| known == origin)) {
+            return next.run(request);
+        }
+        Response::text("not for pages of other sites\n").with_status(403)
+    })
+}
+
+/// Takes origins as browsers serialise them ([HTML](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin)).
+pub(super) fn parse_origins(origins: &[&str]) -> Result<Vec<String>, InvalidEntry> {
+    let mut parsed = Vec::new();
+    for &origin in origins {
+        let valid = origin.split_once("://").is_some_and(|(scheme, host)| {
+            let is_default = matches!(
+                (scheme, split_port(host).1),
+                ("http", "80") | ("https", "443")
+            );
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+            let known_scheme = !scheme.is_empty() && scheme.bytes().all(allowed);
+            known_scheme && is_authority(host) && !host.ends_with(':') && !is_default
+        });
+        let never_sent = |byte: u8| byte.is_ascii_uppercase() || byte == b'*';
+        if !valid || origin.bytes().any(never_sent) {
+            return Err(InvalidEntry::new(origin, "an origin"));
+        }
+        parsed.push(origin.to_string());
+    }
+    Ok(parsed)
+}
+
+/// A host as it is compared: names ignore case (RFC 3986 section 3.2.2), and a final dot only says that they are whole.
+fn normal_host(host: &str) -> String {
+    let (name, port) = split_port(host);
+    let mut normal = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    if !port.is_empty() {
+        normal = normal + ":" + port;
+    }
+    normal
+}
+
+/// Host and port, which is empty where there is none. The colons within brackets are the address's own.
+fn split_port(host: &str) -> (&str, &str) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (host, ""),
+    }
+}
+
+/// An entry of an allow-list that no request could match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidEntry {
+    entry: String,
+    wanted: &'static str,
+}
+
+impl InvalidEntry {
+    fn new(entry: &str, wanted: &'static str) -> InvalidEntry {
+        InvalidEntry {
+            entry: entry.to_string(),
+            wanted,
+        }
+    }
+}
+
+impl fmt::Display for InvalidEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not {}", self.entry, self.wanted)
+    }
+}
+
+impl Error for InvalidEntry {}
+
+/// For a `main` that returns [`io::Result`], as most that start a server.
+impl From<InvalidEntry> for io::Error {
+    fn from(error: InvalidEntry) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::tests::answer;
+
+    #[test]
+    fn only_the_names_of_the_list_are_answered() {
+        #[track_caller]
+        fn check(allowed: &[&str], host: &str, status: u16) {
+            // The authority of an absolute target stands for the field.
+            let target = format!("http://{host}/");
+            let answer = answer(allow_hosts(allowed).unwrap(), "GET", &target, &[]);
+            assert_eq!(answer.status(), status, "{allowed:?} {host}");
+        }
+        let local = ["localhost", "127.0.0.1", "[::1]"];
+        check(&local, "localhost", 200);
+        check(&local, "localhost:60000", 200); // Without a port in the list, each is allowed.
+        check(&local, "LocalHost.:80", 200); // Case and a final dot do not matter.
+        check(&local, "127.0.0.1:60000", 200);
+        check(&local, "[::1]:60000", 200);
+        check(&local, "[::1]", 200); // The colons in brackets are no port's.
+        check(&local, "evil.example", 421);
+        check(&local, "localhost.evil.example", 421); // The whole name, not its beginning.
+        check(&local, "evil.localhost", 421); // Nor its end.
+        check(&local, "127.0.0.2", 421);
+        check(&local, "[::2]", 421);
+        check(&["a.example:8080"], "a.example:8080", 200);
+        check(&["a.example:8080"], "a.example", 421); // A port in the list has to be there.
+        check(&["a.example:8080"], "a.example:8081", 421);
+        check(&[], "localhost", 421); // Nobody.
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        #[track_caller]
+        fn check(allowed: &[&str], origins: &[&str], status: u16) {
+            let fields: Vec<_> = origins.iter().map(|value| ("Origin", *value)).collect();
+            let answer = answer(
+                allow_origins(allowed).unwrap(),
+                "POST",
+                "http://own.example:8080/",
+                &fields,
+            );
+            assert_eq!(answer.status(), status, "{allowed:?} {origins:?}");
+        }
+        check(&[], &[], 200); // No page.
+        check(&[], &["http://own.example:8080"], 200); // A page of this server.
+        check(&[], &["https://own.example:8080"], 200); // Behind a proxy that ends TLS.
+        check(&[], &["http://own.example"], 403); // Another port is another origin.
+        check(&[], &["ftp://own.example:8080"], 403);
+        check(&[], &["https://evil.example"], 403);
+        check(&[], &["null"], 403); // A sandboxed frame, anybody's.
+        check(&[], &[""], 403);
+        check(&["https://a.example"], &["https://a.example"], 200);
+        check(&["https://a.example"], &["http://a.example"], 403); // The scheme is part of it.
+        check(
+            &["https://a.example"],
+            &["https://a.example.evil.example"],
+            403,
+        ); // The whole of it.
+        check(
+            &["https://a.example"],
+            &["https://a.example", "https://evil.example"],
+            403,
+        ); // All lines.
+        check(&["app://a"], &["app://a"], 200); // Not only the web has pages.
+    }
+
+    #[test]
+    fn what_never_matches_is_no_entry() {
+        #[track_caller]
+        fn check_host(host: &str, expected: &str) {
+            let error = allow_hosts(&[host]).err().unwrap();
+            assert_eq!(error.to_string(), expected);
+        }
+        check_host("", "\"\" is not a host");
+        check_host("::1", "\"::1\" is not a host"); // It wants its brackets.
+        check_host("http://a", "\"http://a\" is not a host");
+        check_host("*.example", "\"*.example\" is not a host"); // No patterns here.
+
+        for origin in [
+            "",
+            "*",
+            "null",
+            "a.example",
+            "https://",
+            "://a",
+            "https://a.example/",
+            "https://a.example/b",
+            "https://A.example",
+            "HTTPS://a.example",
+            "https://u@a.example",
+            "https://*.a.example",
+            "https://a.example:443",
+            "http://a.example:80",
+            "https://a.example:",
+            "https://a b",
+        ] {
+            let error = allow_origins(&[origin]).err().unwrap();
+            assert_eq!(error.to_string(), format!("{origin:?} is not an origin"));
+        }
+        for origin in [
+            "http://localhost:60000",
+            "https://a.example:80",
+            "http://[::1]:8080",
+            "chrome-extension://abc",
+        ] {
+            assert_eq!(parse_origins(&[origin]), Ok(vec![origin.to_string()]));
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Cross-origin resource sharing ([Fetch](https://fetch.spec.whatwg.org/#http-cors-protocol)): which pages of other sites
+//! may read the answers.
+
+use std::time::Duration;
+
+use super::allow::{InvalidEntry, parse_origins};
+use crate::http::{InvalidHeader, Method, Request, Response, check_header};
+use crate::router::Next;
+
+/// Lets pages of other sites read the answers, event streams included. Without it a browser keeps those from them, so a
+/// server for its own pages alone needs none of this.
+///
+/// An allowed page gets, with `credentials` where they were asked for,
+///
+/// ```text
+/// Access-Control-Allow-Origin: https://app.example
+/// Access-Control-Allow-Credentials: true
+/// Vary: Origin
+/// ```
+///
+/// and a preflight request 204 with the methods and fields that are allowed, before any handler or inner middleware: a
+/// preflight never has cookies or tokens, so add this one before that which wants them. Others get their answer without
+/// these fields, and the browser keeps it from the page; a preflight of theirs gets 403. To refuse their requests
+/// altogether there is [`allow_origins`](crate::allow_origins).
+///
+/// A page that wants cookies to be sent says `new EventSource(url, { withCredentials: true })`.
+///
+/// # Examples
+///
+/// ```
+/// use tiny_sse::{Cors, Server};
+///
+/// let server = Server::bind("127.0.0.1:0")?
+///     .middleware(Cors::with_credentials(&["https://app.example"])?.into_middleware())
+///     .get("/", |_request| "read by pages of app.example as well\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Cors {
+    /// `None` allows every page.
+    origins: Option<Vec<String>>,
+    credentials: bool,
+    methods: Vec<Method>,
+    fields: String,
+    max_age: Duration,
+}
+
+impl Cors {
+    /// Allows every page to read what anybody may read: `Access-Control-Allow-Origin: *`. There are no credentials to be
+    /// had with it: a page could read each visitor's own data.
+    pub fn any() -> Cors {
+        Cors {
+            origins: None,
+            credentials: false,
+            methods: vec![Method::Get, Method::Head, Method::Post],
+            fields: "Authorization, Content-Type, Last-Event-ID".to_string(),
+            max_age: Duration::from_secs(600),
+        }
+    }
+
+    /// Allows the pages of these origins, without cookies.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEntry`] when an entry is no origin as browsers send it, as for [`allow_origins`](crate::allow_origins).
+    pub fn origins(origins: &[&str]) -> Result<Cors, InvalidEntry> {
+        Ok(Cors {
+            origins: Some(parse_origins(origins)?),
+            ..Cors::any()
+        })
+    }
+
+    /// Allows the pages of these origins, with the visitor's cookies: they can read whatever the visitor can.
+    ///
+    /// # Errors
+    ///
+    /// As [`origins`](Cors::origins).
+    pub fn with_credentials(origins: &[&str]) -> Result<Cors, InvalidEntry> {
+        Ok(Cors {
+            credentials: true,
+            ..Cors::origins(origins)?
+        })
+    }
+
+    /// Allows these methods, in place of GET, HEAD and POST, which browsers send without asking.
+    pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Cors {
+        self.methods = methods.into_iter().collect();
+        self
+    }
+
+    /// Allows a request field besides `Authorization`, `Content-Type` and `Last-Event-ID`, which clients that read event
+    /// streams with `fetch` send.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidHeader`] when it is no name of a field.
+    pub fn field(mut self, name: &str) -> Result<Cors, InvalidHeader> {
+        check_header(name, "")?;
+        self.fields = self.fields + ", " + name;
+        Ok(self)
+    }
+
+    /// Sets how long a browser may remember the answer to a preflight. Default: 10 minutes, after which a changed list
+    /// is known everywhere.
+    pub fn max_age(mut self, time: Duration) -> Cors {
+        self.max_age = time;
+        self
+    }
+
+    /// The middleware, for [`Server::middleware`](crate::Server::middleware).
+    pub fn into_middleware(
+        self,
+    ) -> impl Fn(&Request, Next<'_>) -> Response + Send + Sync + 'static {
+        move |request, next| self.answer(request, next)
+    }
+
+    fn answer(&self, request: &Request, next: Next<'_>) -> Response {
+        let allowed = self.allowed(request);
+        let is_preflight = request.method() == Method::Options
+            && request.header("origin").is_some()
+            && request.header("access-control-request-method").is_some();
+        let mut response = match (is_preflight, allowed) {
+            (false, _) => next.run(request),
+            (true, None) => Response::text("not for pages of this origin\n").with_status(403),
+            (true, Some(_)) => self.preflight(),
+        };
+        if let Some(origin) = allowed {
+            response.push_field("Access-Control-Allow-Origin", origin.to_string());
+            if self.credentials {
+                response.push_field("Access-Control-Allow-Credentials", "true");
+            }
+        }
+        // Also where no origin was sent: a cache must not hand that answer to a page of another site.
+        if self.origins.is_some() {
+            response.push_field("Vary", "Origin");
+        }
+        response
+    }
+
+    /// What goes into `Access-Control-Allow-Origin`.
+    fn allowed(&self, request: &Request) -> Option<&str> {
+        match &self.origins {
+            None => Some("*"),
+            Some(origins) => {
+                let origin = request.header("origin")?;
+                let known = origins.iter().find(|known| *known == origin);
+                known.map(String::as_str)
+            }
+        }
+    }
+
+    fn preflight(&self) -> Response {
+        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+        let mut response = Response::new(204);
+        response.push_field("Access-Control-Allow-Methods", methods.join(", "));
+        // Named one by one, as `*` would not cover `Authorization`.
+        response.push_field("Access-Control-Allow-Headers", self.fields.clone());
+        response.push_field("Access-Control-Max-Age", self.max_age.as_secs().to_string());
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::tests::answer;
+
+    const A: &str = "https://a.example";
+    const PREFLIGHT: (&str, &str) = ("Access-Control-Request-Method", "POST");
+
+    #[track_caller]
+    fn check(cors: &Cors, method: &str, fields: &[(&str, &str)], expected: &str) {
+        let answer = answer(cors.clone().into_middleware(), method, "/", fields);
+        let mut seen = answer.status().to_string();
+        for name in [
+            "access-control-allow-origin",
+            "access-control-allow-credentials",
+            "access-control-allow-methods",
+            "access-control-allow-headers",
+            "access-control-max-age",
+            "vary",
+            "allow",
+        ] {
+            if let Some(value) = answer.header_value(name) {
+                let short = name.strip_prefix("access-control-").unwrap_or(name);
+                seen += &format!(" | {short}: {value}");
+            }
+        }
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn the_fields_tell_who_may_read() {
+        let (any, a) = (Cors::any(), Cors::origins(&[A]).unwrap());
+        let cookies = Cors::with_credentials(&[A, "http://b.example:8080"]).unwrap();
+        let b = ("Origin", "http://b.example:8080");
+        let evil = ("Origin", "https://evil.example");
+        check(&any, "GET", &[], "200 | allow-origin: *"); // The same for all, so nothing varies.
+        check(&any, "GET", &[evil], "200 | allow-origin: *");
+        check(&any, "GET", &[("Origin", "null")], "200 | allow-origin: *");
+        check(&a, "GET", &[], "200 | vary: Origin"); // Varies also where there is no origin.
+        check(&a, "GET", &[evil], "200 | vary: Origin");
+        check(&a, "GET", &[("Origin", "null")], "200 | vary: Origin");
+        check(
+            &a,
+            "GET",
+            &[("Origin", "https://a.example.evil.example")],
+            "200 | vary: Origin",
+        );
+        check(
+            &a,
+            "GET",
+            &[("Origin", A)],
+            "200 | allow-origin: https://a.example | vary: Origin",
+        );
+        check(
+            &a,
+            "DELETE",
+            &[("Origin", A)],
+            "405 | allow-origin: https://a.example | vary: Origin | allow: GET, HEAD, POST",
+        ); // A page may see errors, too.
+        check(
+            &cookies,
+            "GET",
+            &[("Origin", A)],
+            "200 | allow-origin: https://a.example | allow-credentials: true | vary: Origin",
+        );
+        check(
+            &cookies,
+            "GET",
+            &[b],
+            "200 | allow-origin: http://b.example:8080 | allow-credentials: true | vary: Origin",
+        ); // The one that asked, and no list.
+        check(&cookies, "GET", &[evil], "200 | vary: Origin");
+    }
+
+    #[test]
+    fn a_preflight_is_answered_before_the_handler() {
+        let cors = Cors::with_credentials(&[A]).unwrap();
+        let allowed = "204 | allow-origin: https://a.example | allow-credentials: true | allow-methods: GET, HEAD, POST | allow-headers: Authorization, Content-Type, Last-Event-ID | max-age: 600 | vary: Origin";
+        check(&cors, "OPTIONS", &[("Origin", A), PREFLIGHT], allowed);
+        check(
+            &cors,
+            "OPTIONS",
+            &[("Origin", "https://evil.example"), PREFLIGHT],
+            "403 | vary: Origin",
+        );
+        check(
+            &cors,
+            "OPTIONS",
+            &[PREFLIGHT],
+            "204 | vary: Origin | allow: GET, HEAD, POST",
+        ); // Without an origin it is not a page's.
+        check(
+            &cors,
+            "OPTIONS",
+            &[("Origin", A)],
+            "204 | allow-origin: https://a.example | allow-credentials: true | vary: Origin | allow: GET, HEAD, POST",
+        );
+        check(
+            &cors,
+            "POST",
+            &[("Origin", A), PREFLIGHT],
+            "200 | allow-origin: https://a.example | allow-credentials: true | vary: Origin",
+        );
+
+        let own = Cors::any()
+            .methods([Method::Get, Method::Delete])
+            .field("X-Mine")
+            .unwrap()
+            .max_age(Duration::ZERO);
+        check(
+            &own,
+            "OPTIONS",
+            &[("Origin", "null"), PREFLIGHT],
+            "204 | allow-origin: * | allow-methods: GET, DELETE | allow-headers: Authorization, Content-Type, Last-Event-ID, X-Mine | max-age: 0",
+        );
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert_eq!(
+            Cors::origins(&["*"]).unwrap_err().to_string(),
+            "\"*\" is not an origin"
+        );
+        assert_eq!(
+            Cors::with_credentials(&["null"]).unwrap_err().to_string(),
+            "\"null\" is not an origin"
+        );
+        assert!(Cors::any().field("X\r\nEvil").is_err());
+    }
+}

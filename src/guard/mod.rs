@@ -1,0 +1,34 @@
+//! Middleware for what servers of event streams need and is easily got wrong: allow-lists of hosts and origins
+//! ([`allow`]), CORS ([`cors`]), a log that keeps secrets out ([`access`]), and their comparison ([`secret`]).
+
+mod access;
+mod allow;
+mod cors;
+mod secret;
+
+pub use access::{Access, access_log};
+pub use allow::{InvalidEntry, allow_hosts, allow_origins};
+pub use cors::Cors;
+pub use secret::constant_time_eq;
+
+#[cfg(test)]
+mod tests {
+    use crate::http::{Method, Request, Response};
+    use crate::router::{Next, Router};
+
+    /// The answer of a server with nothing but this middleware and, for GET and POST, `inner`.
+    pub(super) fn answer(
+        middleware: impl Fn(&Request, Next<'_>) -> Response + Send + Sync + 'static,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> Response {
+        let mut router = Router::default();
+        router.add_middleware(middleware);
+        router.add(Some(Method::Get), "/", |_: &Request| "inner");
+        router.add(Some(Method::Post), "/", |_: &Request| "inner");
+        let mut request = Request::for_test(method, target, fields);
+        let found = router.find(&mut request);
+        router.answer(&request, &found)
+    }
+}

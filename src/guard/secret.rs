@@ -1,0 +1,47 @@
+//! Comparing secrets.
+
+use std::hint::black_box;
+
+/// Compares two secrets in a time that depends on their lengths alone, and not on how much of the one is right: an
+/// ordinary comparison stops at the first difference, and who can measure that guesses a token byte by byte.
+///
+/// That a token has another length is not hidden, so give all the same.
+///
+/// ```
+/// use tiny_sse::{Request, constant_time_eq};
+///
+/// fn is_admin(request: &Request, token: &str) -> bool {
+///     let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+///     bearer.is_some_and(|bearer| constant_time_eq(bearer, token))
+/// }
+/// # assert!(constant_time_eq("a", "a"));
+/// ```
+pub fn constant_time_eq(a: impl AsRef<[u8]>, b: impl AsRef<[u8]>) -> bool {
+    let (a, b) = (a.as_ref(), b.as_ref());
+    let mut difference = 0;
+    for (a, b) in a.iter().zip(b) {
+        // Hidden from the optimiser, which may otherwise leave the loop where the answer is known.
+        difference = black_box(difference | (a ^ b));
+    }
+    a.len() == b.len() && difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_is_the_same_bytes() {
+        #[track_caller]
+        fn check(a: &str, b: &str, expected: bool) {
+            assert_eq!(constant_time_eq(a, b), expected);
+        }
+        check("", "", true);
+        check("secret", "secret", true);
+        check("secret", "Secret", false); // At the front.
+        check("secret", "secreT", false); // At the end.
+        check("secret", "secre", false); // A part of it.
+        check("secret", "", false); // Nothing at all.
+        check("\u{80}", "\0\0", false); // Differences do not cancel out.
+    }
+}
