@@ -117,7 +117,7 @@ pub fn figures() -> Vec<Figure> {
         "µs",
     );
     figures.less("steady.p50", "latency p50, same", "ms");
-    figures.less("steady.p99", "latency p99, same", "ms");
+    figures.less("steady.p99", "latency p99, 1,000 streams x 100/s", "ms");
     figures.neither("steady.lost", "lost, same", "");
     figures.less("last.1000", "time to the last of 1,000", "ms");
     figures.less("last.5000", "time to the last of 5,000", "ms");
@@ -134,7 +134,11 @@ pub fn figures() -> Vec<Figure> {
         "p50 of the healthy, 500 x 100/s x 4 KiB, 25 never read",
         "ms",
     );
-    figures.less("stalled.p99", "p99, same", "ms");
+    figures.less(
+        "stalled.p99",
+        "p99 of the healthy, 500 x 100/s x 4 KiB, 25 never read",
+        "ms",
+    );
     figures.neither("stalled.lost", "lost by the healthy, same", "");
     figures.less(
         "slow.p50",

@@ -53,6 +53,15 @@ pub const SERVERS: &[Server] = &[
         websocket: false,
         short: true,
     },
+    // A thread each: past some 16,000 the system has no more.
+    Server {
+        name: "tiny-sse-threads",
+        role: Role::Own,
+        program: Program::Here("tiny_sse_threads"),
+        max_streams: 10_000,
+        websocket: false,
+        short: false,
+    },
     Server {
         name: "axum",
         role: Role::Peer,

@@ -181,7 +181,7 @@ impl Client {
 }
 
 /// Returns the length of head and body, once the head is whole.
-fn answer_length(answer: &[u8]) -> io::Result<Option<usize>> {
+pub fn answer_length(answer: &[u8]) -> io::Result<Option<usize>> {
     let Some(end) = memmem::find(answer, b"\r\n\r\n") else {
         return Ok(None);
     };
