@@ -1,0 +1,104 @@
+//! A connection's requests, one behind the other: what is read must not depend on how the bytes arrive, keep within its
+//! limits, and hold nothing that a handler has to fear.
+
+#![no_main]
+
+#[path = "../http.rs"]
+mod http;
+
+use http::{Framing, LIMITS, MAX_BODY_BYTES, Pieces, read_body, read_head, refusal};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (most, bytes) = input;
+    let whole = read_all(bytes, usize::MAX);
+    assert_eq!(whole, read_all(bytes, 1 + usize::from(most)));
+    assert_eq!(whole, read_all(bytes, 1));
+});
+
+/// What comes of a connection, in short: each request, and how it ended.
+fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
+    let mut reader = Pieces { bytes, most };
+    let mut seen = Vec::new();
+    loop {
+        let before = reader.bytes.len();
+        let head = match read_head(&mut reader, &LIMITS) {
+            Ok(Some(head)) => head,
+            Ok(None) => {
+                seen.push("end".to_string());
+                return seen;
+            }
+            Err(error) => {
+                seen.push(refusal(&error));
+                return seen;
+            }
+        };
+        let most_read = 2 * (LIMITS.request_line_bytes + 2) + LIMITS.head_bytes;
+        assert!(before - reader.bytes.len() <= most_read);
+        let request = &head.request;
+        let path = request.path();
+        assert!(path.starts_with('/') || path == "*");
+        assert!(
+            path.bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+        );
+        let mut hosts = request.headers("host");
+        if let Some(host) = hosts.next() {
+            assert!(!host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic()));
+        }
+        assert!(hosts.next().is_none());
+        for name in [
+            "a",
+            "connection",
+            "cookie",
+            "last-event-id",
+            "transfer-encoding",
+        ] {
+            for value in request.headers(name) {
+                assert!(!value.contains(|c: char| c.is_ascii_control() && c != '\t'));
+                assert_eq!(value.trim_matches([' ', '\t']), value);
+            }
+        }
+        if head.framing == Framing::Chunked {
+            assert_eq!(request.headers("transfer-encoding").count(), 1);
+            assert_eq!(request.headers("content-length").count(), 0);
+        }
+        if let Framing::Length(length) = head.framing {
+            assert_eq!(
+                request
+                    .header("content-length")
+                    .unwrap()
+                    .trim_start_matches('0'),
+                match length {
+                    0 => String::new(),
+                    length => length.to_string(),
+                }
+            );
+        }
+        let framing = head.framing;
+        match read_body(&mut reader, framing, MAX_BODY_BYTES) {
+            Ok(body) => {
+                assert!(body.len() <= MAX_BODY_BYTES && body.capacity() <= 4 * MAX_BODY_BYTES);
+                if let Framing::Length(length) = framing {
+                    assert_eq!(body.len() as u64, length);
+                }
+                seen.push(format!(
+                    "{request:?} {:?} {:?} {:?} {} {framing:?} {} {:?} {body:?}",
+                    request.last_event_id(),
+                    request.cookie("a"),
+                    request.queries("a").collect::<Vec<_>>(),
+                    head.keep_alive,
+                    head.expects_continue,
+                    head.version,
+                ));
+            }
+            Err(error) => {
+                seen.push(refusal(&error));
+                return seen;
+            }
+        }
+        if !head.keep_alive {
+            return seen;
+        }
+    }
+}

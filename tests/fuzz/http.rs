@@ -1,0 +1,51 @@
+//! The crate's request reader, which is not public: its files again, in a module of the fuzz targets.
+
+#![allow(dead_code, unreachable_pub, unused_imports)] // Each target uses a part of it.
+
+#[path = "../../src/http/body.rs"]
+mod body;
+#[path = "../../src/http/request.rs"]
+mod request;
+#[path = "../../src/http/target.rs"]
+mod target;
+
+use std::io::{self, BufRead, Read};
+
+pub(crate) use body::read_body;
+pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, read_head};
+
+pub(crate) const LIMITS: HeadLimits = HeadLimits {
+    request_line_bytes: 256,
+    head_bytes: 1024,
+    fields: 16,
+};
+pub(crate) const MAX_BODY_BYTES: usize = 256;
+
+/// A connection on which the bytes come in pieces of at most this size.
+pub(crate) struct Pieces<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) most: usize,
+}
+
+impl BufRead for Pieces<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(&self.bytes[..self.bytes.len().min(self.most)])
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.bytes = &self.bytes[amount..];
+    }
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+/// Status and reason of a refusal. Reading from memory has no other errors.
+pub(crate) fn refusal(error: &RequestError) -> String {
+    format!("{} {error}", error.status().expect("no I/O error"))
+}
