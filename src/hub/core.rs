@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::config::HubConfig;
@@ -11,7 +10,7 @@ use super::id::EventId;
 use super::log::Log;
 use super::registry::Registry;
 use super::subscriber::Subscriber;
-use super::writer::ToWriter;
+use super::writer::{Handle, ToWriter};
 use crate::threads::Threads;
 
 pub(crate) struct Core {
@@ -20,7 +19,7 @@ pub(crate) struct Core {
     /// next events or hands itself over. Never across a system call.
     log: Mutex<Log>,
     pub(crate) registry: Registry,
-    pub(crate) writers: Vec<Sender<ToWriter>>,
+    pub(crate) writers: Vec<Handle>,
     /// The readers that are behind, and the threads that serve them.
     pub(crate) behind: Threads<Box<Subscriber>>,
     pub(crate) counters: Counters,
@@ -40,7 +39,7 @@ impl Core {
     pub(crate) fn new(
         config: HubConfig,
         log: Log,
-        writers: Vec<Sender<ToWriter>>,
+        writers: Vec<Handle>,
         behind: Threads<Box<Subscriber>>,
     ) -> Core {
         Core {
@@ -61,7 +60,11 @@ impl Core {
 
     /// The last handle has gone: all streams end.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        {
+            // Under the lock: nobody becomes live any more, and the sweep finds those who have.
+            let _log = self.log();
+            self.closed.store(true, Ordering::SeqCst);
+        }
         self.sweep();
     }
 
@@ -72,8 +75,7 @@ impl Core {
     /// Has the writers look at once who is to end.
     pub(crate) fn sweep(&self) {
         for writer in &self.writers {
-            // A writer ends only with the hub.
-            let _ = writer.send(ToWriter::Sweep);
+            writer.send(ToWriter::Sweep);
         }
     }
 

@@ -45,7 +45,7 @@ use self::log::Log;
 use self::registry::Ending;
 use self::rounds::{Ahead, Inbox, NotTaken, Publication, Rounds};
 use self::subscriber::Subscriber;
-use self::writer::Writer;
+use self::writer::Handle;
 use crate::event::Event;
 use crate::http::Request;
 use crate::random::random_u64;
@@ -96,10 +96,10 @@ impl Hub {
         behind.start_least()?;
         let (mut writers, mut ahead) = (Vec::new(), Vec::new());
         for _ in 0..config.writer_threads.max(1) {
-            let (sender, messages) = mpsc::channel();
             let (done, room) = Ahead::new();
-            start("sse-writer", move || Writer::new(messages, done).run())?;
-            writers.push(sender);
+            let (handle, writer) = Handle::new(done);
+            start("sse-writer", move || writer.run())?;
+            writers.push(handle);
             ahead.push(room);
         }
         let core = Arc::new(Core::new(config, log, writers, behind));

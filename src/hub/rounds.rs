@@ -218,8 +218,7 @@ impl Rounds {
                 let round = Arc::new(Round::new(shares));
                 for (writer, ahead) in self.core.writers.iter().zip(&mut self.writers) {
                     ahead.rounds += 1;
-                    // A writer ends only after the hub.
-                    let _ = writer.send(ToWriter::Round(Arc::clone(&round)));
+                    writer.send(ToWriter::Round(Arc::clone(&round)));
                 }
             }
             drop(log);

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, RecvTimeoutError, SendError};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::config::Lag;
@@ -11,7 +11,6 @@ use super::core::Core;
 use super::frame::{Batch, Torn};
 use super::log::{GroupId, Next, Position};
 use super::registry::{Ending, Reader};
-use super::writer::ToWriter;
 use crate::http::Coding;
 use crate::socket::{Pace, Socket};
 use crate::sse::{self, KeepAlive, LOOK};
@@ -132,11 +131,8 @@ impl Subscriber {
             // The hub appends and sends to the writers under this lock, so the reader arrives exactly between two
             // rounds: with everything up to the one, before the other.
             let log = core.log();
-            if log.is_at_head(self.group, &self.position) {
-                let refused = self.go_live();
-                drop(log);
-                // Dropping a subscriber takes the lock.
-                return drop(refused);
+            if !core.is_closed() && log.is_at_head(self.group, &self.position) {
+                return self.go_live();
             }
         }
     }
@@ -304,14 +300,14 @@ pub(crate) enum Found {
 
 /// Live: in a writer's hands.
 impl Subscriber {
-    /// Hands itself to a writer; gets itself back only when the hub is gone.
-    fn go_live(mut self: Box<Subscriber>) -> Result<(), SendError<ToWriter>> {
+    /// Hands itself to a writer.
+    fn go_live(mut self: Box<Subscriber>) {
         self.reader.set_live();
         self.pace = None;
         self.fell_behind = true;
-        let writers = Arc::clone(&self.core);
-        let index = self.reader.key() as usize % writers.writers.len();
-        writers.writers[index].send(ToWriter::Join(self))
+        let core = Arc::clone(&self.core);
+        let index = self.reader.key() as usize % core.writers.len();
+        core.writers[index].join(self);
     }
 
     /// Goes to the threads that wait.
@@ -323,6 +319,11 @@ impl Subscriber {
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.try_write(bytes)
+    }
+
+    /// Whether it got the event of this number before it became live.
+    pub(crate) fn has(&self, sequence: u64) -> bool {
+        self.position.cursor >= sequence
     }
 
     /// Notes where it stands, which a writer keeps for all members of a group together.

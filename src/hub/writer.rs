@@ -4,9 +4,11 @@
 //! not take a whole write goes to the threads that catch up, with its exact position.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::Lag;
@@ -19,16 +21,60 @@ use crate::sse::LOOK;
 /// Members that one step of a sweep looks at, so that a round does not wait for all of it.
 const SWEEP_STEP: usize = 256;
 
-/// Readers that have joined since the last sweep and bring the next one forward: visitors that have left again hold
-/// their descriptors until somebody looks.
+/// So many readers that have joined bring the next sweep forward: visitors that have left again hold their descriptors
+/// until somebody looks.
 const MANY_JOINED: usize = 64;
 
-/// What comes to a writer, all through one channel, since a thread can wait for one only.
+/// What comes to a writer.
 pub(crate) enum ToWriter {
     Round(Arc<Round>),
-    Join(Box<Subscriber>),
-    /// Somebody is to end: look now.
+    /// Somebody is to end, or many have joined: look now.
     Sweep,
+}
+
+/// The way to a writer.
+pub(crate) struct Handle {
+    messages: Sender<ToWriter>,
+    joining: Joining,
+}
+
+/// Those who have become live since the writer last looked, before each round and each sweep. They wait here and not
+/// in the channel, so that a visitor does not cost the writer a wake-up.
+type Joining = Arc<Mutex<Subscribers>>;
+
+#[allow(clippy::vec_box)] // They move between threads, and a pointer moves faster.
+type Subscribers = Vec<Box<Subscriber>>;
+
+impl Handle {
+    /// A handle, and what the writer itself needs.
+    pub(crate) fn new(done: Sender<()>) -> (Handle, Writer) {
+        let (messages, inbox) = mpsc::channel();
+        let joining = Joining::default();
+        let writer = Writer::new(inbox, Arc::clone(&joining), done);
+        (Handle { messages, joining }, writer)
+    }
+
+    pub(crate) fn send(&self, message: ToWriter) {
+        // A writer ends only after all that have a handle of it.
+        let _ = self.messages.send(message);
+    }
+
+    /// Hands a reader over, which must be done under the log's lock: see [`Subscriber::catch_up`].
+    pub(crate) fn join(&self, subscriber: Box<Subscriber>) {
+        let impatient = subscriber.heartbeat_interval() < LOOK;
+        let mut joining = lock(&self.joining);
+        joining.push(subscriber);
+        let many = joining.len().is_multiple_of(MANY_JOINED);
+        drop(joining);
+        if impatient || many {
+            self.send(ToWriter::Sweep);
+        }
+    }
+}
+
+/// Nothing that runs under this lock can leave it half changed.
+fn lock(joining: &Joining) -> MutexGuard<'_, Subscribers> {
+    joining.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A round as the writers get it.
@@ -40,6 +86,8 @@ struct Part {
     group: GroupId,
     /// The group's ordinal before this round.
     before: u64,
+    /// The last of its events.
+    last: u64,
     batch: Batch,
 }
 
@@ -48,6 +96,7 @@ impl Round {
         let part = |share: Share| Part {
             group: share.group,
             before: share.before,
+            last: share.events.last().map_or(0, |(sequence, _)| *sequence),
             batch: Batch::new(share.events, Coding::Chunked),
         };
         Round {
@@ -59,16 +108,15 @@ impl Round {
 /// One writer's share of the live readers.
 pub(crate) struct Writer {
     inbox: Receiver<ToWriter>,
+    joining: Joining,
     /// Tells the hub that there is room for another round.
     done: Sender<()>,
     groups: HashMap<GroupId, Members>,
-    joined: usize,
     sweep: Sweep,
 }
 
 struct Members {
-    #[allow(clippy::vec_box)] // They move between threads, and a pointer moves faster.
-    subscribers: Vec<Box<Subscriber>>,
+    subscribers: Subscribers,
     /// Where they all stand: the last event of their group, and its ordinal.
     cursor: u64,
     ordinal: u64,
@@ -84,7 +132,7 @@ struct Sweep {
 }
 
 impl Writer {
-    pub(crate) fn new(inbox: Receiver<ToWriter>, done: Sender<()>) -> Writer {
+    fn new(inbox: Receiver<ToWriter>, joining: Joining, done: Sender<()>) -> Writer {
         let sweep = Sweep {
             next: Instant::now() + LOOK,
             period: LOOK,
@@ -93,9 +141,9 @@ impl Writer {
         };
         Writer {
             inbox,
+            joining,
             done,
             groups: HashMap::new(),
-            joined: 0,
             sweep,
         }
     }
@@ -127,7 +175,6 @@ impl Writer {
                     // The hub may have closed meanwhile.
                     let _ = self.done.send(());
                 }
-                Ok(ToWriter::Join(subscriber)) => self.join(subscriber),
                 Ok(ToWriter::Sweep) => self.sweep.next = Instant::now(),
                 Err(false) => {}
                 Err(true) => return,
@@ -135,26 +182,26 @@ impl Writer {
         }
     }
 
-    fn join(&mut self, subscriber: Box<Subscriber>) {
-        self.sweep.period = self.sweep.period.min(subscriber.heartbeat_interval());
-        self.sweep.next = self.sweep.next.min(Instant::now() + self.sweep.period);
-        self.joined += 1;
-        let members = self
-            .groups
-            .entry(subscriber.group())
-            .or_insert_with(|| Members {
-                subscribers: Vec::new(),
-                cursor: 0,
-                ordinal: 0,
-                last_round: Instant::now(),
-            });
-        members.subscribers.push(subscriber);
-        if self.joined >= MANY_JOINED.max(members.subscribers.len() / 4) {
-            self.sweep.next = Instant::now();
+    /// Takes those who have become live.
+    fn take_joined(&mut self) {
+        let joined = mem::take(&mut *lock(&self.joining));
+        for subscriber in joined {
+            self.sweep.period = self.sweep.period.min(subscriber.heartbeat_interval());
+            let members = self
+                .groups
+                .entry(subscriber.group())
+                .or_insert_with(|| Members {
+                    subscribers: Vec::new(),
+                    cursor: 0,
+                    ordinal: 0,
+                    last_round: Instant::now(),
+                });
+            members.subscribers.push(subscriber);
         }
     }
 
     fn deliver(&mut self, round: &Round) {
+        self.take_joined();
         for part in &round.parts {
             let Some(members) = self.groups.get_mut(&part.group) else {
                 continue;
@@ -163,6 +210,11 @@ impl Writer {
             let mut index = 0;
             let mut delivered = 0;
             while let Some(subscriber) = members.subscribers.get(index) {
+                if subscriber.has(part.last) {
+                    // It joined between this round and the next, while this one was on its way.
+                    index += 1;
+                    continue;
+                }
                 match subscriber.try_write(bytes) {
                     Ok(written) if written == bytes.len() => {
                         delivered += 1;
@@ -180,7 +232,7 @@ impl Writer {
                 let counters = &subscriber.core().counters;
                 counters.delivered.fetch_add(events, Ordering::Relaxed);
             }
-            members.cursor = part.batch.last().unwrap_or(members.cursor);
+            members.cursor = part.last;
             members.ordinal = part.before + part.batch.len() as u64;
             members.last_round = Instant::now();
         }
@@ -190,12 +242,12 @@ impl Writer {
     fn sweep_step(&mut self) {
         let now = Instant::now();
         if self.sweep.groups.is_empty() {
+            self.take_joined();
             self.groups
                 .retain(|_, members| !members.subscribers.is_empty());
             self.sweep.groups = self.groups.keys().copied().collect();
             self.sweep.below = usize::MAX;
             self.sweep.next = now + self.sweep.period;
-            self.joined = 0;
         }
         let mut left = SWEEP_STEP;
         while let Some(group) = self.sweep.groups.last()
