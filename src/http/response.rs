@@ -80,6 +80,24 @@ impl Response {
         response
     }
 
+    /// 200 with the crate's own client for browsers, an ES module: `SharedEventSource`, in place of `EventSource`, shares
+    /// one connection between all tabs, notices a connection that has died, and falls back to long-poll. Its file,
+    /// `client.js`, says how to use it.
+    ///
+    /// ```
+    /// use tiny_sse::{Response, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0")?.get("/client.js", |_request| Response::client_script());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn client_script() -> Response {
+        const SCRIPT: &str = include_str!("../client.js");
+        let mut response = Response::bytes("text/javascript; charset=utf-8", SCRIPT.as_bytes());
+        // Long enough for tabs that are opened one after the other, and soon up to date with its server.
+        response.push_field("Cache-Control", "max-age=300");
+        response
+    }
+
     fn whole(content_type: &'static str, text: Cow<'static, str>) -> Response {
         match text {
             Cow::Borrowed(text) => Response::bytes(content_type, text.as_bytes()),
