@@ -1,0 +1,282 @@
+// What client.js does in tabs, against what tests/browser_client.rs serves. A tab is a frame here: it has a document of
+// its own, and all that belongs to it ends when it is taken away.
+
+import { check, done, equal, fail, pause } from '/check.js';
+
+const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
+
+/** A tab, and what it has read, each event as one line of text. */
+class Tab {
+  read = [];
+
+  static async open(url, options) {
+    const tab = new Tab();
+    tab.frame = document.createElement('iframe');
+    tab.frame.src = '/tab';
+    await new Promise((resolve) => {
+      tab.frame.onload = resolve;
+      document.body.append(tab.frame);
+    });
+    tab.window = tab.frame.contentWindow;
+    tab.source = new tab.window.SharedEventSource(url, options);
+    tab.source.onopen = () => tab.read.push('open');
+    tab.source.onerror = () => tab.read.push('error');
+    tab.source.onmessage = (event) => tab.read.push(event.data);
+    return tab;
+  }
+
+  /** The events alone. */
+  get events() {
+    return this.read.filter((line) => line !== 'open' && line !== 'error');
+  }
+
+  close() {
+    this.frame.remove();
+  }
+}
+
+/** Waits for what comes true at last; the check says when it has taken too long. */
+async function until(condition) {
+  while (!(await condition())) await pause(10);
+}
+
+/** Opens tabs of one URL and takes them away behind the check. */
+async function using(tabs, run) {
+  const opened = [];
+  try {
+    for (const [url, options] of tabs) opened.push(await Tab.open(url, options));
+    await run(...opened);
+  } finally {
+    for (const tab of opened) tab.close();
+  }
+}
+
+const post = async (path, body = '') => {
+  const response = await fetch(path, { method: 'POST', body });
+  if (!response.ok) fail(`${path}: ${response.status}`);
+};
+const number = async (path) => Number(await (await fetch(path)).text());
+const publish = (topic, data) => post(`/publish/${topic}`, data);
+const readers = (topic) => number(`/readers/${topic}`);
+const visits = (name) => number(`/visits/${name}`);
+const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, at) => `${from + at}`);
+const shares = (tab) => tab.source.transport === 'shared' && tab.source.readyState === OPEN;
+
+const checks = {
+  async client() {
+    await check('it has the interface of EventSource', () =>
+      using([['/events/face']], async (tab) => {
+        const { source } = tab;
+        const native = new EventSource('/events/face');
+        native.close();
+        for (const name of ['CONNECTING', 'OPEN', 'CLOSED']) {
+          equal(source[name], EventSource[name]);
+          equal(tab.window.SharedEventSource[name], EventSource[name]);
+        }
+        equal([source.url, source.withCredentials], [native.url, false]);
+        equal(source.readyState, CONNECTING);
+        await until(() => source.readyState === OPEN);
+        const heard = [];
+        const listener = (event) => heard.push(event);
+        source.addEventListener('named', listener);
+        await publish('face?event=named', 'one');
+        await publish('face', 'two');
+        await until(() => tab.events.length === 1);
+        equal([tab.read, heard.length], [['open', 'two'], 1]);
+        const [event] = heard;
+        equal([event.type, event.data, event.origin], ['named', 'one', location.origin]);
+        if (!/^[0-9a-f]{16}-\d+$/.test(event.lastEventId)) fail(event.lastEventId);
+        source.removeEventListener('named', listener);
+        source.close();
+        equal(source.readyState, CLOSED);
+        await publish('face', 'three');
+        await until(async () => (await readers('face')) === 0);
+        equal(tab.read, ['open', 'two']);
+      }),
+    );
+
+    await check('data arrives as EventSource would have it', () =>
+      using([['/events/texts', { share: false }]], async (tab) => {
+        const native = new EventSource('/events/texts');
+        const expected = [];
+        native.onmessage = (event) => expected.push(event.data);
+        await until(() => tab.source.readyState === OPEN && native.readyState === OPEN);
+        const texts = ['', '\n', 'a\nb\n', 'CR\rCRLF\r\nLF\n', ': no comment', ' two  blanks', '世界 🦀 \u2028\u2029', 'x'.repeat(300_000)];
+        for (const text of texts) await publish('texts', text);
+        await until(() => tab.events.length === texts.length && expected.length === texts.length);
+        equal(tab.events, expected);
+        native.close();
+      }),
+    );
+
+    await check('two tabs share one connection', () =>
+      using([['/events/two'], ['/events/two']], async (first, second) => {
+        await until(() => shares(first) !== shares(second));
+        await until(async () => (await readers('two')) === 1);
+        for (const text of numbers(1, 20)) await publish('two', text);
+        await until(() => first.events.length >= 20 && second.events.length >= 20);
+        equal(first.events, numbers(1, 20));
+        equal(second.events, numbers(1, 20));
+        equal([await readers('two'), second.read], [1, ['open', ...numbers(1, 20)]]);
+      }),
+    );
+
+    await check('a tab that joins gets the beginning, and nothing twice', () =>
+      using([['/events/join?last_event_id=earliest']], async (first) => {
+        await until(() => first.source.readyState === OPEN);
+        await post('/numbers/join?n=300');
+        await until(() => first.events.length > 50);
+        await using([['/events/join?last_event_id=earliest']], async (second) => {
+          await until(() => first.events.length === 300 && second.events.length === 300);
+          await until(() => shares(first) !== shares(second));
+          equal([first.events, second.events], [numbers(1, 300), numbers(1, 300)]);
+        });
+      }),
+    );
+
+    await check('the leading tab is closed, and the others go on without loss', () =>
+      using([['/events/heir'], ['/events/heir'], ['/events/heir']], async (first, second, third) => {
+        await until(() => shares(second) && shares(third) && !shares(first));
+        await post('/numbers/heir?n=400');
+        await until(() => third.events.length > 50);
+        first.close();
+        await until(() => third.events.length > 250);
+        second.source.close();
+        await until(() => third.events.length === 400);
+        equal(third.events, numbers(1, 400));
+        equal(shares(third), false);
+        await until(async () => (await readers('heir')) === 1);
+      }),
+    );
+
+    await check('a tab that missed something notices, and loses nothing', () =>
+      using([['/events/asleep'], ['/events/asleep']], async (first, second) => {
+        await until(() => shares(first) !== shares(second));
+        const channel = new BroadcastChannel(`tiny-sse false ${first.source.url}`);
+        await publish('asleep', '1');
+        await until(() => second.events.length === 1);
+        // As if it had slept through an event that the others have.
+        const epoch = '0123456789abcdef';
+        channel.postMessage({ before: `${epoch}-7`, id: `${epoch}-8`, type: 'message', data: 'forged', state: OPEN });
+        await until(async () => (await visits('asleep')) >= 3);
+        await publish('asleep', '2');
+        await until(() => first.events.length >= 2 && second.events.length >= 2);
+        equal([first.events, second.events], [['1', '2'], ['1', '2']]);
+        channel.close();
+      }),
+    );
+
+    await check('a gap has a callback of its own', () =>
+      using([['/events/gap?last_event_id=0123456789abcdef-7']], async (tab) => {
+        const gaps = [];
+        tab.source.ongap = (event) => gaps.push(JSON.parse(event.data));
+        await until(() => gaps.length === 1);
+        equal([gaps[0].from, gaps[0].lost], ['0123456789abcdef-7', null]);
+        await publish('gap', 'after');
+        await until(() => tab.events.length === 1);
+        equal(tab.events, ['after']);
+      }),
+    );
+
+    await check('204 stops it for good, in all tabs', () =>
+      using([['/events/end'], ['/events/end']], async (first, second) => {
+        await until(() => shares(first) !== shares(second));
+        await until(async () => (await readers('end')) === 1);
+        await post('/end/end', 'the last one');
+        await until(() => first.source.readyState === CLOSED && second.source.readyState === CLOSED);
+        const before = await visits('end');
+        await pause(300);
+        equal([first.events, second.events], [['the last one'], ['the last one']]);
+        equal(await visits('end'), before);
+      }),
+    );
+
+    await check('an answer that says no stops it', () =>
+      using([['/status/403']], async (tab) => {
+        await until(() => tab.source.readyState === CLOSED);
+        equal([tab.read, await visits('403')], [['error'], 1]);
+      }),
+    );
+
+    await check('a server in trouble is asked again', () =>
+      using([['/status/503']], async (tab) => {
+        await until(async () => (await visits('503')) === 3);
+        equal(tab.source.readyState, CONNECTING);
+        equal(tab.read.slice(0, 2), ['error', 'error']);
+      }),
+    );
+
+    await check('a connection that is silent for too long is given up', () =>
+      using([['/silent/silent', { silence: 200 }]], async (tab) => {
+        await until(async () => (await visits('silent')) >= 3);
+        await post('/numbers/silent?n=100');
+        await until(() => tab.events.length === 100);
+        equal(tab.events, numbers(1, 100));
+      }),
+    );
+
+    await check('heartbeats keep a connection', () =>
+      using([['/beats/beats', { silence: 600 }]], async (tab) => {
+        await pause(1_500);
+        equal([await visits('beats'), tab.read], [1, ['open']]);
+      }),
+    );
+
+    await check('who wakes up looks at once', () =>
+      using([['/silent/wake', { silence: 3_000 }]], async (tab) => {
+        await until(() => tab.source.readyState === OPEN);
+        tab.window.dispatchEvent(new Event('online'));
+        equal(await visits('wake'), 1); // Heard a moment ago.
+        await pause(1_600);
+        tab.window.dispatchEvent(new Event('online'));
+        await until(async () => (await visits('wake')) === 2);
+      }),
+    );
+
+    await check('long-poll by force', () =>
+      using([['/events/poll', { poll: true }], ['/events/poll', { poll: true }]], async (first, second) => {
+        await until(() => first.source.readyState === OPEN && second.source.readyState === OPEN);
+        await until(async () => (await number('/polls')) >= 2);
+        await post('/numbers/poll?n=300');
+        await until(() => first.events.length >= 300 && second.events.length >= 300);
+        equal([first.events, second.events], [numbers(1, 300), numbers(1, 300)]);
+        equal([await readers('poll'), first.source.transport], [0, 'poll']);
+        await publish('poll?event=gap', '{"lost":1}');
+        await new Promise((resolve) => (first.source.ongap = resolve));
+      }),
+    );
+
+    // The hub lives on, so nothing may be missing. The first server ends its streams, the second one drops them.
+    await check('the server restarts', () =>
+      using([['/events/away'], ['/events/away']], async (first, second) => {
+        await until(() => shares(first) !== shares(second));
+        await post('/numbers/away?n=600');
+        for (const generation of [2, 3]) {
+          await post('/restart');
+          await until(async () => (await number('/generation').catch(() => 0)) === generation);
+        }
+        await until(() => first.events.length >= 600 && second.events.length >= 600);
+        equal([first.events, second.events], [numbers(1, 600), numbers(1, 600)]);
+        if (!first.read.includes('error') || !second.read.includes('error')) fail('nobody noticed');
+      }),
+    );
+  },
+
+  // All of this comes through a proxy that keeps event streams to itself.
+  async mute() {
+    await check('it polls where streams stay mute', () =>
+      using([['/events/mute', { mute: 500 }], ['/events/mute', { mute: 500 }]], async (first, second) => {
+        await until(() => first.source.readyState === OPEN && second.source.readyState === OPEN);
+        equal(first.source.transport, 'poll');
+        await until(async () => (await number('/polls')) >= 1);
+        await post('/numbers/mute?n=200');
+        await until(() => first.events.length >= 200 && second.events.length >= 200);
+        equal([first.events, second.events], [numbers(1, 200), numbers(1, 200)]);
+        equal([first.read[0], second.read[0]], ['open', 'open']);
+      }),
+    );
+  },
+};
+
+await checks[document.body.dataset.checks]();
+await done();
