@@ -36,7 +36,8 @@ pub(crate) struct Position {
     /// Losses up to here have been announced to it.
     pub(crate) announced: u64,
     /// How many events its group has been given up to its cursor; only differences of this mean something.
-    pub(crate) ordinal: u64,
+    /// `None` where events between its cursor and the oldest kept were evicted before it came.
+    pub(crate) ordinal: Option<u64>,
     /// An id that means nothing here, and is to be answered with a gap.
     pub(crate) unknown: Option<String>,
 }
@@ -373,7 +374,7 @@ impl Log {
         Position {
             cursor: self.head,
             announced: self.head,
-            ordinal: 0,
+            ordinal: None,
             unknown: None,
         }
     }
@@ -384,7 +385,7 @@ impl Log {
         Position {
             cursor: 0,
             announced: evicted,
-            ordinal: 0,
+            ordinal: None,
             unknown: None,
         }
     }
@@ -400,7 +401,7 @@ impl Log {
             Some(cursor) => Position {
                 cursor,
                 announced: cursor,
-                ordinal: 0,
+                ordinal: None,
                 unknown: None,
             },
             None => Position {
@@ -417,9 +418,13 @@ impl Log {
             None => self.new_group(topics),
         };
         let ahead = self.count_after(topics, position.cursor);
+        let gap = self
+            .groups
+            .get(&group)
+            .is_some_and(|group| self.has_gap(group, position));
         if let Some(group) = self.groups.get_mut(&group) {
             group.members += 1;
-            position.ordinal = group.ordinal - ahead;
+            position.ordinal = (!gap).then_some(group.ordinal - ahead);
         }
         group
     }
@@ -559,13 +564,14 @@ impl Log {
             .and_then(|sequence| self.records.get_key_value(sequence));
         let newest = newest.filter(|(sequence, _)| **sequence > position.cursor);
         let ahead = u64::from(newest.is_some());
-        let lost = group.ordinal - position.ordinal - ahead;
+        let counted = group.ordinal - ahead;
+        let lost = counted - position.ordinal.unwrap_or(counted);
         if lost > 0 {
             let before = newest.map_or(self.head, |(sequence, _)| sequence - 1);
             let from = self.id(position.cursor).to_string();
             position.cursor = before;
             position.announced = before;
-            position.ordinal = group.ordinal - ahead;
+            position.ordinal = Some(counted);
             return Next::Gap(gap_frame(
                 &from,
                 self.id(before),
@@ -610,16 +616,14 @@ impl Log {
         let (from, lost) = match position.unknown.take() {
             Some(unknown) => (unknown, None),
             None => {
-                let lost = group.ordinal - position.ordinal - ahead;
-                (
-                    self.id(position.cursor).to_string(),
-                    (lost > 0).then_some(lost),
-                )
+                let lost = |ordinal| group.ordinal - ordinal - ahead;
+                let from = self.id(position.cursor).to_string();
+                (from, position.ordinal.map(lost))
             }
         };
         position.cursor = rebased;
         position.announced = evicted.max(rebased);
-        position.ordinal = group.ordinal - ahead;
+        position.ordinal = Some(group.ordinal - ahead);
         let to = if evicted > 0 { evicted } else { rebased };
         Some(gap_frame(&from, self.id(to), self.id(rebased), lost))
     }

@@ -220,7 +220,8 @@ impl Subscriber {
             .delivered
             .fetch_add(begun as u64, Ordering::Relaxed);
         if let Some(last) = last {
-            self.stood_at(last, self.position.ordinal + begun as u64);
+            let ordinal = self.position.ordinal.unwrap_or(0) + begun as u64;
+            self.stood_at(last, ordinal);
         }
         Ok(())
     }
@@ -330,7 +331,7 @@ impl Subscriber {
     pub(crate) fn stood_at(&mut self, cursor: u64, ordinal: u64) {
         if cursor > self.position.cursor {
             self.position.cursor = cursor;
-            self.position.ordinal = ordinal;
+            self.position.ordinal = Some(ordinal);
         }
     }
 
