@@ -75,7 +75,9 @@ impl Deref for TestServer {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
-    unread: Vec<u8>,
+    /// What has come, taken up to `at`.
+    buffer: Vec<u8>,
+    at: usize,
 }
 
 impl Client {
@@ -86,7 +88,8 @@ impl Client {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         Client {
             stream,
-            unread: Vec::new(),
+            buffer: Vec::new(),
+            at: 0,
         }
     }
 
@@ -127,7 +130,7 @@ impl Client {
     /// Reads a head up to its empty line.
     pub(crate) fn head(&mut self) -> Head {
         let end = loop {
-            match find(&self.unread, b"\r\n\r\n") {
+            match find(self.unread(), b"\r\n\r\n") {
                 Some(at) => break at + 4,
                 None => self.read_more().expect("a whole head"),
             }
@@ -160,7 +163,7 @@ impl Client {
     /// As [`Client::chunk`], for a body that may be torn.
     pub(crate) fn try_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let digits = loop {
-            match find(&self.unread, b"\r\n") {
+            match find(self.unread(), b"\r\n") {
                 Some(at) => break self.take(at + 2),
                 None => self.read_more()?,
             }
@@ -184,7 +187,7 @@ impl Client {
     }
 
     fn try_exactly(&mut self, n: usize) -> io::Result<Vec<u8>> {
-        while self.unread.len() < n {
+        while self.unread().len() < n {
             self.read_more()?;
         }
         Ok(self.take(n))
@@ -192,7 +195,7 @@ impl Client {
 
     /// Reads up to the end of the connection, which must come in good order: a reset fails.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
-        let mut rest = std::mem::take(&mut self.unread);
+        let mut rest = self.take(self.unread().len());
         self.stream.read_to_end(&mut rest).unwrap();
         rest
     }
@@ -206,7 +209,7 @@ impl Client {
 
     /// Waits until the connection is gone, in whatever way, and throws away what comes before.
     pub(crate) fn is_cut(&mut self) {
-        self.unread.clear();
+        self.take(self.unread().len());
         let mut scratch = [0; 65536];
         loop {
             match self.stream.read(&mut scratch) {
@@ -222,10 +225,14 @@ impl Client {
 
     /// What one read brings.
     pub(crate) fn piece(&mut self) -> Vec<u8> {
-        if self.unread.is_empty() {
-            self.read_more().unwrap();
+        self.try_piece().unwrap()
+    }
+
+    fn try_piece(&mut self) -> io::Result<Vec<u8>> {
+        if self.unread().is_empty() {
+            self.read_more()?;
         }
-        std::mem::take(&mut self.unread)
+        Ok(self.take(self.unread().len()))
     }
 
     fn read_more(&mut self) -> io::Result<()> {
@@ -233,14 +240,21 @@ impl Client {
         match self.stream.read(&mut piece)? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             n => {
-                self.unread.extend_from_slice(&piece[..n]);
+                self.buffer.drain(..self.at);
+                self.at = 0;
+                self.buffer.extend_from_slice(&piece[..n]);
                 Ok(())
             }
         }
     }
 
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.at..]
+    }
+
     fn take(&mut self, n: usize) -> Vec<u8> {
-        self.unread.drain(..n).collect()
+        self.at += n;
+        self.buffer[self.at - n..self.at].to_vec()
     }
 }
 
@@ -332,7 +346,11 @@ pub(crate) struct EventSource {
     pub(crate) client: Client,
     pub(crate) head: Head,
     chunked: bool,
+    /// What has come behind the last whole line.
     unread: Vec<u8>,
+    /// Whole lines, taken up to `at`.
+    lines: String,
+    at: usize,
     pending: Message,
     /// Whether the block that is being read has a `data` field.
     has_data: bool,
@@ -363,6 +381,8 @@ impl EventSource {
             chunked: head.field("transfer-encoding") == Some("chunked"),
             head,
             unread: Vec::new(),
+            lines: String::new(),
+            at: 0,
             pending: Message::default(),
             has_data: false,
             last_event_id: String::new(),
@@ -386,10 +406,8 @@ impl EventSource {
     /// As [`EventSource::next`], for a stream that may be cut off.
     pub(crate) fn try_next(&mut self) -> io::Result<Option<Message>> {
         loop {
-            while let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.unread.drain(..=end).collect();
-                let line = String::from_utf8(line).unwrap();
-                if let Some(message) = self.line(line.strip_suffix('\n').unwrap()) {
+            while let Some(line) = self.take_line() {
+                if let Some(message) = self.line(&line) {
                     return Ok(Some(message));
                 }
             }
@@ -397,13 +415,13 @@ impl EventSource {
                 match self.client.try_chunk()? {
                     Some(chunk) => {
                         assert!(chunk.ends_with(b"\n"), "a chunk holds whole lines");
-                        self.unread.extend(chunk);
+                        self.add(&chunk);
                     }
                     None => return Ok(None),
                 }
             } else {
-                match self.client.read_more() {
-                    Ok(()) => self.unread.append(&mut self.client.unread),
+                match self.client.try_piece() {
+                    Ok(piece) => self.add(&piece),
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
                     Err(error) => return Err(error),
                 }
@@ -411,7 +429,28 @@ impl EventSource {
         }
     }
 
-    /// One line of the stream; the server writes LF alone.
+    /// Takes what has come of the stream, up to its last whole line; the server writes LF alone.
+    fn add(&mut self, bytes: &[u8]) {
+        self.unread.extend_from_slice(bytes);
+        let Some(end) = self.unread.iter().rposition(|&byte| byte == b'\n') else {
+            return;
+        };
+        let rest = self.unread.split_off(end + 1);
+        let lines = std::mem::replace(&mut self.unread, rest);
+        self.lines.drain(..self.at);
+        self.at = 0;
+        self.lines += std::str::from_utf8(&lines).unwrap();
+    }
+
+    /// The next line if it is here, without its end.
+    fn take_line(&mut self) -> Option<String> {
+        let rest = &self.lines[self.at..];
+        let line = rest[..rest.find('\n')?].to_string();
+        self.at += line.len() + 1;
+        Some(line)
+    }
+
+    /// What a line of the stream says.
     fn line(&mut self, line: &str) -> Option<Message> {
         assert!(!line.contains('\r'), "{line:?}");
         if line.is_empty() {

@@ -1,0 +1,728 @@
+//! Event streams over real sockets: what comes, byte for byte, and how a stream ends.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use support::{Client, EventSource, PATIENCE, Random, TestServer, eventually, start};
+use tiny_sse::{Config, Event, Hub, KeepAlive, Next, Request, Response, Server, Sse};
+
+/// A server whose `/events` hands the other end of each stream to the test.
+struct Streams {
+    server: TestServer,
+    senders: Receiver<Sender<Event>>,
+}
+
+impl Streams {
+    fn start(config: Config, options: impl Fn(Sse) -> Sse + Send + Sync + 'static) -> Streams {
+        let (new, senders) = mpsc::channel();
+        let server = start(config, |server| {
+            let events = move |_: &Request| {
+                let (sender, receiver) = mpsc::channel();
+                new.send(sender).unwrap();
+                options(Sse::new(receiver))
+            };
+            let events = Arc::new(events);
+            let get = Arc::clone(&events);
+            server
+                .get("/events", move |request| get(request))
+                .post("/events", move |request| events(request))
+                .get("/hello", |_| "hello\n")
+        });
+        Streams { server, senders }
+    }
+
+    fn plain() -> Streams {
+        Streams::start(Config::default(), |sse| sse)
+    }
+
+    /// Sends the request and gives the client back with the other end.
+    fn ask(&self, request: &str) -> (Client, Sender<Event>) {
+        let mut client = self.connect();
+        client.send(request);
+        (client, self.senders.recv_timeout(PATIENCE).unwrap())
+    }
+
+    /// A stream whose head and first comment have been read.
+    fn open(&self) -> (Client, Sender<Event>) {
+        let (mut client, sender) = self.ask(GET);
+        client.head();
+        assert_eq!(client.chunk().unwrap(), b": connected\n");
+        (client, sender)
+    }
+}
+
+impl Deref for Streams {
+    type Target = TestServer;
+
+    fn deref(&self) -> &TestServer {
+        &self.server
+    }
+}
+
+const GET: &str = "GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// The head of a stream, but for its Date.
+const HEAD: &str = "HTTP/1.1 200 OK\r\n\
+                    Content-Type: text/event-stream\r\n\
+                    Cache-Control: no-cache, no-transform\r\n\
+                    X-Accel-Buffering: no\r\n\
+                    Connection: keep-alive\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n";
+
+/// What one read brings, without the Date line.
+fn first_piece(client: &mut Client) -> String {
+    let piece = String::from_utf8(client.piece()).unwrap();
+    let lines = piece.split_inclusive("\r\n");
+    lines.filter(|line| !line.starts_with("Date: ")).collect()
+}
+
+#[test]
+fn head_and_first_comment_arrive_in_one_piece() {
+    let streams = Streams::plain();
+    for _ in 0..20 {
+        let (mut client, _sender) = streams.ask(GET);
+        assert_eq!(
+            first_piece(&mut client),
+            format!("{HEAD}c\r\n: connected\n\r\n")
+        );
+    }
+}
+
+#[test]
+fn what_is_known_beforehand_goes_with_the_head() {
+    let streams = Streams::start(Config::default(), |sse| {
+        sse.retry(Duration::from_millis(1500))
+            .first([Event::data("one"), Event::data("two")])
+            .first([Event::data("three")])
+            .last(Event::data("bye"))
+            .header("X-Robots-Tag", "none")
+            .unwrap()
+            .header("Vary", "Origin")
+            .unwrap()
+    });
+    let (mut client, sender) = streams.ask(GET);
+    let head = HEAD.replace(
+        "Connection:",
+        "X-Robots-Tag: none\r\nVary: Origin\r\nConnection:",
+    );
+    assert_eq!(
+        first_piece(&mut client),
+        format!(
+            "{head}c\r\n: connected\n\r\n\
+             d\r\nretry: 1500\n\n\r\n\
+             b\r\ndata: one\n\n\r\n\
+             b\r\ndata: two\n\n\r\n\
+             d\r\ndata: three\n\n\r\n"
+        )
+    );
+    sender.send(Event::data("live")).unwrap();
+    drop(sender);
+    let rest = String::from_utf8(client.rest()).unwrap();
+    assert_eq!(
+        rest,
+        "c\r\ndata: live\n\n\r\n\
+         b\r\ndata: bye\n\n\r\n\
+         0\r\n\r\n"
+    );
+}
+
+#[test]
+fn fields_that_are_the_streams_own_are_refused() {
+    let check = |name: &str, value: &str, problem: &str| {
+        let (_, receiver) = mpsc::channel();
+        let error = Sse::new(receiver).header(name, value).unwrap_err();
+        assert_eq!(error.to_string(), problem);
+    };
+    check(
+        "content-type",
+        "text/plain",
+        "content-type field is written by the server",
+    ); // Else it is no event stream.
+    check(
+        "Cache-Control",
+        "public",
+        "Cache-Control field is written by the server",
+    ); // A stream that a proxy stores.
+    check(
+        "X-Accel-Buffering",
+        "yes",
+        "X-Accel-Buffering field is written by the server",
+    ); // Or collects.
+    check(
+        "Content-Length",
+        "1",
+        "Content-Length field is written by the server",
+    ); // A second framing.
+    check("X-A", "a\r\nb", "X-A field cannot contain '\\r'"); // A second field.
+}
+
+#[test]
+fn each_event_is_one_chunk() {
+    let streams = Streams::plain();
+    let (mut client, sender) = streams.open();
+    let large = "x".repeat(100_000);
+    let rows = [
+        (Event::data("a"), "data: a\n\n"),
+        (Event::data(""), "data: \n\n"), // Empty data is still an event.
+        (
+            Event::data("a\r\nb\rc\n"),
+            "data: a\ndata: b\ndata: c\ndata: \n\n",
+        ), // Every line break is one.
+        (Event::data("é😀"), "data: é😀\n\n"), // The size counts bytes.
+        (
+            Event::data("x").event("e").unwrap(),
+            "data: x\nevent: e\n\n",
+        ),
+        (Event::data("x").id("1").unwrap(), "id: 1\ndata: x\n\n"),
+        (Event::data(large.clone()), &format!("data: {large}\n\n")), // Larger than one write of waiting events.
+    ];
+    for (event, _) in &rows {
+        sender.send(event.clone()).unwrap();
+    }
+    drop(sender);
+    for (_, expected) in &rows {
+        let chunk = String::from_utf8(client.chunk().unwrap()).unwrap();
+        assert_eq!(chunk, *expected);
+    }
+    assert_eq!(client.rest(), b"0\r\n\r\n");
+}
+
+#[test]
+fn http_1_0_gets_the_same_stream_bare() {
+    let streams = Streams::start(Config::default(), |sse| {
+        sse.retry(Duration::from_secs(1)).last(Event::data("bye"))
+    });
+    let (mut client, sender) =
+        streams.ask("GET /events HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let head = HEAD
+        .replace("Connection: keep-alive", "Connection: close")
+        .replace("Transfer-Encoding: chunked\r\n", "");
+    assert_eq!(
+        first_piece(&mut client),
+        format!("{head}: connected\nretry: 1000\n\n")
+    );
+    sender.send(Event::data("a\nb")).unwrap();
+    drop(sender);
+    assert_eq!(client.rest(), b"data: a\ndata: b\n\ndata: bye\n\n");
+}
+
+#[test]
+fn a_post_is_answered_with_a_stream_as_well() {
+    let server = start(Config::default(), |server| {
+        server.post("/ask", |request: &Request| {
+            let question = String::from_utf8_lossy(request.body()).into_owned();
+            Sse::spawn(move |events| {
+                for word in question.split(' ') {
+                    events.send(Event::data(word)).unwrap();
+                }
+            })
+        })
+    });
+    let mut client = server.connect();
+    client.request("POST", "/ask", &[], b"what is it");
+    let mut answer = EventSource::answer(client);
+    for word in ["what", "is", "it"] {
+        assert_eq!(answer.data(), word);
+    }
+    assert_eq!(answer.next(), None);
+}
+
+#[test]
+fn a_stream_comes_behind_other_answers_and_is_the_last() {
+    let streams = Streams::plain();
+    let hello = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
+    // What is pipelined behind the stream's request is never answered.
+    let (mut client, sender) = streams.ask(&format!("{hello}{GET}{hello}"));
+    assert_eq!(client.answer().text(), "hello\n");
+    sender.send(Event::data("a")).unwrap();
+    drop(sender);
+    let mut stream = EventSource::answer(client);
+    assert_eq!(stream.data(), "a");
+    assert_eq!(stream.next(), None);
+    stream.client.ends();
+}
+
+#[test]
+fn head_and_refused_requests_start_no_producer() {
+    let started = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&started);
+    let server = start(Config::default(), |server| {
+        server
+            .get("/events", move |_| {
+                let counter = Arc::clone(&counter);
+                Sse::spawn(move |_events| {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                })
+            })
+            .get("/hello", |_| "hello\n")
+            .middleware(|request: &Request, next: Next<'_>| {
+                let response = next.run(request);
+                match request.query("refuse") {
+                    // Behind the handler, which has already said what it would stream.
+                    Some(_) => Response::new(403),
+                    None => response,
+                }
+            })
+    });
+    let mut client = server.connect();
+    client.request("HEAD", "/events", &[], b"");
+    assert_eq!(client.head().without_date(), HEAD);
+    assert_eq!(client.get("/events?refuse").status(), 403);
+    client.request("POST", "/events", &[], b"");
+    assert_eq!(client.answer().status(), 405);
+    assert_eq!(client.get("/hello").text(), "hello\n");
+    // One that does run: had one of the others been started, it would have been long before.
+    let answer = client.get("/events");
+    assert_eq!(answer.body, b": connected\n");
+    eventually(|| started.load(Ordering::SeqCst) > 0);
+    assert_eq!(started.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_head_request_lets_the_producer_go() {
+    let streams = Streams::plain();
+    let (mut client, sender) = streams.ask(&GET.replace("GET", "HEAD"));
+    assert_eq!(client.head().without_date(), HEAD);
+    eventually(|| sender.send(Event::data("a")).is_err());
+}
+
+#[test]
+fn middleware_sees_a_stream_before_it_begins() {
+    let server = start(Config::default(), |server| {
+        server
+            .get("/events", |_| {
+                Sse::spawn(|events| events.send(Event::data("a")).unwrap())
+            })
+            .middleware(|request: &Request, next: Next<'_>| {
+                let response = next.run(request);
+                let kind = response.header_value("content-type").unwrap().to_string();
+                response
+                    .header("Access-Control-Allow-Origin", "*")
+                    .and_then(|response| response.header("X-Kind", kind))
+            })
+    });
+    let mut stream = EventSource::open(server.addr(), "/events", &[]);
+    assert_eq!(stream.head.field("access-control-allow-origin"), Some("*"));
+    assert_eq!(stream.head.field("x-kind"), Some("text/event-stream"));
+    assert_eq!(stream.data(), "a");
+    assert_eq!(stream.next(), None);
+}
+
+#[test]
+fn a_silent_stream_has_heartbeats() {
+    const OFTEN: Duration = Duration::from_millis(20);
+    let often = Config {
+        heartbeat: OFTEN,
+        ..Config::default()
+    };
+    let check = |config: &Config, keep_alive: Option<KeepAlive>, expected: &str| {
+        let streams = Streams::start(config.clone(), move |sse| match &keep_alive {
+            Some(keep_alive) => sse.keep_alive(keep_alive.clone()),
+            None => sse,
+        });
+        let (mut client, sender) = streams.open();
+        for _ in 0..3 {
+            let chunk = String::from_utf8(client.chunk().unwrap()).unwrap();
+            assert_eq!(chunk, expected);
+        }
+        sender.send(Event::data("a")).unwrap();
+        drop(sender);
+        let rest = String::from_utf8(client.rest()).unwrap();
+        let ends = "9\r\ndata: a\n\n\r\n0\r\n\r\n";
+        assert!(rest.ends_with(ends), "{rest:?}");
+    };
+    let default = Config::default();
+    let every = KeepAlive::every;
+    check(&often, None, ": heartbeat\n"); // As the server's configuration says.
+    check(&default, Some(every(OFTEN)), ": heartbeat\n"); // As the stream says.
+    check(&default, Some(every(Duration::ZERO)), ": heartbeat\n"); // As often as can be, but with a pause.
+    check(
+        &default,
+        Some(every(OFTEN).event("ping").unwrap()),
+        "data: \nevent: ping\n\n",
+    ); // As an event that a page sees.
+
+    // None at all, since no clock goes so far.
+    let streams = Streams::start(often, |sse| sse.keep_alive(KeepAlive::every(Duration::MAX)));
+    let (mut client, sender) = streams.open();
+    sender.send(Event::data("a")).unwrap();
+    drop(sender);
+    assert_eq!(client.rest(), b"9\r\ndata: a\n\n\r\n0\r\n\r\n");
+}
+
+#[test]
+fn an_http_1_0_stream_has_bare_heartbeats() {
+    let often = Config {
+        heartbeat: Duration::from_millis(20),
+        ..Config::default()
+    };
+    let streams = Streams::start(often, |sse| sse);
+    let (mut client, _sender) = streams.ask("GET /events HTTP/1.0\r\n\r\n");
+    client.head();
+    let expected = ": connected\n: heartbeat\n: heartbeat\n";
+    assert_eq!(client.exactly(expected.len()), expected.as_bytes());
+}
+
+#[test]
+fn everything_that_waits_goes_out() {
+    const EVENTS: usize = 20_000;
+    let server = start(Config::default(), |server| {
+        server.get("/events", |_| {
+            let (sender, receiver) = mpsc::channel();
+            for number in 0..EVENTS {
+                sender.send(Event::data(number.to_string())).unwrap();
+            }
+            Sse::new(receiver) // The sender is gone before the stream begins.
+        })
+    });
+    let mut stream = EventSource::open(server.addr(), "/events", &[]);
+    for number in 0..EVENTS {
+        assert_eq!(stream.data(), number.to_string());
+    }
+    assert_eq!(stream.next(), None);
+    stream.client.ends();
+}
+
+/// A client that has read the head misses no later event: it is subscribed before the head is written.
+#[test]
+fn after_the_head_no_event_is_missed() {
+    let senders: Arc<Mutex<Vec<Sender<Event>>>> = Arc::default();
+    let hub = Hub::new();
+    let (readers, subscribers) = (Arc::clone(&senders), hub.clone());
+    let server = start(Config::default(), |server| {
+        server
+            .get("/channel", move |_| {
+                let (sender, receiver) = mpsc::channel();
+                readers.lock().unwrap().push(sender);
+                Sse::new(receiver)
+            })
+            .get("/hub", move |request: &Request| {
+                subscribers.subscribe(request, "topic")
+            })
+    });
+    for round in 0..200 {
+        let text = round.to_string();
+        let mut stream = EventSource::open(server.addr(), "/channel", &[]);
+        senders
+            .lock()
+            .unwrap()
+            .retain(|sender| sender.send(Event::data(text.clone())).is_ok());
+        assert_eq!(stream.data(), text);
+
+        let mut stream = EventSource::open(server.addr(), "/hub", &[]);
+        hub.publish("topic", Event::data(text.clone())).unwrap();
+        assert_eq!(stream.data(), text);
+    }
+}
+
+/// One connection fits, so that another client gets in only when the stream is gone.
+fn room_for_one() -> Config {
+    Config {
+        max_connections: 1,
+        ..Config::default()
+    }
+}
+
+fn until_there_is_room(server: &TestServer) {
+    eventually(|| server.connect().get("/hello").status() == 200);
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_without_any_event() {
+    let streams = Streams::start(room_for_one(), |sse| sse);
+    let (client, sender) = streams.open();
+    drop(client);
+    until_there_is_room(&streams);
+    assert!(
+        sender.send(Event::data("a")).is_err(),
+        "the first send that comes too late"
+    );
+}
+
+#[test]
+fn a_client_that_closes_its_side_of_a_stream_has_left() {
+    let streams = Streams::start(room_for_one(), |sse| sse);
+    let (mut client, sender) = streams.open();
+    client.half_close();
+    client.is_cut();
+    until_there_is_room(&streams);
+    assert!(sender.send(Event::data("a")).is_err());
+}
+
+#[test]
+fn a_client_that_leaves_a_busy_stream_is_noticed() {
+    let (ended, end) = mpsc::channel();
+    let server = start(Config::default(), |server| {
+        server.get("/busy", move |_| {
+            let ended = ended.clone();
+            Sse::spawn(move |events| {
+                while events.send(Event::data("again")).is_ok() {}
+                ended.send(()).unwrap();
+            })
+        })
+    });
+    // One that has read, with nothing left to take, and one that has not, behind a full socket.
+    for events in [1000, 0] {
+        let mut stream = EventSource::open(server.addr(), "/busy", &[]);
+        for _ in 0..events {
+            assert_eq!(stream.data(), "again");
+        }
+        drop(stream);
+        end.recv_timeout(PATIENCE).unwrap();
+    }
+    // One that closes its side and goes on reading.
+    let mut stream = EventSource::open(server.addr(), "/busy", &[]);
+    stream.client.half_close();
+    stream.client.is_cut();
+    end.recv_timeout(PATIENCE).unwrap();
+}
+
+/// Unread bytes would turn the close into a reset, which eats what the client has not read yet.
+#[test]
+fn the_last_chunk_arrives_although_the_client_has_sent_something() {
+    let streams = Streams::plain();
+    for size in [1, 1000, 65536] {
+        for _ in 0..20 {
+            let (mut client, sender) = streams.open();
+            client.send(vec![b'x'; size]);
+            sender.send(Event::data("a")).unwrap();
+            drop(sender);
+            assert_eq!(client.chunk().unwrap(), b"data: a\n\n");
+            assert_eq!(client.chunk(), None);
+            client.ends();
+        }
+    }
+}
+
+#[test]
+fn a_client_that_sends_a_lot_on_its_stream_loses_it() {
+    let streams = Streams::plain();
+    let (mut much, to_much) = streams.open();
+    let (mut enough, to_enough) = streams.open();
+    much.send(vec![b'x'; 65537]);
+    enough.send(vec![b'x'; 65536]);
+    much.is_cut();
+    eventually(|| to_much.send(Event::data("a")).is_err());
+    to_enough.send(Event::data("a")).unwrap();
+    drop(to_enough);
+    assert_eq!(enough.chunk().unwrap(), b"data: a\n\n");
+    assert_eq!(enough.chunk(), None);
+}
+
+/// The socket is full most of the time, and what is torn in the middle goes on where it was.
+#[test]
+fn a_slow_reader_gets_everything_in_order() {
+    const EVENTS: usize = 300;
+    let config = Config {
+        heartbeat: Duration::from_millis(5),
+        ..Config::default()
+    };
+    let server = start(config, |server| {
+        server.get("/events", |_| {
+            Sse::spawn(|events| {
+                let mut random = Random::new(42);
+                for number in 0..EVENTS {
+                    let padding = "x".repeat(random.below(200_000));
+                    let event = Event::data(format!("{number} {padding}"));
+                    events.send(event).unwrap();
+                }
+            })
+        })
+    });
+    for request in [GET, "GET /events HTTP/1.0\r\n\r\n"] {
+        let mut client = server.connect();
+        client.send(request);
+        let mut stream = EventSource::answer(client);
+        let mut random = Random::new(42);
+        for number in 0..EVENTS {
+            let padding = random.below(200_000);
+            let data = stream.data();
+            let (found, rest) = data.split_once(' ').unwrap();
+            assert_eq!((found, rest.len()), (&*number.to_string(), padding));
+            if number % 10 == 0 {
+                thread::sleep(Duration::from_millis(15)); // What makes it slow.
+            }
+        }
+        assert_eq!(stream.next(), None);
+        stream.client.ends();
+    }
+}
+
+/// A stream of events of this size, and what tells that its producer has been let go.
+fn flood(config: Config, bytes: usize) -> (TestServer, Receiver<()>) {
+    let (ended, end) = mpsc::channel();
+    let server = start(config, |server| {
+        server.get("/flood", move |_| {
+            let ended = ended.clone();
+            Sse::spawn(move |events: SyncSender<Event>| {
+                while events.send(Event::data("x".repeat(bytes))).is_ok() {}
+                ended.send(()).unwrap();
+            })
+        })
+    });
+    (server, end)
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_dropped_after_the_write_time_out() {
+    let config = Config {
+        write_timeout: Duration::from_millis(100),
+        ..Config::default()
+    };
+    let (server, end) = flood(config, 1000);
+    let mut stream = EventSource::open(server.addr(), "/flood", &[]);
+    end.recv_timeout(PATIENCE).unwrap();
+    // It was in the middle of something, and is told so: what comes is no clean end.
+    while let Ok(message) = stream.try_next() {
+        assert!(message.is_some(), "a last chunk behind a torn event");
+    }
+}
+
+#[test]
+fn a_reader_that_takes_too_little_is_dropped() {
+    let config = Config {
+        write_timeout: Duration::from_millis(200),
+        min_bytes_per_second: 1 << 40,
+        ..Config::default()
+    };
+    let (server, end) = flood(config, 20 << 20);
+    let stream = EventSource::open(server.addr(), "/flood", &[]);
+    // It takes some all the time, so that it never takes nothing for long.
+    let mut piece = [0; 65536];
+    while end.try_recv().is_err() {
+        let _ = (&stream.client.stream).read(&mut piece);
+        thread::sleep(Duration::from_millis(10)); // What makes it slow.
+    }
+}
+
+#[test]
+fn a_reader_that_keeps_up_now_and_then_stays() {
+    let config = Config {
+        write_timeout: Duration::from_secs(2),
+        ..Config::default()
+    };
+    let (server, end) = flood(config, 200_000);
+    let mut stream = EventSource::open(server.addr(), "/flood", &[]);
+    for _ in 0..200 {
+        assert_eq!(stream.data().len(), 200_000);
+        thread::sleep(Duration::from_millis(15)); // What makes it slow.
+    }
+    assert!(end.try_recv().is_err());
+    drop(stream);
+    end.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_stream_ends_cleanly_when_its_time_has_come() {
+    let config = Config {
+        max_stream_lifetime: Some(Duration::from_millis(50)),
+        reconnect_spread: Duration::from_secs(2),
+        ..Config::default()
+    };
+    let streams = Streams::start(config, |sse| sse.last(Event::data("bye")));
+    let (mut client, sender) = streams.open();
+    let mut bare = streams.connect();
+    bare.send("GET /events HTTP/1.0\r\n\r\n");
+    bare.head();
+
+    let check = |text: &[u8]| {
+        // Not the last event, which says that there is no more: the client shall come back for the rest.
+        let text = std::str::from_utf8(text).unwrap();
+        let retry = text
+            .strip_prefix("retry: ")
+            .and_then(|rest| rest.strip_suffix("\n\n"))
+            .expect("a retry alone");
+        assert!((500..2500).contains(&retry.parse().unwrap()), "{retry}");
+    };
+    check(&client.chunk().unwrap());
+    assert_eq!(client.chunk(), None);
+    client.ends();
+    check(bare.rest().strip_prefix(b": connected\n").unwrap());
+    eventually(|| sender.send(Event::data("a")).is_err());
+}
+
+#[test]
+fn a_lifetime_that_no_clock_can_hold_is_none() {
+    let config = Config {
+        max_stream_lifetime: Some(Duration::MAX),
+        heartbeat: Duration::MAX,
+        head_timeout: Duration::MAX,
+        body_timeout: Duration::MAX,
+        idle_timeout: Duration::MAX,
+        write_timeout: Duration::MAX,
+        reconnect_spread: Duration::MAX,
+        ..Config::default()
+    };
+    let streams = Streams::start(config, |sse| sse);
+    let (mut client, sender) =
+        streams.ask("POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    client.head();
+    sender.send(Event::data("a")).unwrap();
+    drop(sender);
+    assert_eq!(client.chunk().unwrap(), b": connected\n");
+    assert_eq!(client.chunk().unwrap(), b"data: a\n\n");
+    assert_eq!(client.chunk(), None);
+}
+
+/// A stream that began in a piece of a request must not wait for the rest of anything.
+#[test]
+fn a_request_in_pieces_gets_the_same_stream() {
+    let streams = Streams::plain();
+    let mut client = streams.connect();
+    for byte in GET.as_bytes() {
+        client.stream.write_all(&[*byte]).unwrap();
+    }
+    let sender = streams.senders.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(client.head().without_date(), HEAD);
+    sender.send(Event::data("a")).unwrap();
+    assert_eq!(client.chunk().unwrap(), b": connected\n");
+    assert_eq!(client.chunk().unwrap(), b"data: a\n\n");
+}
+
+/// What a page makes of a stream is what was sent, whatever that is.
+#[test]
+fn what_is_sent_is_what_a_page_gets() {
+    let streams = Streams::plain();
+    let (client, sender) = streams.ask(GET);
+    let mut stream = EventSource::answer(client);
+    let mut random = Random::new(7);
+    let alphabet = [
+        "a", " ", ":", "data: ", "\r", "\n", "\r\n", "\0", "é", "\u{feff}", "😀",
+    ];
+    for _ in 0..500 {
+        let text: String = (0..random.below(12))
+            .map(|_| *random.pick(&alphabet))
+            .collect();
+        sender.send(Event::data(text.clone())).unwrap();
+        // Line breaks are normalised (WHATWG, event stream interpretation).
+        assert_eq!(
+            stream.data(),
+            text.replace("\r\n", "\n").replace('\r', "\n")
+        );
+    }
+}
+
+/// The server is the user's: a route may come before or behind, and a stream in a `Result` is a stream.
+#[test]
+fn a_handler_may_fail_before_its_stream() {
+    let build = |server: Server| {
+        server.get("/events/{number}", |request: &Request| {
+            let number: u32 = request.param("number").parse()?;
+            Ok::<_, std::num::ParseIntError>(Sse::spawn(move |events| {
+                events.send(Event::data(number.to_string())).unwrap();
+            }))
+        })
+    };
+    let server = start(Config::default(), build);
+    let mut stream = EventSource::open(server.addr(), "/events/7", &[]);
+    assert_eq!(stream.data(), "7");
+    assert_eq!(server.connect().get("/events/x").status(), 500);
+    assert_eq!(server.errors(), ["invalid digit found in string"]);
+}
