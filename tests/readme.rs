@@ -1,0 +1,157 @@
+//! What the README says beside its programs is true too: its tables of limits, and the files that it names.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tiny_sse::{Config, History, HubConfig, Lag};
+
+#[test]
+fn the_limits_of_a_server_are_all_told() {
+    let config = Config::default();
+    // Everything that has a name in the struct, so that none is forgotten.
+    let Config {
+        nodelay,
+        read_buffer_bytes,
+        max_request_line_bytes,
+        max_head_bytes,
+        max_fields,
+        max_body_bytes,
+        head_timeout,
+        body_timeout,
+        idle_timeout,
+        write_timeout,
+        min_bytes_per_second,
+        heartbeat,
+        max_stream_lifetime,
+        reconnect_spread,
+        max_connections,
+        max_threads,
+        max_connections_per_address,
+        trusted_proxies,
+        thread_stack_bytes,
+        accept_threads,
+    } = config;
+    assert!(nodelay && max_stream_lifetime.is_none());
+    assert!(max_connections_per_address.is_none() && trusted_proxies.is_empty());
+    check(&[
+        ("nodelay", "on".to_string()),
+        ("read_buffer_bytes", number(read_buffer_bytes)),
+        ("max_request_line_bytes", number(max_request_line_bytes)),
+        ("max_head_bytes", bytes(max_head_bytes)),
+        ("max_fields", number(max_fields)),
+        ("max_body_bytes", bytes(max_body_bytes)),
+        ("head_timeout", seconds(head_timeout)),
+        ("body_timeout", seconds(body_timeout)),
+        ("idle_timeout", seconds(idle_timeout)),
+        ("write_timeout", seconds(write_timeout)),
+        (
+            "min_bytes_per_second",
+            number(min_bytes_per_second as usize),
+        ),
+        ("heartbeat", seconds(heartbeat)),
+        ("max_stream_lifetime", "none".to_string()),
+        ("reconnect_spread", seconds(reconnect_spread)),
+        ("max_connections", number(max_connections)),
+        ("max_threads", number(max_threads)),
+        ("max_connections_per_address", "none".to_string()),
+        ("trusted_proxies", "none".to_string()),
+        ("thread_stack_bytes", bytes(thread_stack_bytes)),
+        ("accept_threads", number(accept_threads)),
+    ]);
+}
+
+#[test]
+fn the_limits_of_a_hub_are_all_told() {
+    let HubConfig {
+        history,
+        lag,
+        max_event_bytes,
+        inbox_events,
+        inbox_bytes,
+        writer_threads,
+        catch_up_threads,
+        poll_timeout,
+        max_polls,
+        receiver_events,
+        on_error: _,
+    } = HubConfig::default();
+    let told = History::events(1024).bytes(64 * 1024 * 1024);
+    assert_eq!((history, lag), (told, Lag::CatchUp));
+    assert!((2..=4).contains(&writer_threads));
+    check(&[
+        (
+            "history",
+            "1,024 events a topic, any age, 64 MiB".to_string(),
+        ),
+        ("lag", "catch up".to_string()),
+        ("max_event_bytes", bytes(max_event_bytes)),
+        ("inbox_events", number(inbox_events)),
+        ("inbox_bytes", bytes(inbox_bytes)),
+        (
+            "writer_threads",
+            "2 to 4, as there are processors".to_string(),
+        ),
+        ("catch_up_threads", number(catch_up_threads)),
+        ("poll_timeout", seconds(poll_timeout)),
+        ("max_polls", number(max_polls)),
+        ("receiver_events", number(receiver_events)),
+    ]);
+}
+
+/// The rows must stand in the README one behind the other, in the order of the struct.
+#[track_caller]
+fn check(rows: &[(&str, String)]) {
+    let readme = read("README.md");
+    let mut lines = readme.lines();
+    let (first, _) = rows[0];
+    let start = format!("| `{first}` |");
+    let mut line = lines.find(|line| line.starts_with(&start));
+    for (name, value) in rows {
+        let found = line.unwrap_or("the end");
+        let expected = format!("| `{name}` | {value} | ");
+        assert!(found.starts_with(&expected), "{expected}: {found}");
+        line = lines.next();
+    }
+    assert_eq!(line, Some(""), "it tells of what there is not");
+}
+
+#[test]
+fn the_files_that_it_names_are_there() {
+    let readme = read("README.md");
+    let named = readme.split('`').skip(1).step_by(2);
+    let mut files = 0;
+    for name in named.filter(|name| ["src/", "tests/"].iter().any(|dir| name.starts_with(dir))) {
+        assert!(path(name).is_file(), "{name}");
+        files += 1;
+    }
+    assert!(files > 10, "only {files} files are named");
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap()
+}
+
+/// `10000` is told as `10,000`.
+fn number(value: usize) -> String {
+    if value < 1000 {
+        return value.to_string();
+    }
+    format!("{},{:03}", value / 1000, value % 1000)
+}
+
+/// Whole KiB and MiB.
+fn bytes(value: usize) -> String {
+    match value / 1024 {
+        kib if kib >= 1024 => format!("{} MiB", kib / 1024),
+        kib => format!("{kib} KiB"),
+    }
+}
+
+fn seconds(value: Duration) -> String {
+    format!("{} s", value.as_secs())
+}
