@@ -33,7 +33,7 @@ pub(crate) struct Numbered {
 pub(crate) struct Position {
     /// It has everything up to this sequence number.
     pub(crate) cursor: u64,
-    /// Losses up to here have been announced to it.
+    /// Losses up to here, from before it came, are none of its business.
     pub(crate) announced: u64,
     /// How many events its group has been given up to its cursor; only differences of this mean something.
     /// `None` where events between its cursor and the oldest kept were evicted before it came.
@@ -628,9 +628,20 @@ impl Log {
         Some(gap_frame(&from, self.id(to), self.id(rebased), lost))
     }
 
+    /// Whether anything of the group's is lost to a reader that it has not been told of.
     fn has_gap(&self, group: &Group, position: &Position) -> bool {
-        let told = position.cursor.max(position.announced);
-        position.unknown.is_some() || self.last_evicted(&group.topics) > told
+        if position.unknown.is_some() {
+            return true;
+        }
+        let evicted = self.last_evicted(&group.topics);
+        match position.ordinal {
+            _ if evicted <= position.cursor => false,
+            None => evicted > position.announced,
+            // Topics are kept for different times: some of what was evicted may be behind it, or announced already.
+            Some(ordinal) => {
+                group.ordinal - self.count_after(&group.topics, position.cursor) > ordinal
+            }
+        }
     }
 
     fn last_evicted(&self, topics: &TopicSet) -> u64 {
