@@ -216,4 +216,33 @@ mod tests {
         check(&batch, 12, 2, 9, b"\n"); // Before the very last byte.
         assert_eq!(batch.broken_off(13), None); // All of it.
     }
+
+    /// A socket that takes so many bytes and then would block, for every number of bytes.
+    #[test]
+    fn nothing_is_lost_wherever_a_write_breaks_off() {
+        let check = |sizes: &[usize], step: usize| {
+            let frames = sizes.iter().map(|size| frame(&"x".repeat(*size)));
+            let events: Vec<(u64, Frame)> = (1..).zip(frames).collect();
+            let batch = Batch::new(events.clone(), Coding::Chunked);
+            let whole = batch.bytes();
+            for taken in (0..whole.len()).step_by(step) {
+                let broken = batch.broken_off(taken).unwrap();
+                let mut torn = broken.torn;
+                let mut sent = whole[..taken].to_vec();
+                // The rest goes out in two parts.
+                let half = torn.rest().len() / 2;
+                sent.extend_from_slice(&torn.rest()[..half]);
+                torn.advance(half);
+                sent.extend_from_slice(torn.rest());
+                assert_eq!(broken.last, broken.begun as u64);
+                for (_, frame) in &events[broken.begun..] {
+                    sent.extend_from_slice(frame.bytes(Coding::Chunked));
+                }
+                assert!(sent == whole, "{taken} of {sizes:?}");
+            }
+            assert_eq!(batch.broken_off(whole.len()), None);
+        };
+        check(&[1, 15, 16, 255, 256, 3000], 1);
+        check(&[1, 1024 * 1024, 1], 65_521);
+    }
 }

@@ -689,3 +689,313 @@ impl Log {
         self.kept_after(topics, cursor).count() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::topics;
+    use std::time::Duration;
+
+    const EPOCH: u64 = 0xe;
+
+    /// A log and the number that it gives out next.
+    struct Fixture {
+        log: Log,
+        now: Instant,
+    }
+
+    fn log(history: History) -> Fixture {
+        Fixture {
+            log: Log::new(history, EPOCH),
+            now: Instant::now(),
+        }
+    }
+
+    fn set(names: &str) -> TopicSet {
+        topics::check(&names.split_whitespace().collect::<Vec<_>>()).unwrap()
+    }
+
+    impl Fixture {
+        fn publish(&mut self, topics: &str) -> u64 {
+            self.publish_with(topics, None)
+        }
+
+        fn publish_with(&mut self, topics: &str, id: Option<&str>) -> u64 {
+            let sequence = self.log.head() + 1;
+            let event = Numbered {
+                sequence,
+                topics: set(topics),
+                frame: Frame::from_text(b"data: 0123456789\n\n"),
+                callers_id: id.map(Arc::from),
+            };
+            self.log.append(vec![event], self.now);
+            sequence
+        }
+
+        fn reader(&mut self, topics: &str, mut position: Position) -> Reader {
+            let group = self.log.join(&set(topics), &mut position);
+            Reader { group, position }
+        }
+
+        /// All that a reader gets now: numbers, and gaps as written.
+        fn read(&self, reader: &mut Reader) -> String {
+            let mut all = Vec::new();
+            loop {
+                match self.log.next(reader.group, &mut reader.position, 60) {
+                    Next::AtHead => return all.join(" "),
+                    Next::Gap(frame) => all.push(gap_text(&frame)),
+                    Next::Events(events) => {
+                        assert!(events.len() <= 2, "at most 60 bytes are two events");
+                        for (sequence, _) in events {
+                            all.push(sequence.to_string());
+                            reader.position.cursor = sequence;
+                            reader.position.ordinal = reader.position.ordinal.map(|n| n + 1);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    struct Reader {
+        group: GroupId,
+        position: Position,
+    }
+
+    /// `gap(from,to,lost)@rebased`
+    fn gap_text(frame: &Frame) -> String {
+        let message = frame.event().message().unwrap();
+        assert_eq!(message.event, "gap");
+        let prefix = format!("{EPOCH:016x}-");
+        let id = message.last_event_id.replace(&prefix, "");
+        let parts: Vec<&str> = message.data.split('"').collect();
+        let lost = parts[10].trim_matches([':', '}']);
+        let (from, to) = (parts[3].replace(&prefix, ""), parts[7].replace(&prefix, ""));
+        format!("gap({from},{to},{lost})@{id}")
+    }
+
+    #[test]
+    fn a_reader_gets_what_is_behind_its_cursor() {
+        let mut log = log(History::events(3));
+        for topics in ["a", "b", "a b", "a", "c", "a", "b"] {
+            log.publish(topics); // a keeps 3, 4 and 6; b keeps 2, 3 and 7; c keeps 5.
+        }
+        #[track_caller]
+        fn check(log: &mut Fixture, topics: &str, cursor: u64, expected: &str) {
+            let id = log.log.id(cursor).to_string();
+            let position = log.log.after(&id, &set(topics));
+            let mut reader = log.reader(topics, position);
+            assert_eq!(log.read(&mut reader), expected, "{topics} behind {cursor}");
+            assert!(log.log.is_at_head(reader.group, &reader.position));
+            log.log.leave(reader.group);
+        }
+        check(&mut log, "a", 7, ""); // At the head.
+        check(&mut log, "a", 6, ""); // At its own last one.
+        check(&mut log, "a", 5, "6"); // Between two of its own.
+        check(&mut log, "a", 1, "3 4 6"); // At the last one evicted: nothing is missing.
+        check(&mut log, "a", 0, "gap(0,1,null)@2 3 4 6"); // Before it.
+        check(&mut log, "b", 0, "2 3 7"); // Nothing of b was evicted.
+        check(&mut log, "a b", 1, "2 3 4 6 7"); // The third comes once.
+        check(&mut log, "a b", 0, "gap(0,1,null)@1 2 3 4 6 7"); // On from the oldest kept of any.
+        check(&mut log, "c", 0, "5"); // A quiet topic keeps its place beside a loud one.
+        check(&mut log, "new", 0, ""); // A topic without events.
+    }
+
+    #[test]
+    fn what_an_id_means_is_known_or_a_gap() {
+        let mut log = log(History::events(2));
+        log.publish_with("a", Some("row 1"));
+        log.publish_with("a", Some("row 2"));
+        log.publish_with("a", Some("row 2"));
+        #[track_caller]
+        fn check(log: &mut Fixture, id: &str, expected: &str) {
+            let position = log.log.after(id, &set("a"));
+            let mut reader = log.reader("a", position);
+            assert_eq!(log.read(&mut reader), expected, "{id}");
+        }
+        let own = |sequence: u64| {
+            EventId {
+                epoch: EPOCH,
+                sequence,
+            }
+            .to_string()
+        };
+        check(&mut log, &own(2), "3"); // The hub's own number, whatever id went over the wire.
+        check(&mut log, "row 2", ""); // The same id twice: the newest counts.
+        check(&mut log, "row 1", "gap(row 1,1,null)@1 2 3"); // Forgotten with its event.
+        check(&mut log, &own(4), "gap(4,1,null)@1 2 3"); // Not given out yet.
+        check(
+            &mut log,
+            "000000000000000f-2",
+            "gap(000000000000000f-2,1,null)@1 2 3",
+        ); // Another epoch.
+        log.publish("a");
+        log.publish("a");
+        check(&mut log, "row 2", "gap(row 2,3,null)@3 4 5"); // Both are gone.
+    }
+
+    #[test]
+    fn a_reader_that_stays_is_told_how_many_it_lost() {
+        let mut log = log(History::events(2));
+        let position = log.log.latest();
+        let mut a = log.reader("a", position.clone());
+        let mut both = log.reader("a b", position);
+        for topics in ["a", "b", "a", "a b", "a", "a"] {
+            log.publish(topics); // a keeps 5 and 6; b keeps 2 and 4.
+        }
+        assert_eq!(log.read(&mut a), "gap(0,4,3)@4 5 6"); // 1, 3 and 4.
+        assert_eq!(log.read(&mut both), "gap(0,4,2)@1 2 4 5 6"); // 1 and 3: b still has the fourth.
+        log.publish("b");
+        assert_eq!(log.read(&mut a), "");
+        assert_eq!(log.read(&mut both), "7");
+        for _ in 0..3 {
+            log.publish("a");
+        }
+        assert_eq!(log.read(&mut a), "gap(6,8,1)@8 9 10");
+    }
+
+    #[test]
+    fn a_loss_behind_a_gap_is_told_as_well() {
+        let mut log = log(History::events(2));
+        let position = log.log.latest();
+        let mut reader = log.reader("a b", position);
+        for topics in ["b", "b", "a", "a", "a"] {
+            log.publish(topics); // a keeps 4 and 5; b keeps 1 and 2.
+        }
+        let next = log.log.next(reader.group, &mut reader.position, 60);
+        let Next::Gap(gap) = next else {
+            panic!("{next:?}")
+        };
+        assert_eq!(gap_text(&gap), "gap(0,3,1)@0"); // The third.
+        log.publish("b"); // Evicts 1, in front of which the reader stands.
+        assert_eq!(log.read(&mut reader), "gap(0,3,1)@1 2 4 5 6");
+    }
+
+    #[test]
+    fn one_that_skips_gets_the_newest() {
+        let mut log = log(History::events(10));
+        let position = log.log.latest();
+        let mut reader = log.reader("a b", position);
+        for topics in ["a", "b", "c", "a"] {
+            log.publish(topics);
+        }
+        let next = log.log.newest(reader.group, &mut reader.position);
+        let Next::Gap(gap) = next else {
+            panic!("{next:?}")
+        };
+        assert_eq!(gap_text(&gap), "gap(0,3,2)@3");
+        let next = log.log.newest(reader.group, &mut reader.position);
+        let Next::Events(events) = next else {
+            panic!("{next:?}")
+        };
+        assert_eq!(events[0].0, 4);
+    }
+
+    #[test]
+    fn history_ends_by_number_age_and_size() {
+        let mut by_age = log(History::events(100).age(Duration::from_secs(10)));
+        by_age.publish("a");
+        by_age.now += Duration::from_secs(9);
+        by_age.publish("b");
+        assert_eq!(by_age.log.len(), 2);
+        by_age.now += Duration::from_secs(1);
+        by_age.log.expire(by_age.now);
+        assert_eq!(by_age.log.oldest().unwrap().sequence, 2); // Ten seconds old is too old.
+        assert_eq!(by_age.log.topics(), 1); // And a topic that nobody needs is gone.
+
+        let one = Frame::from_text(b"data: 0123456789\n\n").len();
+        let mut by_size = log(History::events(100).bytes(3 * one));
+        for topics in ["a", "b", "a", "b"] {
+            by_size.publish(topics);
+        }
+        assert_eq!(by_size.log.oldest().unwrap().sequence, 2); // The oldest of all topics goes.
+        assert_eq!(by_size.log.bytes(), 3 * one);
+
+        let mut none = log(History::none());
+        none.publish("a");
+        assert_eq!(
+            (none.log.len(), none.log.bytes(), none.log.topics()),
+            (0, 0, 0)
+        );
+        // Its topic is forgotten, its loss is not.
+        let position = none.log.after(&none.log.id(0).to_string(), &set("a"));
+        let mut reader = none.reader("a", position);
+        assert_eq!(none.read(&mut reader), "gap(0,1,null)@1");
+    }
+
+    #[test]
+    fn the_last_values_come_in_order() {
+        let mut log = log(History::events(10));
+        for topics in ["b", "a", "a b", "a", "c"] {
+            log.publish(topics);
+        }
+        let id_line = |frames: Vec<Frame>| frames.len();
+        assert_eq!(id_line(log.log.retained(&set("a b"), 5)), 2); // 3 for b, 4 for a.
+        assert_eq!(id_line(log.log.retained(&set("a b"), 3)), 1); // The third is the last of both.
+        assert_eq!(id_line(log.log.retained(&set("a b"), 0)), 0); // Before all.
+    }
+
+    /// Random publishing, reading, joining and leaving, held against a list of all that ever was.
+    #[test]
+    fn readers_get_what_a_plain_list_says() {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = move |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % n
+        };
+        let names = ["a", "b", "a b", "c", "a c", "a b c"];
+        for round in 0..300 {
+            let mut log = log(History::events(random(6) as usize));
+            let mut published: Vec<(u64, TopicSet)> = Vec::new();
+            let mut readers: Vec<(Reader, TopicSet, u64, u64)> = Vec::new();
+            for _ in 0..120 {
+                match random(8) {
+                    0 if readers.len() < 5 => {
+                        let topics = *["a", "b", "a b", "b c"].get(random(4) as usize).unwrap();
+                        let position = log.log.latest();
+                        let reader = log.reader(topics, position);
+                        readers.push((reader, set(topics), log.log.head(), 0));
+                    }
+                    1 if !readers.is_empty() => {
+                        let index = random(readers.len() as u64) as usize;
+                        let (reader, ..) = readers.swap_remove(index);
+                        log.log.leave(reader.group);
+                    }
+                    2 | 3 if !readers.is_empty() => {
+                        let index = random(readers.len() as u64) as usize;
+                        let (reader, topics, read_to, _) = &mut readers[index];
+                        let mut lost = 0;
+                        let mut got = 0;
+                        for word in log.read(reader).split_whitespace() {
+                            match word.strip_prefix("gap(") {
+                                Some(gap) => {
+                                    let lost_text = gap.split([',', ')']).nth(2).unwrap();
+                                    lost += lost_text.parse::<u64>().unwrap();
+                                }
+                                None => got += 1,
+                            }
+                        }
+                        let own = |(sequence, of): &&(u64, TopicSet)| {
+                            sequence > read_to && of.iter().any(|name| topics.contains(name))
+                        };
+                        let expected = published.iter().filter(own).count() as u64;
+                        assert_eq!(got + lost, expected, "round {round}");
+                        *read_to = log.log.head();
+                    }
+                    _ => {
+                        let topics = names[random(names.len() as u64) as usize];
+                        let sequence = log.publish(topics);
+                        published.push((sequence, set(topics)));
+                    }
+                }
+            }
+            for (reader, ..) in readers {
+                log.log.leave(reader.group);
+            }
+            assert!(log.log.groups.is_empty() && log.log.group_of.is_empty());
+            assert!(log.log.topics.values().all(|topic| !topic.kept.is_empty()));
+        }
+    }
+}
