@@ -100,9 +100,7 @@ fn publish(criterion: &mut Criterion) {
 const PIPELINED: usize = 50;
 
 fn requests(criterion: &mut Criterion) {
-    let mut server = Server::bind("127.0.0.1:0")
-        .expect("a free port")
-        .config(Config::default());
+    let mut server = Server::bind("127.0.0.1:0").expect("a free port");
     for index in 0..50 {
         let path = format!("/route{index}/{{first}}/{{second}}");
         server = server.get(&path, |request: &Request| {

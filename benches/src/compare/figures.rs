@@ -90,24 +90,25 @@ pub const GOALS: &[Goal] = &[
 pub fn figures() -> Vec<Figure> {
     let mut figures = Figures(Vec::new());
     for streams in [1000, 10_000] {
+        let many = thousands(streams);
         figures.less(
             format!("resident.total.{streams}"),
-            format!("resident memory, {streams} idle streams"),
+            format!("resident memory, {many} idle streams"),
             "MiB",
         );
         figures.less(
             format!("resident.stream.{streams}"),
-            format!("resident for each of {streams} idle streams"),
+            format!("resident for each of {many} idle streams"),
             "KiB",
         );
         figures.less(
             format!("all.stream.{streams}"),
-            format!("all memory for each of {streams}, kernel and client socket included"),
+            format!("all memory for each of {many}, kernel and client socket included"),
             "KiB",
         );
         figures.neither(
             format!("threads.{streams}"),
-            format!("threads with {streams} idle streams"),
+            format!("threads with {many} idle streams"),
             "",
         );
     }
@@ -177,9 +178,10 @@ pub fn figures() -> Vec<Figure> {
     figures.less("polling.p99", "p99, same", "ms");
     figures.neither("polling.rate", "answers, same", "k/s");
     for streams in GROWTH_STREAMS {
+        let many = thousands(streams);
         figures.less(
             format!("growth.cpu.{streams}"),
-            format!("processor time a delivery, {streams} streams x 10/s"),
+            format!("processor time a delivery, {many} streams x 10/s"),
             "µs",
         );
         figures.less(format!("growth.p99.{streams}"), "latency p99, same", "ms");
@@ -192,7 +194,10 @@ pub fn figures() -> Vec<Figure> {
     for topics in GROWTH_TOPICS {
         figures.less(
             format!("topics.cpu.{topics}"),
-            format!("processor time a delivery, 1,000 streams on {topics} topics"),
+            format!(
+                "processor time a delivery, 1,000 streams, topics: {}",
+                thousands(topics)
+            ),
             "µs",
         );
         figures.more(format!("topics.rate.{topics}"), "flood, same", "M/s");
@@ -201,7 +206,7 @@ pub fn figures() -> Vec<Figure> {
     for publishers in GROWTH_PUBLISHERS {
         figures.more(
             format!("publishers.rate.{publishers}"),
-            format!("flood, 100 streams, {publishers} publishing threads"),
+            format!("flood, 100 streams, publishing threads: {publishers}"),
             "M/s",
         );
         figures.neither(format!("publishers.lost.{publishers}"), "lost, same", "");
@@ -223,6 +228,14 @@ pub fn figures() -> Vec<Figure> {
         "KiB",
     );
     figures.0
+}
+
+/// Writes a count below a million as one reads it.
+fn thousands(count: usize) -> String {
+    match (count / 1000, count % 1000) {
+        (0, rest) => rest.to_string(),
+        (thousands, rest) => format!("{thousands},{rest:03}"),
+    }
 }
 
 struct Figures(Vec<Figure>);

@@ -1,25 +1,15 @@
-//! What the system tells, by `/proc`: of a process, and of the machine.
+//! What the system tells of a process and of the machine, most of it by `/proc`.
 
 use std::{fs, process::Command, time::Duration};
 
-/// Linux counts processor time in these for every program, whatever its own clock (`USER_HZ`).
-const TICKS_PER_SECOND: u64 = 100;
+use nix::{time::ClockId, unistd::Pid};
 
-/// Returns the processor time that a process has used, all its threads together, ended ones included.
+/// Returns the processor time that a process has used, all its threads together, ended ones included; nothing where it
+/// has ended itself.
 pub fn cpu(process: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name, in parentheses, may hold spaces; user and system time are fields 14 and 15 of the whole line.
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
-    let ticks: u64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.cast_signed()));
+    let time = clock.and_then(ClockId::now).map(Duration::from);
+    time.unwrap_or_default()
 }
 
 /// Returns a line of a process's status, such as `VmRSS:`, in bytes.

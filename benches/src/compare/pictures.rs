@@ -14,7 +14,7 @@ use crate::{
 };
 
 const OWN: RGBColor = RGBColor(0xd9, 0x48, 0x01);
-const LINE_COLORS: [RGBColor; 7] = [
+const LINE_COLORS: [RGBColor; 9] = [
     OWN,
     RGBColor(0x1f, 0x77, 0xb4),
     RGBColor(0x2c, 0xa0, 0x2c),
@@ -22,6 +22,8 @@ const LINE_COLORS: [RGBColor; 7] = [
     RGBColor(0x8c, 0x56, 0x4b),
     RGBColor(0x7f, 0x7f, 0x7f),
     RGBColor(0x17, 0xbe, 0xcf),
+    RGBColor(0xbc, 0xbd, 0x22),
+    RGBColor(0xe3, 0x77, 0xc2),
 ];
 
 /// Title, file and figure of each bar chart.
@@ -131,6 +133,9 @@ pub fn draw(
     Ok(drawn)
 }
 
+/// How much wider than its lines a chart is, so that the names of the lines stand beside them.
+const LEGEND_ROOM: f64 = 1.3;
+
 struct Series {
     name: &'static str,
     points: Vec<(f64, f64)>,
@@ -148,7 +153,7 @@ fn bars(path: &Path, title: &str, values: &[(&Server, f64)]) -> Drawn {
         .caption(title, ("sans-serif", 17))
         .margin(10)
         .y_label_area_size(120)
-        .build_cartesian_2d(0.0..most * 1.15, (0..count).into_segmented())?;
+        .build_cartesian_2d(0.0..most * 1.15, (0..count - 1).into_segmented())?;
     // The first server stands on top.
     let name = |position: &SegmentValue<usize>| match position {
         SegmentValue::CenterOf(row) if *row < count => values[count - 1 - row].0.name.to_owned(),
@@ -204,7 +209,7 @@ fn lines(path: &Path, title: &str, all: &[Series]) -> Drawn {
         .margin(12)
         .x_label_area_size(34)
         .y_label_area_size(52)
-        .build_cartesian_2d(0.0..right, 0.0..top * 1.05)?;
+        .build_cartesian_2d(0.0..right * LEGEND_ROOM, 0.0..top * 1.05)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -222,7 +227,7 @@ fn lines(path: &Path, title: &str, all: &[Series]) -> Drawn {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.8))
         .draw()?;
     area.present()?;

@@ -264,8 +264,8 @@ pub fn write(
     let command = format!("cargo run --release -- {arguments}");
     let mut text = format!(
         "# Results\n\n\
-         Written by the comparison itself: `{}` in `benches/`, {rounds} rounds, the median of them, from least to most \
-         beside it. What each figure means and how it is measured is in [README.md](README.md).\n\n\
+         Written by the comparison itself: `{}` in `benches/`. Rounds: {rounds}; a value is their median, from least to \
+         most beside it. What each figure means and how it is measured is in [README.md](README.md).\n\n\
          - machine: {}, {} cores, {:.0} GiB, Linux {}\n- compiler: {}\n- versions: {}\n\n\
          A ratio is tiny-sse's figure divided by that of the best of axum, hyper, actix, hyperlane and tiny_http in \
          that line, in bold below; `floor` is a bare write loop, which does nothing but what the kernel must.\n\n",
