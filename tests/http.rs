@@ -518,26 +518,26 @@ fn who_sends_too_much_sees_why_it_was_refused() {
     let server = serve();
     for (start, expected) in [
         (
-            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n",
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n",
             413,
         ),
         (
-            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n7A1200\r\n",
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1E8480\r\n",
             413,
         ),
         (
-            "BREW /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n",
+            "BREW /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n",
             501,
         ),
         (
-            "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\nExpect: 100-continue\r\n\r\n",
+            "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\nExpect: 100-continue\r\n\r\n",
             404,
         ),
     ] {
         for _ in 0..5 {
             let mut client = server.connect();
             client.send(start);
-            client.send(vec![b'x'; 8_000_000]);
+            client.send(vec![b'x'; 2_000_000]);
             assert_eq!(client.answer().status(), expected);
             client.ends();
         }
@@ -944,29 +944,24 @@ fn a_connection_gives_back_its_descriptor_and_leaves_its_thread_to_the_next() {
     let Some(child) = Child::of(name) else {
         return serve_parent(Config::default(), site);
     };
-    stays(&mut Client::connect(child.addr()));
-    eventually(|| {
-        child.descriptors() > 0 && Client::connect(child.addr()).get("/hello").status() == 200
-    });
-    let descriptors = child.descriptors();
-    let threads = child.threads();
-    for _ in 0..100 {
+    let visit = || {
         let mut client = Client::connect(child.addr());
         client.request("GET", "/hello", &[("Connection", "close")], b"");
         assert_eq!(client.answer().status(), 200);
         client.ends();
+    };
+    let descriptors = child.descriptors();
+    visit();
+    eventually(|| child.descriptors() == descriptors);
+    let threads = child.threads();
+    for _ in 0..50 {
+        visit();
+        // The descriptor goes first, then the thread is free.
+        eventually(|| child.descriptors() == descriptors);
     }
-    eventually(|| child.descriptors() <= descriptors);
-    assert!(
-        child.threads() <= threads + 2,
-        "one at a time needs not more than a few"
-    );
-    assert!(
-        child
-            .thread_names()
-            .iter()
-            .any(|name| name == "sse-connection")
-    );
+    assert!(child.threads() < threads + 10);
+    let names = child.thread_names();
+    assert!(names.iter().any(|name| name == "sse-connection"));
 }
 
 #[test]

@@ -554,6 +554,16 @@ impl Child {
         self.count("fd")
     }
 
+    /// Descriptors that are sockets.
+    pub(crate) fn sockets(&self) -> usize {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap();
+        let target = |entry: io::Result<std::fs::DirEntry>| entry.ok()?.path().read_link().ok();
+        entries
+            .filter_map(target)
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
+    }
+
     fn count(&self, what: &str) -> usize {
         let path = format!("/proc/{}/{what}", self.process.id());
         std::fs::read_dir(path).unwrap().count()
