@@ -16,7 +16,7 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use support::{Child, Client, eventually, serve_parent};
+use support::{Child, Client, serve_parent};
 use tiny_sse::{Config, Request, Response, Server, Sse};
 
 const POISON: &str = "GET /poison HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -610,7 +610,7 @@ fn each_row_gets_its_answer_and_nothing_behind_it() {
         for (index, child) in children.iter().enumerate() {
             let mine = rows.iter().skip(index).step_by(PROCESSES);
             scope.spawn(move || {
-                let (threads, descriptors) = (child.threads(), child.descriptors());
+                let at_rest = child.at_rest();
                 for row in mine {
                     row.check(child, usize::MAX);
                     row.check(child, 1);
@@ -622,7 +622,7 @@ fn each_row_gets_its_answer_and_nothing_behind_it() {
                 assert_eq!(client.get("/plain").text(), "plain");
                 assert_eq!(client.get("/poisoned").text(), "0");
                 drop(client);
-                eventually(|| child.threads() == threads && child.descriptors() == descriptors);
+                child.comes_to_rest(at_rest);
             });
         }
     });

@@ -564,6 +564,24 @@ impl Child {
             .count()
     }
 
+    /// Threads and descriptors of a server that has served nobody yet, once all that accept are there. Zeros where the
+    /// system does not tell.
+    pub(crate) fn at_rest(&self) -> (usize, usize) {
+        if !cfg!(target_os = "linux") {
+            return (0, 0);
+        }
+        eventually(|| self.thread_names().iter().any(|name| name == "sse-accept"));
+        (self.threads(), self.descriptors())
+    }
+
+    /// Waits until there are no more threads and descriptors than at rest.
+    #[track_caller]
+    pub(crate) fn comes_to_rest(&self, (threads, descriptors): (usize, usize)) {
+        if cfg!(target_os = "linux") {
+            eventually(|| self.threads() <= threads && self.descriptors() <= descriptors);
+        }
+    }
+
     fn count(&self, what: &str) -> usize {
         let path = format!("/proc/{}/{what}", self.process.id());
         std::fs::read_dir(path).unwrap().count()
