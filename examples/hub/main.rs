@@ -1,0 +1,95 @@
+//! Hub: a small server that stands on its own. Programs with the token publish to it, anybody subscribes, from anywhere.
+//!
+//! Run it with `cargo run --example hub`, and open <http://127.0.0.1:60000/>, a page that shows the hub's own figures, once
+//! a second. The server prints the token, unless `$HUB_TOKEN` sets one. Subscribe to one topic or several, and publish in
+//! another terminal:
+//!
+//! ```text
+//! curl -N 'http://127.0.0.1:60000/events?topic=doors&topic=lights'
+//! curl -d 'The front door is open.' -H "Authorization: Bearer $HUB_TOKEN" http://127.0.0.1:60000/events/doors
+//! ```
+//!
+//! The first shows the text as an event; the second gets its id as the answer, and 401 without the token. Pages of other
+//! sites may read, too, since the answers say so (CORS). For other machines to come, bind `0.0.0.0` below, and put a
+//! proxy with TLS in front, as a token in plain sight is none.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+use std::{env, thread};
+
+use tiny_sse::{Cors, Event, Hub, Request, Response, Server, Sse, constant_time_eq};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let token = env::var("HUB_TOKEN").unwrap_or_else(|_| {
+        // Two numbers from the system's randomness, the only one that std has.
+        let [a, b] = [(); 2].map(|()| RandomState::new().hash_one(()));
+        format!("{a:016x}{b:016x}")
+    });
+    println!("HUB_TOKEN={token}");
+
+    let hub = Hub::new();
+    let [readers, figures] = [(); 2].map(|()| hub.clone());
+    let server = Server::bind(format!("127.0.0.1:{port}"))?
+        .middleware(Cors::any().into_middleware())
+        .get("/", |_request| Response::html(include_str!("page.html")))
+        .get("/events", move |request| {
+            let topics: Vec<&str> = request.queries("topic").collect();
+            readers.subscribe(request, topics)
+        })
+        .post("/events/{topic}", move |request| {
+            let sent = request
+                .header("authorization")
+                .and_then(|value| value.strip_prefix("Bearer "));
+            if !sent.is_some_and(|sent| constant_time_eq(sent, &token)) {
+                let refused = Response::text("a bearer token is needed\n").with_status(401);
+                return refused.header("WWW-Authenticate", "Bearer");
+            }
+            Ok(publish(&hub, request)
+                .unwrap_or_else(|error| Response::text(format!("{error}\n")).with_status(422)))
+        })
+        .get("/figures", move |_request| {
+            let hub = figures.clone();
+            Sse::spawn(move |events| tell(&hub, &events))
+        });
+    println!("hub at http://{}", server.local_addr());
+    Ok(server.run()?)
+}
+
+/// Publishes a request's body, under the name that the query may give to the event, and answers with its id.
+fn publish(hub: &Hub, request: &Request) -> Result<Response, Box<dyn Error>> {
+    let mut event = Event::data(std::str::from_utf8(request.body())?);
+    if let Some(name) = request.query("event") {
+        event = event.event(name)?;
+    }
+    let id = hub.publish_wait(request.param("topic"), event)?;
+    Ok(Response::text(format!("{id}\n")))
+}
+
+/// Sends the hub's figures once a second, one to a line, for as long as somebody looks.
+fn tell(hub: &Hub, events: &SyncSender<Event>) {
+    loop {
+        let stats = hub.stats();
+        let mut text = format!("readers {}\npolls {}\n", stats.subscribers, stats.polls);
+        let _ = writeln!(
+            text,
+            "published {}\ndelivered {}",
+            stats.published, stats.delivered
+        );
+        let _ = writeln!(
+            text,
+            "kept {}\nbytes {}",
+            stats.history_events, stats.history_bytes
+        );
+        for (topic, readers) in &stats.subscribers_by_topic {
+            let _ = writeln!(text, "topic {readers} {topic}");
+        }
+        if events.send(Event::data(text.trim_end())).is_err() {
+            return;
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+}
