@@ -108,6 +108,7 @@
 //! | `hub/subscriber` | a socket with a cursor: behind or live, and the hand-over between |
 //! | `hub/writer` | the threads that own the live sockets |
 //! | `hub/poll`, `hub/json` | the same log for clients that cannot read a stream |
+//! | `client.js` | for pages: an `EventSource` that all tabs share and that does not give up |
 //! | `hub/registry`, `hub/core` | who reads, for figures and callbacks; what a hub's threads share |
 //! | `hub/id`, `hub/topics`, `hub/config` | what may be an id or a topic; a hub's limits |
 //!
