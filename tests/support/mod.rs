@@ -405,7 +405,10 @@ impl EventSource {
 
     /// As [`EventSource::next`], for a stream that may be cut off.
     pub(crate) fn try_next(&mut self) -> io::Result<Option<Message>> {
+        // Heartbeats come all the time, so that no read runs into its time-out.
+        let give_up = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < give_up, "no event comes");
             while let Some(line) = self.take_line() {
                 if let Some(message) = self.line(&line) {
                     return Ok(Some(message));
