@@ -1,5 +1,6 @@
 //! What the README says beside its programs is true too: its tables of limits, and the files that it names.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -126,6 +127,29 @@ fn the_files_that_it_names_are_there() {
         files += 1;
     }
     assert!(files > 10, "only {files} files are named");
+}
+
+#[test]
+fn the_examples_are_all_in_its_course() {
+    let mut examples = BTreeSet::new();
+    for entry in fs::read_dir(path("examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            || path.join("main.rs").is_file()
+        {
+            examples.insert(path.file_stem().unwrap().to_str().unwrap().to_string());
+        }
+    }
+    let readme = read("README.md");
+    let course = readme
+        .split("\n## ")
+        .find(|part| part.starts_with("Examples"))
+        .unwrap();
+    let told: BTreeSet<String> = course
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_string()))
+        .collect();
+    assert_eq!(told, examples);
 }
 
 fn path(name: &str) -> PathBuf {
