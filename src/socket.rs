@@ -351,3 +351,109 @@ impl Pace {
         Ok(config.write_timeout - quiet)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (TcpStream, Arc<Connected>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        (client, Arc::new(Connected::new(stream)))
+    }
+
+    #[test]
+    fn each_byte_of_a_body_buys_time() {
+        let (mut client, connected) = pair();
+        let mut reader = DeadlineReader::new(&connected);
+        reader.set_deadline(Duration::from_secs(60));
+        let until = Instant::now() + Duration::from_secs(30);
+        reader.pace = Some(ReadPace {
+            until,
+            bytes_per_second: 10,
+        });
+        client.write_all(b"12345").unwrap();
+        assert_eq!(reader.read(&mut [0; 100]).unwrap(), 5);
+        let pace = reader.pace.as_mut().unwrap();
+        assert_eq!(pace.until - until, Duration::from_millis(500));
+
+        // When it is used up, what has come meanwhile comes too late.
+        pace.until = Instant::now();
+        client.write_all(b"12345").unwrap();
+        let error = reader.read(&mut [0; 100]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_least_rate_of_zero_is_none() {
+        let (_client, connected) = pair();
+        let mut reader = DeadlineReader::new(&connected);
+        for (rate, expected) in [(0, None), (1, Some(1)), (u64::MAX, Some(u32::MAX))] {
+            let config = Config {
+                min_bytes_per_second: rate,
+                ..Config::default()
+            };
+            reader.set_body_deadline(&config);
+            let found = reader.pace.as_ref().map(|pace| pace.bytes_per_second);
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_reader_must_take_something_each_time_and_enough_on_average() {
+        const TIMEOUT: Duration = Duration::from_secs(100);
+        let config = Config {
+            write_timeout: TIMEOUT,
+            min_bytes_per_second: 10,
+            ..Config::default()
+        };
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let check = |behind: Duration, quiet: Duration, bytes: u64, n: usize| {
+            // The clock goes on meanwhile, so that a point in time counts as passed and never as just not.
+            let mut pace = Pace {
+                since: now.checked_sub(behind).unwrap(),
+                last: now.checked_sub(quiet).unwrap(),
+                bytes,
+            };
+            pace.took(n, &config).is_ok()
+        };
+        assert!(check(90 * second, 90 * second, 0, 0)); // It has some time left.
+        assert!(!check(TIMEOUT, TIMEOUT, 1000, 0)); // It took enough, but nothing for too long.
+        assert!(check(TIMEOUT, TIMEOUT, 1000, 1)); // Just in time.
+        assert!(!check(TIMEOUT, second, 999, 0)); // It took something, but not enough.
+        assert!(check(TIMEOUT, second, 999, 1)); // Just enough.
+        assert!(check(90 * second, second, 0, 0)); // Not judged before it has been behind for the time-out.
+    }
+
+    /// Takes this many bytes, then blocks.
+    struct TakesUpTo(usize);
+
+    impl Write for TakesUpTo {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match bytes.len().min(self.0) {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                n => {
+                    self.0 -= n;
+                    Ok(n)
+                }
+            }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_socket_has_taken_nothing() {
+        let mut socket = TakesUpTo(3);
+        assert_eq!(try_write(&mut socket, b"12").unwrap(), 2);
+        assert_eq!(try_write(&mut socket, b"34").unwrap(), 1);
+        assert_eq!(try_write(&mut socket, b"4").unwrap(), 0);
+        let closed = try_write(&mut [0_u8; 0].as_mut_slice(), b"1").unwrap_err();
+        assert_eq!(closed.kind(), io::ErrorKind::WriteZero);
+    }
+}

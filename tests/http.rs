@@ -3,11 +3,13 @@
 mod support;
 
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use support::{Child, Client, Random, TestServer, eventually, serve_parent, start};
+use support::{
+    Child, Client, Random, TestServer, announce, eventually, serve_parent, start, wait_for_parent,
+};
 use tiny_sse::{Config, Event, Method, Next, Request, Response, Server, Sse};
 
 /// Larger than what leaves in one write with its head.
@@ -962,6 +964,46 @@ fn a_connection_gives_back_its_descriptor_and_leaves_its_thread_to_the_next() {
     assert!(child.threads() < threads + 10);
     let names = child.thread_names();
     assert!(names.iter().any(|name| name == "sse-connection"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn when_descriptors_run_out_clients_wait_and_are_served_later() {
+    let name = "when_descriptors_run_out_clients_wait_and_are_served_later";
+    let Some(child) = Child::with_descriptors(name, 64) else {
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let hook = Arc::clone(&errors);
+        let server = site(Server::bind("127.0.0.1:0").unwrap())
+            .get("/errors", move |_| errors.lock().unwrap().join("\n"))
+            .on_error(move |problem| hook.lock().unwrap().push(problem.to_string()))
+            .spawn()
+            .unwrap();
+        // The program has its own use for files, more than was left for it.
+        let files: Vec<_> = (0..40)
+            .map(|_| std::fs::File::open("/dev/null").unwrap())
+            .collect();
+        announce(server.addr());
+        wait_for_parent();
+        return drop(files);
+    };
+    let mut clients: Vec<Client> = (0..80).map(|_| Client::connect(child.addr())).collect();
+    for client in &mut clients {
+        client.request("GET", "/hello", &[], b"");
+    }
+    for mut client in clients {
+        assert_eq!(client.answer().text(), "hello\n");
+        // Only when it leaves is there a descriptor for the next.
+    }
+    let answer = Client::connect(child.addr()).get("/errors");
+    let errors: Vec<&str> = answer.text().lines().collect();
+    assert_eq!(
+        errors[0],
+        "only 32 connections fit the 64 files that this process may open (`ulimit -n`)"
+    );
+    assert!(
+        errors[1].starts_with("accept failed, trying on: "),
+        "{errors:?}"
+    );
 }
 
 #[test]

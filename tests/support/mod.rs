@@ -505,10 +505,24 @@ const LISTENING: &str = "listening on ";
 impl Child {
     /// The other process, once it serves; `None` in that process itself.
     pub(crate) fn of(test: &str) -> Option<Child> {
+        Child::spawn(Command::new(std::env::current_exe().unwrap()), test)
+    }
+
+    /// As [`Child::of`], for a process that may open so many files.
+    pub(crate) fn with_descriptors(test: &str, most: usize) -> Option<Child> {
+        let mut shell = Command::new("sh");
+        let limit = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        shell
+            .args(["-c", &limit])
+            .arg(std::env::current_exe().unwrap());
+        Child::spawn(shell, test)
+    }
+
+    fn spawn(mut command: Command, test: &str) -> Option<Child> {
         if std::env::var_os(CHILD).is_some() {
             return None;
         }
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        let mut process = command
             .args(["--exact", test, "--nocapture"])
             .env(CHILD, "1")
             .stdin(Stdio::piped())
