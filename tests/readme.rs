@@ -1,4 +1,5 @@
-//! What the README says beside its programs is true too: its tables of limits, and the files that it names.
+//! What the README and the crate's documentation say beside their programs is true too: the tables of limits, the examples,
+//! and the files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -150,6 +151,45 @@ fn the_examples_are_all_in_its_course() {
         .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_string()))
         .collect();
     assert_eq!(told, examples);
+}
+
+#[test]
+fn the_architecture_tells_of_every_file() {
+    let lib = read("src/lib.rs");
+    let table: String = lib
+        .lines()
+        .filter(|line| line.starts_with("//! | `"))
+        .collect();
+    let mut folders = vec![path("src")];
+    let mut missing = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_dir() {
+                folders.push(file);
+                continue;
+            }
+            let name = file.strip_prefix(path("src")).unwrap().with_extension("");
+            let name = name.to_str().unwrap().replace('\\', "/");
+            // A folder's own file lists the others, and rows of tests are no part of the crate.
+            if name == "lib" || name.ends_with("/mod") || name == "http/vectors" {
+                continue;
+            }
+            let folder = name.split_once('/').map_or("", |(folder, _)| folder);
+            let forms = [
+                format!("`{name}`"),
+                format!("`{name}.js`"),
+                format!("`{folder}/*`"),
+            ];
+            if !forms.iter().any(|form| table.contains(form)) {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "the table in src/lib.rs has no row for {missing:?}"
+    );
 }
 
 fn path(name: &str) -> PathBuf {
