@@ -153,8 +153,8 @@ pub use guard::{
 };
 pub use http::{InvalidHeader, Method, Request, Response};
 pub use hub::{
-    EventId, History, Hub, HubConfig, InvalidId, InvalidTopic, Lag, PublishError, Reader, Start,
-    Stats, Subscription, Topics,
+    Durability, EventId, History, Hub, HubConfig, InvalidId, InvalidTopic, Lag, PublishError,
+    Reader, Start, Stats, Subscription, Topics,
 };
 pub use router::Next;
 pub use server::{Server, ServerHandle, ShutdownHandle, StillOpen};

@@ -1,6 +1,7 @@
 //! What a hub keeps, and how far its queues go.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -72,6 +73,29 @@ pub struct History {
     pub(crate) events: usize,
     pub(crate) age: Option<Duration>,
     pub(crate) bytes: usize,
+    pub(crate) file: Option<FileHistory>,
+}
+
+/// Where a history is kept beyond the life of its process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileHistory {
+    pub(crate) path: PathBuf,
+    pub(crate) durability: Durability,
+    pub(crate) bytes: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) age: Option<Duration>,
+}
+
+/// When an event counts as kept in a history's file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When the disk has it: one `fsync` for each round of events, before any reader gets them. It survives the end of
+    /// the process and of the power.
+    #[default]
+    Sync,
+    /// When the system has it. It survives the end of the process; with the power the last seconds may go, and a reader
+    /// that has seen them is told of a gap.
+    Os,
 }
 
 impl Default for History {
@@ -81,17 +105,67 @@ impl Default for History {
             events: 1024,
             age: None,
             bytes: 64 * 1024 * 1024,
+            file: None,
         }
     }
 }
 
 impl History {
-    /// Keeps this many events of each topic.
-    pub fn events(events: usize) -> History {
+    /// Keeps the history in a file, which is an event stream like any other, and as much of it in memory as the other
+    /// settings say. Readers resume from it over restarts; those who want more than memory has read it from the file.
+    /// Full parts of it stand beside it, under its name and a number; a lock keeps other processes away.
+    ///
+    /// Default: 1 GiB in parts of 16 MiB, of any age, [`Durability::Sync`].
+    pub fn file(path: impl Into<PathBuf>) -> History {
+        let file = FileHistory {
+            path: path.into(),
+            durability: Durability::default(),
+            bytes: 1024 * 1024 * 1024,
+            segment_bytes: 16 * 1024 * 1024,
+            age: None,
+        };
         History {
-            events,
+            file: Some(file),
             ..History::default()
         }
+    }
+
+    /// When an event counts as kept. Without a file it means nothing.
+    pub fn durability(mut self, durability: Durability) -> History {
+        if let Some(file) = &mut self.file {
+            file.durability = durability;
+        }
+        self
+    }
+
+    /// Keeps at most about so many bytes in the file, in parts of a sixteenth, but at least 4 KiB and at most 16 MiB; the
+    /// oldest part goes first. Without a file it means nothing.
+    pub fn file_bytes(mut self, bytes: u64) -> History {
+        if let Some(file) = &mut self.file {
+            file.bytes = bytes;
+            file.segment_bytes = (bytes / 16).clamp(4 * 1024, 16 * 1024 * 1024);
+        }
+        self
+    }
+
+    /// Removes a part of the file when its last event is older than this, the next time a part is full. Without a file it
+    /// means nothing.
+    pub fn file_age(mut self, age: Duration) -> History {
+        if let Some(file) = &mut self.file {
+            file.age = Some(age);
+        }
+        self
+    }
+
+    /// Keeps this many events of each topic in memory.
+    pub fn events(events: usize) -> History {
+        History::default().with_events(events)
+    }
+
+    /// The same history with so many events of each topic in memory.
+    pub fn with_events(mut self, events: usize) -> History {
+        self.events = events;
+        self
     }
 
     /// Keeps nothing: a reader that comes back, or falls behind, is told of a gap.

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::config::HubConfig;
+use super::file::{DiskReader, Segments};
 use super::id::EventId;
-use super::log::Log;
+use super::log::{GroupId, Log, Next, Position};
 use super::registry::Registry;
 use super::subscriber::Subscriber;
+use super::topics::TopicSet;
 use super::writer::{Handle, ToWriter};
 use crate::threads::Threads;
 
@@ -24,6 +26,10 @@ pub(crate) struct Core {
     pub(crate) behind: Threads<Box<Subscriber>>,
     pub(crate) counters: Counters,
     closed: AtomicBool,
+    /// The history's file could not be written the last time.
+    failing: AtomicBool,
+    /// The history's file, for those who read it.
+    segments: Option<Segments>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +47,7 @@ impl Core {
         log: Log,
         writers: Vec<Handle>,
         behind: Threads<Box<Subscriber>>,
+        segments: Option<Segments>,
     ) -> Core {
         Core {
             config,
@@ -50,12 +57,58 @@ impl Core {
             behind,
             counters: Counters::default(),
             closed: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            segments,
         }
     }
 
     /// Each of the log's methods is one step, and none leaves it half changed.
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::SeqCst)
+    }
+
+    /// Notes whether the file could be written, and says so when that changes.
+    pub(crate) fn note_storage(&self, error: Option<&io::Error>) {
+        let was_failing = self.failing.swap(error.is_some(), Ordering::SeqCst);
+        match error {
+            Some(error) if !was_failing => {
+                (self.config.on_error)(&format!("the history cannot be written: {error}"));
+            }
+            None if was_failing => (self.config.on_error)("the history can be written again"),
+            _ => {}
+        }
+    }
+
+    /// What comes next for a reader, from memory or, with no lock held, from the file.
+    pub(crate) fn next(
+        &self,
+        group: GroupId,
+        topics: &TopicSet,
+        position: &mut Position,
+        disk: &mut Option<DiskReader>,
+        max_bytes: usize,
+    ) -> Next {
+        loop {
+            let next = self.log().next(group, position, max_bytes);
+            let (Next::OnDisk { head }, Some(segments)) = (&next, &self.segments) else {
+                // Its buffer is only worth its memory while it is used.
+                *disk = None;
+                return next;
+            };
+            let reader = disk.get_or_insert_with(|| DiskReader::new(segments));
+            match reader.read(topics, position.cursor, *head, max_bytes) {
+                Ok(Some((events, _))) if !events.is_empty() => return Next::Events(events),
+                Ok(Some((_, reached))) => position.cursor = reached,
+                Ok(None) | Err(_) => {
+                    *disk = None;
+                    return Next::Gap(self.log().gap_to_memory(topics, position));
+                }
+            }
+        }
     }
 
     /// The last handle has gone: all streams end.

@@ -9,6 +9,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Instant;
 
 use super::config::History;
+use super::file::{Epoch, Recovered};
 use super::frame::Frame;
 use super::id::EventId;
 use super::json;
@@ -51,6 +52,8 @@ pub(crate) enum Next {
     Gap(Frame),
     /// These events, in order. The position is not moved: they are not sent yet.
     Events(Vec<(u64, Frame)>),
+    /// What comes next is in the file alone, which has all up to here.
+    OnDisk { head: u64 },
 }
 
 /// What one group gets of a round.
@@ -66,7 +69,10 @@ pub(crate) struct Share {
 #[derive(Debug)]
 pub(crate) struct Log {
     history: History,
-    epoch: u64,
+    /// The newest is the one in which numbers are given out now.
+    epochs: Vec<Epoch>,
+    /// With a file: the last number that it no longer has.
+    floor: Option<u64>,
     /// The last number given out.
     head: u64,
     records: BTreeMap<u64, Record>,
@@ -168,7 +174,8 @@ impl Log {
     pub(crate) fn new(history: History, epoch: u64) -> Log {
         Log {
             history,
-            epoch,
+            epochs: vec![(epoch, 1)],
+            floor: None,
             head: 0,
             records: BTreeMap::new(),
             bytes: 0,
@@ -213,14 +220,32 @@ impl Log {
 
     /// The wire id of a sequence number.
     pub(crate) fn id(&self, sequence: u64) -> EventId {
-        EventId {
-            epoch: self.epoch,
-            sequence,
-        }
+        let epoch = self.epochs.last().map_or(0, |(epoch, _)| *epoch);
+        EventId { epoch, sequence }
+    }
+
+    /// Keeps an event that was there before this hub was.
+    pub(crate) fn restore(&mut self, event: Numbered, now: Instant) {
+        self.head = event.sequence;
+        self.keep(event, now);
+        self.expire(now);
+    }
+
+    /// Takes over what a file says of the numbers given out before.
+    pub(crate) fn recover(&mut self, recovered: Recovered) {
+        self.epochs = recovered.epochs;
+        self.head = recovered.head;
+        self.floor = Some(recovered.floor);
+    }
+
+    /// The file has let go of everything up to here.
+    pub(crate) fn raise_floor(&mut self, floor: u64) {
+        self.floor = self.floor.max(Some(floor));
     }
 
     /// Keeps a round of events and says what each group gets of it. Readers in this process get theirs at once.
     pub(crate) fn append(&mut self, round: Vec<Numbered>, now: Instant) -> Vec<Share> {
+        let epoch = self.id(0).epoch;
         let mut shares: Vec<Share> = Vec::new();
         let mut share_of: HashMap<GroupId, usize> = HashMap::new();
         for event in round {
@@ -250,7 +275,6 @@ impl Log {
                 // A full one is awake already, and one that has gone is taken out by its owner.
                 let _ = waker.try_send(());
             }
-            let epoch = self.epoch;
             group.receivers.retain_mut(|receiver| {
                 share
                     .events
@@ -381,9 +405,9 @@ impl Log {
 
     /// The position before all that is kept; nothing before that is missed.
     pub(crate) fn earliest(&self, topics: &TopicSet) -> Position {
-        let evicted = self.last_evicted(topics);
+        let evicted = self.floor.unwrap_or(self.last_evicted(topics));
         Position {
-            cursor: 0,
+            cursor: self.floor.unwrap_or(0),
             announced: evicted,
             ordinal: None,
             unknown: None,
@@ -394,7 +418,20 @@ impl Log {
     /// gap, never a guess.
     pub(crate) fn after(&self, id: &str, topics: &TopicSet) -> Position {
         let known = match EventId::parse(id) {
-            Some(id) => (id.epoch == self.epoch && id.sequence <= self.head).then_some(id.sequence),
+            Some(own) => match self.last_of(own.epoch) {
+                Some(last) if own.sequence <= last => Some(own.sequence),
+                // It was given out and then lost, with the power: all that came after is new to this reader.
+                Some(last) if last < self.head => {
+                    let unknown = Some(id.to_string());
+                    return Position {
+                        cursor: last,
+                        announced: last,
+                        ordinal: None,
+                        unknown,
+                    };
+                }
+                _ => None,
+            },
             None => self.callers_ids.get(id).copied(),
         };
         match known {
@@ -409,6 +446,16 @@ impl Log {
                 ..self.earliest(topics)
             },
         }
+    }
+
+    /// The last number of an epoch.
+    fn last_of(&self, epoch: u64) -> Option<u64> {
+        let index = self.epochs.iter().position(|(known, _)| *known == epoch)?;
+        Some(
+            self.epochs
+                .get(index + 1)
+                .map_or(self.head, |(_, first)| first - 1),
+        )
     }
 
     /// Makes a reader a member of its topics' group, which counts what it gets from its position on.
@@ -523,6 +570,9 @@ impl Log {
         if let Some(gap) = self.gap(group, position) {
             return Next::Gap(gap);
         }
+        if self.floor.is_some() && self.last_evicted(&group.topics) > position.cursor {
+            return Next::OnDisk { head: self.head };
+        }
         let mut bytes = 0;
         let mut events = Vec::new();
         for (sequence, frame) in self.kept_after(&group.topics, position.cursor) {
@@ -542,7 +592,10 @@ impl Log {
     /// Whether a reader has everything, and nothing to be told.
     pub(crate) fn is_at_head(&self, group: GroupId, position: &Position) -> bool {
         self.groups.get(&group).is_none_or(|group| {
-            !self.has_gap(group, position)
+            let on_disk =
+                self.floor.is_some() && self.last_evicted(&group.topics) > position.cursor;
+            !on_disk
+                && !self.has_gap(group, position)
                 && self
                     .kept_after(&group.topics, position.cursor)
                     .next()
@@ -608,6 +661,13 @@ impl Log {
         if !self.has_gap(group, position) {
             return None;
         }
+        if let Some(floor) = self.floor {
+            let from = position
+                .unknown
+                .take()
+                .unwrap_or(self.id(position.cursor).to_string());
+            return Some(self.gap_up_to(floor.max(position.cursor), &from, position));
+        }
         let evicted = self.last_evicted(&group.topics);
         let oldest = self.kept_after(&group.topics, position.cursor).next();
         // The next reconnect resumes right before what comes now.
@@ -628,10 +688,29 @@ impl Log {
         Some(gap_frame(&from, self.id(to), self.id(rebased), lost))
     }
 
+    /// The gap for a reader that goes on from what memory has, because the file could not be read.
+    pub(crate) fn gap_to_memory(&self, topics: &TopicSet, position: &mut Position) -> Frame {
+        let from = self.id(position.cursor).to_string();
+        self.gap_up_to(
+            self.last_evicted(topics).max(position.cursor),
+            &from,
+            position,
+        )
+    }
+
+    fn gap_up_to(&self, sequence: u64, from: &str, position: &mut Position) -> Frame {
+        position.cursor = sequence;
+        position.announced = sequence;
+        gap_frame(from, self.id(sequence), self.id(sequence), None)
+    }
+
     /// Whether anything of the group's is lost to a reader that it has not been told of.
     fn has_gap(&self, group: &Group, position: &Position) -> bool {
         if position.unknown.is_some() {
             return true;
+        }
+        if let Some(floor) = self.floor {
+            return floor > position.cursor.max(position.announced);
         }
         let evicted = self.last_evicted(&group.topics);
         match position.ordinal {
@@ -742,7 +821,7 @@ mod tests {
             let mut all = Vec::new();
             loop {
                 match self.log.next(reader.group, &mut reader.position, 60) {
-                    Next::AtHead => return all.join(" "),
+                    Next::AtHead | Next::OnDisk { .. } => return all.join(" "),
                     Next::Gap(frame) => all.push(gap_text(&frame)),
                     Next::Events(events) => {
                         assert!(events.len() <= 2, "at most 60 bytes are two events");

@@ -3,6 +3,7 @@
 //! - [`topics`], [`id`]: what an event is published under and how it is called;
 //! - [`rounds`]: the inbox and the hub thread, which numbers, encodes, keeps and hands on;
 //! - [`frame`]: encoded events and the writes they leave in;
+//! - [`file`]: the log's file, where there is one;
 //! - [`log`]: what is kept, and what a reader at a cursor gets;
 //! - [`subscription`], [`subscriber`]: from a request to a socket with a cursor, behind or live;
 //! - [`writer`]: the threads that own the live sockets;
@@ -13,6 +14,7 @@
 
 mod config;
 mod core;
+mod file;
 mod frame;
 mod id;
 mod json;
@@ -31,8 +33,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Instant;
 
-pub use self::config::{History, HubConfig, Lag};
+pub use self::config::{Durability, History, HubConfig, Lag};
 pub use self::core::Stats;
 pub use self::id::{EventId, InvalidId};
 pub use self::registry::Reader;
@@ -40,6 +43,7 @@ pub use self::subscription::{Start, Subscription};
 pub use self::topics::{InvalidTopic, Topics};
 
 use self::core::Core;
+use self::file::Store;
 use self::frame::Frame;
 use self::log::Log;
 use self::registry::Ending;
@@ -87,11 +91,21 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// What the system says when a thread cannot be started.
+    /// What the system says when a thread cannot be started or the history's file not be opened; `WouldBlock` when
+    /// another process has the file.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
         let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
         let epoch = random_u64();
-        let log = Log::new(config.history.clone(), epoch);
+        let mut log = Log::new(config.history.clone(), epoch);
+        let mut store = None;
+        if let Some(file) = config.history.file.clone() {
+            let now = Instant::now();
+            let keep = |event| log.restore(event, now);
+            let (opened, recovered) = Store::open(file, epoch, &*config.on_error, keep)?;
+            log.recover(recovered);
+            store = Some(opened);
+        }
+        let head = log.head();
         let behind = catch_up_threads(&config);
         behind.start_least()?;
         let (mut writers, mut ahead) = (Vec::new(), Vec::new());
@@ -102,13 +116,15 @@ impl Hub {
             writers.push(handle);
             ahead.push(room);
         }
-        let core = Arc::new(Core::new(config, log, writers, behind));
+        let segments = store.as_ref().map(Store::segments);
+        let core = Arc::new(Core::new(config, log, writers, behind, segments));
         let rounds = Rounds {
             core: Arc::clone(&core),
             outbox,
             writers: ahead,
             epoch,
-            head: 0,
+            head,
+            store,
         };
         start("sse-hub", move || rounds.run())?;
         Ok(Hub { inbox, core })
@@ -121,6 +137,10 @@ impl Hub {
     ///
     /// [`PublishError`], which says what is wrong with the topic, the id or the size.
     pub fn publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
+        if self.core.is_failing() {
+            // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
+            return self.publish_wait(topics, event).map(drop);
+        }
         let publication = self.check(&topics, event)?;
         Ok(self.inbox.put(publication)?)
     }
@@ -279,7 +299,7 @@ impl Hub {
         let (inbox, _) = rounds::inbox(config.inbox_events, config.inbox_bytes);
         let log = Log::new(config.history.clone(), random_u64());
         let behind = catch_up_threads(&config);
-        let core = Arc::new(Core::new(config, log, Vec::new(), behind));
+        let core = Arc::new(Core::new(config, log, Vec::new(), behind, None));
         core.close();
         Hub { inbox, core }
     }

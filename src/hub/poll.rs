@@ -48,8 +48,15 @@ impl Poll {
         let waiting = Waiting::new(core, &self.topics, &mut position);
         let until = Instant::now() + self.patience;
         let mut events: Vec<String> = self.first.iter().filter_map(event_text).collect();
+        let mut disk = None;
         loop {
-            let next = core.log().next(waiting.group, &mut position, ANSWER_BYTES);
+            let next = core.next(
+                waiting.group,
+                &self.topics,
+                &mut position,
+                &mut disk,
+                ANSWER_BYTES,
+            );
             match next {
                 // An event like any other here, and what follows it comes with it.
                 Next::Gap(frame) => events.extend(event_text(&frame.event())),
@@ -62,9 +69,9 @@ impl Poll {
                     );
                     break;
                 }
-                Next::AtHead if !events.is_empty() => break,
-                Next::AtHead if !waiting.wait(until, &self.closing) => break,
-                Next::AtHead => {}
+                Next::AtHead | Next::OnDisk { .. } if !events.is_empty() => break,
+                Next::AtHead | Next::OnDisk { .. } if !waiting.wait(until, &self.closing) => break,
+                Next::AtHead | Next::OnDisk { .. } => {}
             }
         }
         let mut body = format!("{{\"events\":[{}],\"last_event_id\":", events.join(","));

@@ -51,6 +51,10 @@ impl Reader {
         &self.label
     }
 
+    pub(crate) fn topic_set(&self) -> &TopicSet {
+        &self.topics
+    }
+
     pub(crate) fn key(&self) -> u64 {
         self.key
     }

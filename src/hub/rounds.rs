@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::core::Core;
+use super::file::Store;
 use super::frame::Frame;
 use super::id::EventId;
 use super::log::Numbered;
@@ -171,6 +172,7 @@ pub(crate) struct Rounds {
     pub(crate) writers: Vec<Ahead>,
     pub(crate) epoch: u64,
     pub(crate) head: u64,
+    pub(crate) store: Option<Store>,
 }
 
 /// How many rounds a writer has not yet delivered.
@@ -204,14 +206,37 @@ impl Rounds {
         let mut scratch = Vec::new();
         let mut expires_at = None;
         while let Some(round) = self.outbox.take(expires_at) {
+            let head = self.head;
             let (numbered, replies) = self.number(round, &mut scratch);
             let count = numbered.len() as u64;
+            let mut floor = None;
+            if let Some(store) = &mut self.store
+                && count > 0
+            {
+                let appended = store.append(&numbered);
+                self.core.note_storage(appended.as_ref().err());
+                match appended {
+                    Ok(removed) => floor = removed,
+                    Err(error) => {
+                        // Nobody has seen these numbers.
+                        self.head = head;
+                        for (reply, _) in replies {
+                            let error = io::Error::new(error.kind(), error.to_string());
+                            let _ = reply.send(Err(error));
+                        }
+                        continue;
+                    }
+                }
+            }
             for writer in &mut self.writers {
                 // Before the lock is taken: whoever holds it waits for nobody.
                 writer.wait_for_room();
             }
             let now = Instant::now();
             let mut log = self.core.log();
+            if let Some(floor) = floor {
+                log.raise_floor(floor);
+            }
             let shares = log.append(numbered, now);
             expires_at = log.expires_at();
             if !shares.is_empty() {

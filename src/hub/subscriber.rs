@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Lag;
 use super::core::Core;
+use super::file::DiskReader;
 use super::frame::{Batch, Torn};
 use super::log::{GroupId, Next, Position};
 use super::registry::{Ending, Reader};
@@ -33,6 +34,8 @@ pub(crate) struct Subscriber {
     position: Position,
     coding: Coding,
     lag: Lag,
+    /// Where it reads what memory no longer has.
+    disk: Option<DiskReader>,
     /// To be sent before anything else.
     torn: Option<Torn>,
     /// What is torn is the end of the stream.
@@ -82,6 +85,7 @@ impl Subscriber {
             position: begin.position,
             coding: begin.coding,
             lag: begin.lag,
+            disk: None,
             torn: Some(Torn::own(begin.opening)),
             ending: false,
             pace: None,
@@ -188,7 +192,7 @@ impl Subscriber {
                 continue;
             }
             match self.next() {
-                Next::AtHead => return Ok(Progress::AtHead),
+                Next::AtHead | Next::OnDisk { .. } => return Ok(Progress::AtHead),
                 Next::Gap(gap) => self.torn = Some(Torn::frame(gap, self.coding, 0)),
                 Next::Events(events) => self.send(&Batch::new(events, self.coding))?,
             }
@@ -197,11 +201,17 @@ impl Subscriber {
     }
 
     fn next(&mut self) -> Next {
-        let log = self.core.log();
-        match self.lag {
-            Lag::Skip if self.fell_behind => log.newest(self.group, &mut self.position),
-            _ => log.next(self.group, &mut self.position, BATCH_BYTES),
+        if self.lag == Lag::Skip && self.fell_behind {
+            return self.core.log().newest(self.group, &mut self.position);
         }
+        let topics = self.reader.topic_set();
+        self.core.next(
+            self.group,
+            topics,
+            &mut self.position,
+            &mut self.disk,
+            BATCH_BYTES,
+        )
     }
 
     /// Writes what goes out at once; where that breaks off, the torn event is left to be sent.

@@ -1,0 +1,525 @@
+//! A history in a file: what was acknowledged is there after any end of the process, and what is damaged is never taken
+//! for an event.
+//!
+//! `FILE_ROUNDS=1000 cargo test --release --test file` kills a publisher so many times.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use support::{EventSource, Random, TestServer, eventually, start};
+use tiny_sse::{Config, Durability, Event, History, Hub, HubConfig, PublishError, Request};
+
+/// A folder of its own for each test, gone with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("tiny-sse-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("history")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+type Errors = Arc<Mutex<Vec<String>>>;
+
+fn open_with(history: History) -> (Hub, Errors) {
+    let errors = Errors::default();
+    let hook = Arc::clone(&errors);
+    let config = HubConfig {
+        history,
+        on_error: Arc::new(move |problem: &str| hook.lock().unwrap().push(problem.to_string())),
+        ..HubConfig::default()
+    };
+    // The process or hub before may take a moment to let go of its lock.
+    let mut hub = None;
+    eventually(|| {
+        hub = Hub::open(config.clone()).ok();
+        hub.is_some()
+    });
+    (hub.unwrap(), errors)
+}
+
+/// A hub with a few events in memory and the rest in the file.
+fn open(path: &Path) -> Hub {
+    open_with(
+        History::file(path)
+            .durability(Durability::Os)
+            .with_events(5),
+    )
+    .0
+}
+
+/// A server for one hub after another; a hub that it lets go of gives its file free.
+struct Served {
+    server: TestServer,
+    hub: Arc<Mutex<Option<Hub>>>,
+}
+
+impl Served {
+    fn new() -> Served {
+        let hub: Arc<Mutex<Option<Hub>>> = Arc::default();
+        let readers = Arc::clone(&hub);
+        let server = start(Config::default(), move |server| {
+            server.get("/events", move |request: &Request| {
+                let topics: Vec<&str> = request.queries("topic").collect();
+                let hub = readers.lock().unwrap();
+                hub.as_ref()
+                    .map(|hub| hub.subscribe(request, topics))
+                    .ok_or("no hub")
+            })
+        });
+        Served { server, hub }
+    }
+
+    fn serve(&self, hub: &Hub) {
+        *self.hub.lock().unwrap() = Some(hub.clone());
+    }
+
+    fn let_go(&self) {
+        self.hub.lock().unwrap().take();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl Deref for Served {
+    type Target = TestServer;
+
+    fn deref(&self) -> &TestServer {
+        &self.server
+    }
+}
+
+fn serve(hub: &Hub) -> Served {
+    let served = Served::new();
+    served.serve(hub);
+    served
+}
+
+fn resume(server: &Served, topic: &str, id: &str) -> EventSource {
+    let target = format!("/events?topic={topic}");
+    EventSource::open(server.addr(), &target, &[("Last-Event-ID", id)])
+}
+
+fn say(hub: &Hub, topic: &str, text: &str) -> String {
+    hub.publish_wait(topic, Event::data(text))
+        .unwrap()
+        .to_string()
+}
+
+#[test]
+fn the_file_is_an_event_stream() {
+    let folder = Folder::new("stream");
+    let hub = open(&folder.file());
+    let first = say(&hub, "news", "hello\nworld");
+    hub.publish_wait(["a", "b"], Event::data("x").id("row 1").unwrap())
+        .unwrap();
+    let epoch = first.strip_suffix("-1").unwrap();
+    let text = fs::read_to_string(folder.file()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines[0].starts_with(&format!(": epoch {epoch} from 1 ")),
+        "{text}"
+    );
+    assert_eq!(lines[1], "");
+    assert!(
+        lines[2].starts_with(": 1 ") && lines[2].ends_with(" 48 news"),
+        "{text}"
+    );
+    assert_eq!(
+        lines[3..7],
+        [&format!("id: {first}"), "data: hello", "data: world", ""]
+    );
+    assert!(
+        lines[7].starts_with(": 2 ") && lines[7].ends_with(" 19 a\tb"),
+        "{text}"
+    );
+    assert_eq!(lines[8..], ["id: row 1", "data: x", ""]);
+    let mut decoder = tiny_sse::Decoder::new();
+    let (mut bytes, mut data) = (text.as_bytes(), Vec::new());
+    while let Some(item) = decoder.decode(&mut bytes).unwrap() {
+        if let tiny_sse::Decoded::Message(message) = item {
+            data.push(message.data);
+        }
+    }
+    assert_eq!(data, ["hello\nworld", "x"]);
+}
+
+#[test]
+fn a_client_resumes_over_restarts() {
+    let folder = Folder::new("resume");
+    let hub = open(&folder.file());
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        let topic = if number % 2 == 0 { "a" } else { "b" };
+        ids.push(say(&hub, topic, &number.to_string()));
+    }
+    hub.publish_wait("a", Event::data("mine").id("row 7").unwrap())
+        .unwrap();
+    drop(hub);
+    let hub = open(&folder.file());
+    let server = serve(&hub);
+    let newest = say(&hub, "a", "new");
+    let all = |mut stream: EventSource| {
+        let mut all = Vec::new();
+        while all.last().is_none_or(|data| data != "new") {
+            let message = stream.next().unwrap();
+            assert_eq!(message.event, "");
+            all.push(message.data);
+        }
+        all.join(" ")
+    };
+    // The fourth, from the file: memory holds five of each topic.
+    assert_eq!(
+        all(resume(&server, "a", &ids[4])),
+        "6 8 10 12 14 16 18 mine new"
+    );
+    assert_eq!(all(resume(&server, "a", &ids[17])), "18 mine new");
+    assert_eq!(all(resume(&server, "a", "row 7")), "new");
+    assert_eq!(
+        all(resume(&server, "a&topic=b", &ids[16])),
+        "17 18 19 mine new"
+    );
+    assert_eq!(
+        all(resume(&server, "a", "earliest")),
+        "0 2 4 6 8 10 12 14 16 18 mine new"
+    );
+    // Long-poll and HTTP/1.0 read the same.
+    let answer = server
+        .connect()
+        .get(&format!("/events?topic=a&poll&last_event_id={}", ids[14]));
+    assert!(
+        answer.text().contains(r#""data":"16"},"#),
+        "{}",
+        answer.text()
+    );
+    let mut client = server.connect();
+    client.send(format!(
+        "GET /events?topic=a&last_event_id={} HTTP/1.0\r\n\r\n",
+        ids[4]
+    ));
+    assert_eq!(
+        all(EventSource::answer(client)),
+        "6 8 10 12 14 16 18 mine new"
+    );
+    // An id of the old epoch that the file does not have: delivered, then lost with the power.
+    let lost = ids[0].replace("-1", "-22");
+    let mut stream = resume(&server, "a", &lost);
+    assert_eq!(stream.next().unwrap().event, "gap");
+    assert_eq!(stream.data(), "new");
+    // The number line goes on, in a new epoch.
+    assert!(newest.ends_with("-22") && newest != lost);
+}
+
+#[test]
+fn segments_come_and_go() {
+    let folder = Folder::new("segments");
+    let history = History::file(folder.file())
+        .durability(Durability::Os)
+        .with_events(3)
+        .file_bytes(64 * 1024);
+    let (hub, errors) = open_with(history.clone());
+    let server = serve(&hub);
+    let text = "x".repeat(900);
+    let first = say(&hub, "a", &text);
+    let ids: Vec<String> = (0..300).map(|_| say(&hub, "a", &text)).collect();
+    let files = fs::read_dir(&folder.0).unwrap().count();
+    assert!((10..25).contains(&files), "{files}");
+    let read_on = |mut stream: EventSource, from: usize| {
+        for id in &ids[from..] {
+            let message = stream.next().unwrap();
+            assert_eq!((&*message.event, &message.id), ("", id));
+        }
+    };
+    // Over several segments.
+    read_on(resume(&server, "a", &ids[259]), 260);
+    // What has been removed is a gap, and all the rest comes.
+    let mut stream = resume(&server, "a", &first);
+    let gap = stream.next().unwrap();
+    assert_eq!(gap.event, "gap");
+    let next = ids.iter().position(|id| *id == gap.id).unwrap() + 1;
+    read_on(stream, next);
+    drop((server, hub));
+    let (hub, _) = open_with(history);
+    let server = serve(&hub);
+    read_on(resume(&server, "a", &ids[259]), 260);
+    let mut stream = resume(&server, "a", &first);
+    assert_eq!(stream.next().unwrap().event, "gap");
+    assert!(errors.lock().unwrap().is_empty());
+}
+
+#[test]
+fn one_process_has_the_file() {
+    let folder = Folder::new("lock");
+    let hub = open(&folder.file());
+    let config = HubConfig {
+        history: History::file(folder.file()),
+        ..HubConfig::default()
+    };
+    let error = Hub::open(config).unwrap_err();
+    assert!(
+        error.to_string().contains("is in use by another process"),
+        "{error}"
+    );
+    drop(hub);
+}
+
+/// A small history, cut off at every byte: all whole events before the cut, and no other.
+#[test]
+fn a_torn_tail_is_cut_off() {
+    let folder = Folder::new("torn");
+    let hub = open(&folder.file());
+    for number in 0..3 {
+        say(&hub, "a", &format!("event {number}"));
+    }
+    drop(hub);
+    damage(&folder, |whole, offset| whole[..offset].to_vec(), true);
+}
+
+/// A small history with a bit flipped in every byte: never a wrong event, and what is missing is announced.
+#[test]
+fn damage_is_found() {
+    let folder = Folder::new("flip");
+    let hub = open(&folder.file());
+    for number in 0..3 {
+        say(&hub, "a", &format!("event {number}"));
+    }
+    drop(hub);
+    let flip = |whole: &[u8], offset: usize| {
+        let mut bytes = whole.to_vec();
+        bytes[offset] ^= 1;
+        bytes
+    };
+    damage(&folder, flip, false);
+}
+
+fn damage(folder: &Folder, change: impl Fn(&[u8], usize) -> Vec<u8>, cut: bool) {
+    // Opened once more, so that the lock is known to be free.
+    drop(open(&folder.file()));
+    let whole = fs::read(folder.file()).unwrap();
+    let first_epoch = String::from_utf8_lossy(&whole[8..24]).to_string();
+    let server = Served::new();
+    for offset in 0..whole.len() {
+        let copy = Folder::new(&format!("damaged-{cut}"));
+        fs::write(copy.file(), change(&whole, offset)).unwrap();
+        let (hub, errors) = open_with(History::file(copy.file()).durability(Durability::Os));
+        let stats = hub.stats();
+        // Whoever was before the first event is told, or gets them all.
+        server.serve(&hub);
+        let mut stream = resume(&server, "a", &format!("{first_epoch}-0"));
+        say(&hub, "a", "end");
+        let mut data = Vec::new();
+        while data.last().is_none_or(|data| data != "end") {
+            let message = stream.next().unwrap();
+            data.push(if message.event == "gap" {
+                "gap".to_string()
+            } else {
+                message.data
+            });
+        }
+        let all = ["event 0", "event 1", "event 2", "end"];
+        let mut wanted = all.iter();
+        for text in data.iter().filter(|text| *text != "gap") {
+            assert!(
+                wanted.any(|known| known == text),
+                "{text:?} of {data:?} at {offset}"
+            );
+        }
+        let missing = all
+            .iter()
+            .any(|text| !data.iter().any(|found| found == text));
+        if missing && !cut {
+            let told = data[0] == "gap" || !errors.lock().unwrap().is_empty();
+            assert!(told, "{data:?} at {offset}");
+        }
+        assert!(stats.history_events <= 3);
+        server.let_go();
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_and_not_delivered() {
+    let folder = Folder::new("full");
+    let history = History::file(folder.file())
+        .durability(Durability::Os)
+        .file_bytes(64 * 1024);
+    let (hub, errors) = open_with(history);
+    let server = serve(&hub);
+    let mut stream = EventSource::open(server.addr(), "/events?topic=a", &[]);
+    say(&hub, "a", "1");
+    assert_eq!(stream.data(), "1");
+    // The folder vanishes: nothing can be created in it, and the full segment not be renamed.
+    let away = folder.0.with_extension("away");
+    fs::rename(&folder.0, &away).unwrap();
+    let error = hub.publish_wait("a", Event::data("lost")).unwrap_err();
+    assert!(matches!(error, PublishError::Storage(_)), "{error}");
+    // While that lasts, those who do not wait for the id hear of it, too.
+    let error = hub.publish("a", Event::data("lost")).unwrap_err();
+    assert!(matches!(error, PublishError::Storage(_)), "{error}");
+    fs::rename(&away, &folder.0).unwrap();
+    let id = say(&hub, "a", "2");
+    assert!(
+        id.ends_with("-2"),
+        "nobody has seen the numbers in between: {id}"
+    );
+    assert_eq!(stream.data(), "2");
+    let errors = errors.lock().unwrap();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].starts_with("the history cannot be written: "));
+    assert_eq!(errors[1], "the history can be written again");
+}
+
+#[test]
+fn a_file_that_is_removed_begins_anew() {
+    let folder = Folder::new("removed");
+    let hub = open(&folder.file());
+    let server = serve(&hub);
+    let first = say(&hub, "a", "1");
+    for _ in 0..10 {
+        say(&hub, "a", "x");
+    }
+    fs::remove_file(folder.file()).unwrap();
+    let newest = say(&hub, "a", "2");
+    assert!(fs::read_to_string(folder.file()).unwrap().contains(&newest));
+    let mut stream = resume(&server, "a", &first);
+    assert_eq!(stream.next().unwrap().event, "gap");
+    while stream.data() != "2" {}
+}
+
+const CHILD: &str = "TINY_SSE_FILE";
+
+/// Publishes for ever, in the process that will be killed: says each number when it has been acknowledged.
+fn publish_for_ever(path: &str) {
+    let begin: u64 = std::env::var("TINY_SSE_BEGIN").unwrap().parse().unwrap();
+    let history = History::file(path).file_bytes(400 * 1024).with_events(20);
+    let (hub, _) = open_with(history);
+    let threads: Vec<_> = (0..4_u64)
+        .map(|publisher| {
+            let hub = hub.clone();
+            std::thread::spawn(move || {
+                for number in begin.. {
+                    let text = format!("{publisher} {number}");
+                    let text = format!("{text} {}", "x".repeat((number % 700) as usize));
+                    let id = hub.publish_wait("a", Event::data(text)).unwrap();
+                    println!("acknowledged {id} {publisher} {number}");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+#[test]
+fn what_is_acknowledged_survives_a_kill() {
+    if let Ok(path) = std::env::var(CHILD) {
+        return publish_for_ever(&path);
+    }
+    let rounds = std::env::var("FILE_ROUNDS").map_or(40, |rounds| rounds.parse().unwrap());
+    let folder = Folder::new("kill");
+    let mut random = Random::new(20_261_121);
+    // Of each publisher, the numbers seen by a reader that has followed from the beginning.
+    let mut last_id = "earliest".to_string();
+    let server = Served::new();
+    let mut seen: Vec<Vec<u64>> = vec![Vec::new(); 4];
+    for round in 0..rounds {
+        let begin = (round as u64 + 1) * 1_000_000;
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "what_is_acknowledged_survives_a_kill",
+                "--nocapture",
+            ])
+            .env(CHILD, folder.file())
+            .env("TINY_SSE_BEGIN", begin.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut acknowledged: Vec<Vec<u64>> = vec![Vec::new(); 4];
+        let mut take = |line: &str| {
+            if let Some((_, rest)) = line.split_once("acknowledged ") {
+                let words: Vec<&str> = rest.split(' ').collect();
+                // The last line may be cut off by the kill.
+                if let [_, publisher, number] = words[..]
+                    && number.len() == begin.to_string().len()
+                {
+                    let publisher: usize = publisher.parse().unwrap();
+                    acknowledged[publisher].push(number.parse().unwrap());
+                }
+            }
+        };
+        for _ in 0..random.below(150) {
+            take(&lines.next().unwrap().unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines.for_each(|line| take(&line.unwrap()));
+
+        let (hub, _) = open_with(
+            History::file(folder.file())
+                .file_bytes(400 * 1024)
+                .with_events(20),
+        );
+        server.serve(&hub);
+        let mut stream = resume(&server, "a", &last_id);
+        hub.publish_wait("a", Event::data("end")).unwrap();
+        loop {
+            let message = stream.next().unwrap();
+            assert_eq!(message.event, "", "a gap: {message:?}");
+            last_id = message.id;
+            if message.data == "end" {
+                break;
+            }
+            let mut words = message.data.split(' ');
+            let publisher: usize = words.next().unwrap().parse().unwrap();
+            let number: u64 = words.next().unwrap().parse().unwrap();
+            assert!(
+                seen[publisher].last().is_none_or(|last| *last < number),
+                "twice, or out of order"
+            );
+            seen[publisher].push(number);
+        }
+        for (publisher, numbers) in acknowledged.iter().enumerate() {
+            for number in numbers {
+                assert!(
+                    seen[publisher].binary_search(number).is_ok(),
+                    "{publisher} {number} is gone"
+                );
+            }
+            // What came without having been acknowledged was on its way when the end came.
+            let of_round = seen[publisher]
+                .iter()
+                .filter(|number| **number >= begin)
+                .count();
+            assert!(
+                of_round <= numbers.len() + 1,
+                "{of_round} of {}",
+                numbers.len()
+            );
+        }
+        server.let_go();
+    }
+}
