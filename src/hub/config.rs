@@ -168,7 +168,8 @@ impl History {
         self
     }
 
-    /// Keeps nothing: a reader that comes back, or falls behind, is told of a gap.
+    /// Keeps nothing: a reader that comes back, falls behind or has only just come is told of a gap for what is
+    /// published meanwhile.
     pub fn none() -> History {
         History::events(0)
     }

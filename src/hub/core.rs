@@ -101,8 +101,8 @@ impl Core {
             };
             let reader = disk.get_or_insert_with(|| DiskReader::new(segments));
             match reader.read(topics, position.cursor, *head, max_bytes) {
-                Ok(Some((events, _))) if !events.is_empty() => return Next::Events(events),
-                Ok(Some((_, reached))) => position.cursor = reached,
+                Ok(Some(found)) if !found.events.is_empty() => return Next::Events(found.events),
+                Ok(Some(found)) => position.cursor = found.reached,
                 Ok(None) | Err(_) => {
                     *disk = None;
                     return Next::Gap(self.log().gap_to_memory(topics, position));

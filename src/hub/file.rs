@@ -271,15 +271,15 @@ impl DiskReader {
         }
     }
 
-    /// The events of these topics behind `cursor` and up to `head`, at most `max_bytes` or one event, and how far that
-    /// has come: past events of other topics, too. `None` when the file has nothing more.
+    /// The events of these topics behind `cursor` and up to `head`, at most about `max_bytes` or one event. `None` when
+    /// the file has nothing more.
     pub(crate) fn read(
         &mut self,
         topics: &TopicSet,
         cursor: u64,
         head: u64,
         max_bytes: usize,
-    ) -> io::Result<Option<(Vec<(u64, Frame)>, u64)>> {
+    ) -> io::Result<Option<Scanned>> {
         self.events.retain(|(sequence, _)| *sequence > cursor);
         self.reached = self.reached.max(cursor);
         let (mut bytes, mut scanned) = (0, 0);
@@ -296,7 +296,10 @@ impl DiskReader {
                 self.events.push((record.sequence, frame));
             }
         }
-        Ok((self.reached > cursor).then(|| (self.events.clone(), self.reached)))
+        Ok((self.reached > cursor).then(|| Scanned {
+            events: self.events.clone(),
+            reached: self.reached,
+        }))
     }
 
     /// The next record behind what has been read, in this segment or the next one.
@@ -316,6 +319,14 @@ impl DiskReader {
         }
         Ok(None)
     }
+}
+
+/// What a reader gets out of the file at a time.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    pub(crate) events: Vec<(u64, Frame)>,
+    /// How far that has come: past events of other topics, too.
+    pub(crate) reached: u64,
 }
 
 /// One event as the file has it.

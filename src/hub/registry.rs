@@ -111,7 +111,13 @@ struct Readers {
 }
 
 impl Registry {
-    pub(crate) fn add(&self, topics: TopicSet, peer: SocketAddr, label: String) -> Arc<Reader> {
+    pub(crate) fn add(
+        &self,
+        topics: TopicSet,
+        peer: SocketAddr,
+        label: String,
+        cursor: u64,
+    ) -> Arc<Reader> {
         let mut readers = self.lock();
         let key = readers.next_key;
         readers.next_key += 1;
@@ -120,7 +126,7 @@ impl Registry {
             topics,
             peer,
             label,
-            cursor: AtomicU64::new(LIVE),
+            cursor: AtomicU64::new(cursor),
             ending: OnceLock::new(),
         });
         readers.by_key.insert(key, Arc::clone(&reader));

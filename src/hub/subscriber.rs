@@ -75,7 +75,6 @@ enum Progress {
 impl Subscriber {
     pub(crate) fn new(core: Arc<Core>, socket: Socket, begin: Begin) -> Box<Subscriber> {
         let now = Instant::now();
-        begin.reader.set_behind(begin.position.cursor);
         Box::new(Subscriber {
             ends_at: sse::ends_at(&socket),
             core,

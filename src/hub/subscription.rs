@@ -252,7 +252,10 @@ impl Stream {
             append_id(log.id(position.cursor), coding, &mut opening);
         }
         drop(log);
-        let reader = self.core.registry.add(topics, socket.peer(), self.label);
+        let reader = self
+            .core
+            .registry
+            .add(topics, socket.peer(), self.label, position.cursor);
         let keep_alive = self.options.keep_alive(&socket);
         let begin = Begin {
             reader,
