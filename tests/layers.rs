@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// A file and what it may import. Those above know nothing of those below, but for what is said at the row's end.
 #[rustfmt::skip] // A row is a line.
-const LAYERS: [(&str, &[&str]); 37] = [
+const LAYERS: [(&str, &[&str]); 38] = [
     ("config", &[]),
     ("random", &[]),
     ("threads", &[]),
