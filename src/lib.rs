@@ -103,6 +103,7 @@
 //! | `random` | numbers that need to differ, not to be secret |
 //! | `hub/rounds` | the inbox and the hub thread |
 //! | `hub/log` | what is kept; cursors, gaps, and what a reader gets next |
+//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory no longer has |
 //! | `hub/frame` | encoded events, and a write that can break off anywhere |
 //! | `hub/subscription` | from a request to a position in the log |
 //! | `hub/subscriber` | a socket with a cursor: behind or live, and the hand-over between |
