@@ -970,7 +970,7 @@ fn a_connection_gives_back_its_descriptor_and_leaves_its_thread_to_the_next() {
 #[test]
 fn when_descriptors_run_out_clients_wait_and_are_served_later() {
     let name = "when_descriptors_run_out_clients_wait_and_are_served_later";
-    let Some(child) = Child::with_descriptors(name, 64) else {
+    let Some(child) = Child::under("-n 64", name) else {
         let errors = Arc::new(Mutex::new(Vec::new()));
         let hook = Arc::clone(&errors);
         let server = site(Server::bind("127.0.0.1:0").unwrap())

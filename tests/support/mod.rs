@@ -505,25 +505,25 @@ const LISTENING: &str = "listening on ";
 impl Child {
     /// The other process, once it serves; `None` in that process itself.
     pub(crate) fn of(test: &str) -> Option<Child> {
-        Child::spawn(Command::new(std::env::current_exe().unwrap()), test)
+        Child::start(test, Command::new(std::env::current_exe().unwrap()))
     }
 
-    /// As [`Child::of`], for a process that may open so many files.
-    pub(crate) fn with_descriptors(test: &str, most: usize) -> Option<Child> {
+    /// As [`Child::of`], with what a shell's `ulimit` takes away from the process: `-n 64` leaves it 64 descriptors.
+    pub(crate) fn under(limit: &str, test: &str) -> Option<Child> {
         let mut shell = Command::new("sh");
-        let limit = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+        let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
         shell
-            .args(["-c", &limit])
+            .args(["-c", &script])
             .arg(std::env::current_exe().unwrap());
-        Child::spawn(shell, test)
+        Child::start(test, shell)
     }
 
-    fn spawn(mut command: Command, test: &str) -> Option<Child> {
+    fn start(test: &str, mut command: Command) -> Option<Child> {
         if std::env::var_os(CHILD).is_some() {
             return None;
         }
         let mut process = command
-            .args(["--exact", test, "--nocapture"])
+            .args(["--exact", test, "--include-ignored", "--nocapture"])
             .env(CHILD, "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -593,10 +593,45 @@ impl Child {
 
     /// Waits until there are no more threads and descriptors than at rest.
     #[track_caller]
-    pub(crate) fn comes_to_rest(&self, (threads, descriptors): (usize, usize)) {
+    pub(crate) fn comes_to_rest(&self, at_rest: (usize, usize)) {
+        self.gives_descriptors_back(at_rest);
         if cfg!(target_os = "linux") {
-            eventually(|| self.threads() <= threads && self.descriptors() <= descriptors);
+            eventually(|| self.threads() <= at_rest.0);
         }
+    }
+
+    /// As [`Child::comes_to_rest`], without the seconds for which threads wait for more to do.
+    #[track_caller]
+    pub(crate) fn gives_descriptors_back(&self, at_rest: (usize, usize)) {
+        if cfg!(target_os = "linux") {
+            eventually(|| self.descriptors() <= at_rest.1);
+        }
+    }
+
+    /// The processor time that it has used so far, to a hundredth of a second.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        // The name in parentheses may hold anything; behind it, user and system time are the 12th and 13th.
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// The most memory that it has had at once, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .unwrap();
+        let kilobytes: usize = line.split_whitespace().next().unwrap().parse().unwrap();
+        1024 * kilobytes
     }
 
     fn count(&self, what: &str) -> usize {
