@@ -8,7 +8,8 @@
 // What it does beyond EventSource:
 // - One connection for all tabs (browsers allow six to a host, over HTTP/1.1). Each tab reads the beginning on its own;
 //   once it has what the leading tab has, it closes its connection and is told the rest. When that tab goes, another one
-//   goes on from the last id that it has itself. Tabs need ids for that, which a hub gives to all events.
+//   goes on from the last id that it has itself. Tabs need ids for that, which a hub gives to all events, and one address
+//   must mean the same events to all of them: what depends on a cookie needs an address for each user.
 // - A connection that is silent for longer than heartbeats allow is given up, also when a phone wakes up.
 // - It comes back later and later while the server is away, and not in step with all others.
 // - Where a stream stays mute because something on the way collects it, or cannot be read, it asks by long-poll.

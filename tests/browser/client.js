@@ -166,6 +166,28 @@ const checks = {
       }),
     );
 
+    await check('a leading tab that has gone silent is not waited for', async () => {
+      // This page plays the leading tab, and then falls asleep.
+      const name = `tiny-sse false ${new URL('/events/sleeper', location)}`;
+      const channel = new BroadcastChannel(name);
+      let release;
+      navigator.locks.request(name, () => new Promise((resolve) => (release = resolve)));
+      await using([['/events/sleeper', { silence: 500 }]], async (tab) => {
+        let id;
+        tab.source.addEventListener('message', (event) => (id = event.lastEventId));
+        await until(() => tab.source.readyState === OPEN);
+        await publish('sleeper', '1');
+        await until(() => id);
+        channel.postMessage({ before: id, id, state: OPEN });
+        await until(() => shares(tab));
+        await publish('sleeper', '2');
+        await until(() => tab.events.length === 2);
+        equal([tab.events, shares(tab)], [['1', '2'], false]);
+      });
+      release();
+      channel.close();
+    });
+
     await check('a gap has a callback of its own', () =>
       using([['/events/gap?last_event_id=0123456789abcdef-7']], async (tab) => {
         const gaps = [];
