@@ -30,7 +30,12 @@ impl Example {
             return None;
         }
         let mut command = Command::new(program);
-        command.arg("0").stdout(Stdio::piped()); // The port is its only argument.
+        // What it keeps is not to end up with what somebody who tries it out has there.
+        for name in ["TMPDIR", "TMP"] {
+            command.env(name, env!("CARGO_TARGET_TMPDIR"));
+        }
+        command.arg("0"); // The port.
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         let process = command.spawn().unwrap();
         Some(Example { process })
     }
@@ -43,7 +48,8 @@ impl Example {
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 if let Some((_, address)) = line.split_once("http://") {
-                    let _ = sender.send(address.trim_end_matches('/').parse());
+                    let end = address.find(['/', ' ']).unwrap_or(address.len());
+                    let _ = sender.send(address[..end].parse());
                 }
             }
         });
