@@ -29,11 +29,8 @@ fn main() -> io::Result<()> {
             let stream = readers.subscribe(request, "lines").start(Start::Earliest);
             stream.retry(Duration::from_secs(1))
         });
-    println!(
-        "open http://{}/ (kept in {})",
-        server.local_addr(),
-        path.display()
-    );
+    println!("open http://{}/", server.local_addr());
+    println!("what has been read is kept in {}", path.display());
     let follow = arguments.next();
     thread::spawn(move || {
         let done = match follow {
