@@ -147,8 +147,12 @@ fn broadcast(hub: &Hub, request: &Request) -> Response {
             }
             let topic = &names[(index % names.len() as u64) as usize];
             let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
-            let stamp = format!("@{now};");
-            hub.publish(topic, Event::data(format!("{stamp:.<0$}", size as usize)))?;
+            let mut payload = format!("@{now};");
+            payload.extend(std::iter::repeat_n(
+                '.',
+                (size as usize).saturating_sub(payload.len()),
+            ));
+            hub.publish(topic, Event::data(payload))?;
         }
         Ok(())
     };
