@@ -15,7 +15,8 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
+use std::fs::File;
+use std::io::{self, Read};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 use std::{env, thread};
@@ -24,11 +25,10 @@ use tiny_sse::{Cors, Event, Hub, Request, Response, Server, Sse, constant_time_e
 
 fn main() -> Result<(), Box<dyn Error>> {
     let port = env::args().nth(1).unwrap_or("60000".to_string());
-    let token = env::var("HUB_TOKEN").unwrap_or_else(|_| {
-        // Two numbers from the system's randomness, the only one that std has.
-        let [a, b] = [(); 2].map(|()| RandomState::new().hash_one(()));
-        format!("{a:016x}{b:016x}")
-    });
+    let token = match env::var("HUB_TOKEN") {
+        Ok(token) => token,
+        Err(_) => random_token()?,
+    };
     println!("HUB_TOKEN={token}");
 
     let hub = Hub::new();
@@ -92,4 +92,11 @@ fn tell(hub: &Hub, events: &SyncSender<Event>) {
         }
         thread::sleep(Duration::from_secs(1));
     }
+}
+
+/// std has no generator for secrets, the system has. Where there is no /dev/urandom, set `HUB_TOKEN`.
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

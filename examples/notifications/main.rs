@@ -20,7 +20,8 @@
 use std::collections::HashMap;
 use std::env;
 use std::error::Error;
-use std::hash::{BuildHasher, RandomState};
+use std::fs::File;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
 use tiny_sse::{Event, Hub, Request, Response, Server, Start};
@@ -44,12 +45,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let Some(user) = known(&String::from_utf8_lossy(request.body())) else {
                 return Ok(Response::text("nobody of that name\n").with_status(403));
             };
-            // Two numbers from the system's randomness, the only one that std has.
-            let [a, b] = [(); 2].map(|()| RandomState::new().hash_one(user));
-            let session = format!("{a:016x}{b:016x}");
+            let session = random_token()?;
             login.lock().unwrap().insert(session.clone(), user);
             let cookie = format!("session={session}; HttpOnly; SameSite=Strict; Path=/");
-            Response::new(204).header("Set-Cookie", cookie)
+            Ok::<_, Box<dyn Error>>(Response::new(204).header("Set-Cookie", cookie)?)
         })
         .post("/logout", move |request| {
             let session = request.cookie("session").unwrap_or_default();
@@ -101,4 +100,11 @@ fn tell(hub: &Hub, user: Option<&str>, event: Event) -> Response {
         Some(Err(error)) => Response::text(format!("{error}\n")).with_status(422),
         None => Response::text("nobody of that name\n").with_status(403),
     }
+}
+
+/// std has no generator for secrets, the system has.
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
