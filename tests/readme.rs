@@ -92,7 +92,7 @@ fn the_limits_of_a_hub_are_all_told() {
         ("inbox_bytes", bytes(inbox_bytes)),
         (
             "writer_threads",
-            "2 to 4, as there are processors".to_string(),
+            "2 to 4, one less than processors".to_string(),
         ),
         ("catch_up_threads", number(catch_up_threads)),
         ("poll_timeout", seconds(poll_timeout)),
