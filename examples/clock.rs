@@ -3,19 +3,21 @@
 //! Run it with `cargo run --example clock`, then type `curl -N http://127.0.0.1:60000/` in another terminal: after a
 //! comment, `: connected`, comes an event a second, such as `data: 1700000000`, until one of the two is stopped.
 
-use std::thread;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, UNIX_EPOCH};
+use std::{env, io, thread};
 
 use tiny_sse::{Event, Server, Sse};
 
-fn main() -> std::io::Result<()> {
-    Server::bind("127.0.0.1:60000")?
-        .get("/", |_request| Sse::spawn(tick))
-        .run()
+fn main() -> io::Result<()> {
+    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let server = Server::bind(format!("127.0.0.1:{port}"))?.get("/", |_request| Sse::spawn(tick));
+    println!("clock at http://{}", server.local_addr());
+    server.run()
 }
 
 /// Sends the seconds since 1970 until the client has left.
-fn tick(events: std::sync::mpsc::SyncSender<Event>) {
+fn tick(events: SyncSender<Event>) {
     let now = || UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     while events.send(Event::data(now().to_string())).is_ok() {
         thread::sleep(Duration::from_secs(1));

@@ -1,103 +1,68 @@
 //! Wire: every byte of an event stream between a client and a server, with a note on what it is.
 //!
-//! Run it with `cargo run --example wire`. It starts a server, connects to it as any client would, and prints a line for
-//! each line that goes over the wire; `>` is what the client sends, `<` what the server answers. It takes three seconds,
-//! since there are pauses between the events, long enough for heartbeats, and ends with the stream:
+//! Run it with `cargo run --example wire`. It starts a server, connects to it as any client would, and prints each line
+//! that goes over the wire: `>` is what the client sends, `<` what the server answers. Between the two events is a pause
+//! that is long enough for a heartbeat, and after two seconds all is over. In the midst of it you see
 //!
 //! ```text
-//! < 2c\r\n                                         a chunk of 44 bytes follows, in hexadecimal
+//! < 48\r\n                                         how many bytes the chunk has, in hexadecimal
 //! < id: 42\n                                       the id that a client brings back
 //! < data: two lines\n                              data of an event; a line for each of its lines
 //! ```
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 use std::{env, thread};
 
-use tiny_sse::{Event, KeepAlive, Server, Sse};
+use tiny_sse::{Event, InvalidField, KeepAlive, Server, Sse};
 
-/// Where in an answer the client is.
-enum Place {
-    Head,
-    ChunkSize,
-    /// So many bytes are left of the chunk.
-    Chunk(usize),
-}
+const REQUEST: &str = "GET /events HTTP/1.1\r\n\
+    Host: localhost\r\n\
+    Accept: text/event-stream\r\n\
+    Last-Event-ID: 41\r\n\
+    \r\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let port = env::args().nth(1).unwrap_or("60000".to_string());
-    let server = Server::bind(format!("127.0.0.1:{port}"))?.get("/events", |_request| events());
-    let server = server.spawn()?;
-
+    let server = Server::bind(format!("127.0.0.1:{port}"))?
+        .get("/events", |_request| answer())
+        .spawn()?;
     let mut client = TcpStream::connect(server.addr())?;
-    let fields = "Accept: text/event-stream\r\nLast-Event-ID: 41";
-    let request = format!(
-        "GET /events HTTP/1.1\r\nHost: {}\r\n{fields}\r\n\r\n",
-        server.addr()
-    );
-    client.write_all(request.as_bytes())?;
-    for line in request.split_inclusive('\n') {
-        print('>', line, meaning(line));
-    }
-
-    let (mut answer, mut place) = (BufReader::new(client), Place::Head);
-    loop {
-        let mut line = String::new();
-        if answer.read_line(&mut line)? == 0 {
-            println!("  the server closes the connection");
-            break;
-        }
-        let (note, next) = match place {
-            Place::Head if line == "\r\n" => (meaning(&line).to_string(), Place::ChunkSize),
-            Place::Head => (meaning(&line).to_string(), Place::Head),
-            Place::ChunkSize => {
-                let size = usize::from_str_radix(line.trim_end(), 16)?;
-                let last = if size == 0 {
-                    ": the last one"
-                } else {
-                    ", in hexadecimal"
-                };
-                (
-                    format!("a chunk of {size} bytes follows{last}"),
-                    Place::Chunk(size),
-                )
-            }
-            Place::Chunk(0) => ("the chunk ends".to_string(), Place::ChunkSize),
-            Place::Chunk(left) => (meaning(&line).to_string(), Place::Chunk(left - line.len())),
-        };
-        print('<', &line, &note);
-        place = next;
-    }
+    client.write_all(REQUEST.as_bytes())?;
+    explain('>', REQUEST.as_bytes())?;
+    explain('<', BufReader::new(client))?;
+    println!("  the server closes the connection");
     Ok(server.shutdown(Duration::from_secs(2))?)
 }
 
-/// What the server sends: two events, a pause before the second one, and a last one.
-fn events() -> Result<Sse, Box<dyn Error>> {
-    let two = Event::data("two lines\nare one event").id("42")?;
-    let last = Event::data("goodbye").event("end")?;
-    let stream = Sse::spawn(move |events| {
-        for event in [two, Event::data("after a while")] {
-            if events.send(event).is_err() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(1500));
-        }
+/// An event with every field that there is, a pause, and an event with none but data.
+fn answer() -> Result<Sse, InvalidField> {
+    let first = Event::data("two lines\nare one event").event("greeting")?;
+    let first = first.id("42")?.retry(Duration::from_secs(5));
+    let stream = Sse::spawn(|events| {
+        // An error would say that the client has left, and it is the only one here.
+        let _ = events.send(first);
+        thread::sleep(Duration::from_millis(1500));
+        let _ = events.send(Event::data("goodbye"));
     });
-    let heartbeat = KeepAlive::every(Duration::from_millis(1000));
-    Ok(stream
-        .keep_alive(heartbeat)
-        .retry(Duration::from_secs(3))
-        .last(last))
+    Ok(stream.keep_alive(KeepAlive::every(Duration::from_secs(1))))
 }
 
-fn print(direction: char, line: &str, note: &str) {
-    println!("{direction} {:<46} {note}", line.escape_debug().to_string());
+/// Prints line after line as it comes, until there are no more.
+fn explain(direction: char, mut lines: impl BufRead) -> io::Result<()> {
+    let (mut before, mut line) = (String::new(), String::new());
+    while lines.read_line(&mut line)? > 0 {
+        let bytes = line.escape_debug().to_string();
+        println!("{direction} {bytes:<46} {}", meaning(&line, &before));
+        before = std::mem::take(&mut line);
+    }
+    Ok(())
 }
 
-/// What a line of a head or of an event stream is.
-fn meaning(line: &str) -> &'static str {
+/// What a line is, which for an empty one depends on the line before.
+fn meaning(line: &str, before: &str) -> &'static str {
     match line.split([':', ' ']).next().unwrap_or_default() {
         "GET" => "request line: method, target, version",
         "Host" => "which of a server's names is meant; HTTP/1.1 demands it",
@@ -110,7 +75,6 @@ fn meaning(line: &str) -> &'static str {
         "X-Accel-Buffering" => "nginx is not to collect it",
         "Connection" => "it stays open",
         "Transfer-Encoding" => "no length is known: it comes in chunks",
-        "\r\n" => "an empty line: the head ends",
         "" if line == ": heartbeat\n" => "a comment: nothing to say, but still here",
         "" => "a comment, for clients that wait for a first byte",
         "id" => "the id that a client brings back",
@@ -118,6 +82,14 @@ fn meaning(line: &str) -> &'static str {
         "data" => "data of an event; a line for each of its lines",
         "retry" => "come back after so many milliseconds",
         "\n" => "an empty line: the event ends",
+        "0\r\n" => "the last chunk: nothing more comes",
+        "\r\n" if before == "0\r\n" => "the answer ends",
+        // Lines of a head end like this one, those of an event do not.
+        "\r\n" if before.ends_with("\r\n") => "an empty line: the head ends",
+        "\r\n" => "the chunk ends",
+        size if u32::from_str_radix(size.trim_end(), 16).is_ok() => {
+            "how many bytes the chunk has, in hexadecimal"
+        }
         _ => "something else",
     }
 }

@@ -4,18 +4,21 @@ mod support;
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::UNIX_EPOCH;
 
 use support::{Client, EventSource, PATIENCE};
 
 /// An example that runs, on a port of its own where it serves, until it is dropped.
 struct Example {
     process: Child,
+    /// What it prints.
+    lines: Receiver<String>,
 }
 
 impl Example {
@@ -36,25 +39,33 @@ impl Example {
         }
         command.arg("0"); // The port.
         command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let process = command.spawn().unwrap();
-        Some(Example { process })
+        let mut process = command.spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        // To the end, since what nobody asks for has to go somewhere, too.
+        thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Some(Example { process, lines })
+    }
+
+    /// What stands behind a mark in a line that it prints.
+    fn told(&self, mark: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no line with {mark:?}"));
+            if let Some((_, told)) = line.split_once(mark) {
+                return told.to_string();
+            }
+        }
     }
 
     /// Where it says that it serves.
-    fn address(&mut self) -> SocketAddr {
-        let (sender, addresses) = mpsc::channel();
-        let lines = BufReader::new(self.process.stdout.take().unwrap()).lines();
-        // To the end, since what else it prints has to go somewhere.
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                if let Some((_, address)) = line.split_once("http://") {
-                    let end = address.find(['/', ' ']).unwrap_or(address.len());
-                    let _ = sender.send(address[..end].parse());
-                }
-            }
-        });
-        let address = addresses.recv_timeout(PATIENCE);
-        address.expect("a line with the address").unwrap()
+    fn address(&self) -> SocketAddr {
+        let told = self.told("http://");
+        told.trim_end_matches('/').parse().unwrap()
     }
 }
 
@@ -70,7 +81,7 @@ fn every_example_answers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()
-        .filter_map(|entry| takes_a_port(entry.unwrap().path()))
+        .filter_map(|entry| name_of(&entry.unwrap().path()))
         .collect();
     names.sort();
     assert!(names.len() > 5, "{names:?}");
@@ -78,7 +89,7 @@ fn every_example_answers() {
         if name == "wire" {
             continue; // It answers itself, and ends.
         }
-        let Some(mut example) = Example::start(&name) else {
+        let Some(example) = Example::start(&name) else {
             continue;
         };
         let mut client = Client::connect(example.address());
@@ -89,23 +100,18 @@ fn every_example_answers() {
     }
 }
 
-/// The name of an example that takes the port as an argument.
-fn takes_a_port(path: PathBuf) -> Option<String> {
-    if path.join("Cargo.toml").exists() {
-        return None; // A package of its own.
-    }
-    let main = if path.is_dir() {
-        path.join("main.rs")
-    } else {
-        path.clone()
-    };
-    let takes = fs::read_to_string(main).ok()?.contains("env::args()");
-    takes.then(|| path.file_stem().unwrap().to_str().unwrap().to_string())
+/// The name of the example in a file or a folder.
+fn name_of(path: &Path) -> Option<String> {
+    let one = path.extension().is_some_and(|extension| extension == "rs");
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    // With a manifest it is a package of its own.
+    (one || path.join("main.rs").exists() && !path.join("Cargo.toml").exists())
+        .then(|| name.to_string())
 }
 
 #[test]
 fn channels_brings_what_is_published() {
-    let Some(mut example) = Example::start("channels") else {
+    let Some(example) = Example::start("channels") else {
         return;
     };
     let address = example.address();
@@ -119,7 +125,7 @@ fn channels_brings_what_is_published() {
 
 #[test]
 fn resume_goes_on_behind_an_id_and_knows_when_it_cannot() {
-    let Some(mut example) = Example::start("resume") else {
+    let Some(example) = Example::start("resume") else {
         return;
     };
     let address = example.address();
@@ -135,7 +141,7 @@ fn resume_goes_on_behind_an_id_and_knows_when_it_cannot() {
 
 #[test]
 fn notifications_are_ones_own() {
-    let Some(mut example) = Example::start("notifications") else {
+    let Some(example) = Example::start("notifications") else {
         return;
     };
     let address = example.address();
@@ -155,11 +161,17 @@ fn notifications_are_ones_own() {
         client.request("GET", "/events/ben", fields, b"");
         assert_eq!(client.answer().status(), 403);
     }
+    // Who logs out hears no more, and is not let in again.
+    client.request("POST", "/logout", &cookie, b"");
+    assert_eq!(client.answer().status(), 204);
+    assert!(events.next().is_none());
+    client.request("GET", "/events/ann", &cookie, b"");
+    assert_eq!(client.answer().status(), 403);
 }
 
 #[test]
 fn tokens_end_with_a_last_word() {
-    let Some(mut example) = Example::start("tokens") else {
+    let Some(example) = Example::start("tokens") else {
         return;
     };
     let mut client = Client::connect(example.address());
@@ -173,8 +185,57 @@ fn tokens_end_with_a_last_word() {
 }
 
 #[test]
+fn auth_lets_in_by_token_cookie_and_ticket() {
+    let Some(example) = Example::start("auth") else {
+        return;
+    };
+    let token = example.told("token ");
+    let address = example.address();
+    let mut client = Client::connect(address);
+    assert_eq!(client.get("/events").status(), 401);
+    client.request("POST", "/login", &[], b"a guess");
+    assert_eq!(client.answer().status(), 403);
+
+    let bearer = format!("Bearer {token}");
+    let bearer = [("Authorization", bearer.as_str())];
+    client.request("POST", "/login", &[], token.as_bytes());
+    let answer = client.answer();
+    let cookie = answer.head.field("set-cookie").unwrap();
+    let cookie = [("Cookie", cookie.split(';').next().unwrap())];
+    for fields in [bearer, cookie] {
+        let mut events = EventSource::open(address, "/events", &fields);
+        assert_eq!(events.data(), "welcome");
+    }
+
+    client.request("POST", "/ticket", &bearer, b"");
+    let path = format!("/events?ticket={}", client.answer().text());
+    assert_eq!(EventSource::open(address, &path, &[]).data(), "welcome");
+    client.request("GET", &path, &cookie, b"");
+    assert_eq!(client.answer().status(), 401);
+    // In the log there is no ticket.
+    assert!(example.told("/events?").starts_with("... 200"));
+}
+
+#[test]
+fn resilient_begins_behind_what_was_seen() {
+    let Some(example) = Example::start("resilient") else {
+        return;
+    };
+    let address = example.address();
+    // It is still there, unless the source is out at the moment.
+    let now = UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let seen = (now - 100).to_string();
+    let mut events = EventSource::open(address, "/readings", &[("Last-Event-ID", &seen)]);
+    let event = events.next().unwrap();
+    match event.event.as_str() {
+        "trouble" => assert!(event.data.ends_with("attempt 1 of 5"), "{event:?}"),
+        _ => assert_eq!(event.id, (now - 99).to_string()),
+    }
+}
+
+#[test]
 fn the_hub_wants_its_token() {
-    let Some(mut example) = Example::start("hub") else {
+    let Some(example) = Example::start("hub") else {
         return;
     };
     let mut client = Client::connect(example.address());
@@ -187,10 +248,12 @@ fn wire_knows_all_that_goes_over_it() {
     let Some(mut example) = Example::start("wire") else {
         return;
     };
-    let mut text = String::new();
-    let mut output = example.process.stdout.take().unwrap();
-    output.read_to_string(&mut text).unwrap();
-    assert!(example.process.wait().unwrap().success(), "{text}");
-    assert!(text.contains("the last one"), "{text}");
-    assert!(!text.contains("something else"), "{text}");
+    let lines: Vec<String> = example.lines.iter().collect();
+    assert!(example.process.wait().unwrap().success(), "{lines:#?}");
+    for what in ["request line", "heartbeat", "event ends", "the last chunk"] {
+        let told = lines.iter().any(|line| line.contains(what));
+        assert!(told, "nothing of {what:?} in {lines:#?}");
+    }
+    let unknown = lines.iter().find(|line| line.ends_with("something else"));
+    assert_eq!(unknown, None);
 }

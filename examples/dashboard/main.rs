@@ -4,8 +4,6 @@
 //! `curl -N http://127.0.0.1:60000/figures` in another terminal: an event a second whose data is one JSON object, each
 //! key of which `figures.rs` explains. Stop the server and start it again: the page says that it is waiting, comes back
 //! by itself, and leaves a gap in its plots where it has no figures.
-//!
-//! Another port is the only argument: `cargo run --example dashboard -- 8080`.
 
 mod figures;
 

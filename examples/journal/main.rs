@@ -5,7 +5,7 @@
 //! they are written. Stop it and start it again: page and curl with the last id go on where they were, as what has been
 //! read is kept in `tiny-sse-journal` in the folder for temporary files, which `cat` shows, as it is an event stream.
 //!
-//! The first argument is the port, the second a file to follow in place of standard input, as `tail -f` does.
+//! Behind the port, a second argument is a file to follow in place of standard input, as `tail -f` does.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};

@@ -8,16 +8,9 @@
 //! data: 20.84 °C
 //! ```
 //!
-//! But the source is out for 10 seconds of every 30, and then
-//!
-//! ```text
-//! event: trouble
-//! data: the source does not answer, attempt 1 of 5
-//! ```
-//!
-//! comes in its place, while the producer waits 0.1 s, 0.2 s, 0.4 s and so on before it tries again. With the fifth
-//! attempt it gives up: the stream ends, behind a `retry` that says when to come back. A browser does that by itself; for
-//! curl it is
+//! But the source is out for 10 seconds of every 30. Then comes `event: trouble` in its place, and the producer tries again
+//! after 0.1 s, 0.2 s, 0.4 s and 0.8 s. With the fifth attempt it gives up: the stream ends, behind a `retry` that says
+//! when to come back. A browser does that by itself; for curl it is
 //!
 //! ```text
 //! curl -N -H 'Last-Event-ID: 1700000000' http://127.0.0.1:60000/readings
@@ -28,7 +21,7 @@
 
 use std::error::Error;
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use std::{env, io, thread};
 
 use tiny_sse::{Event, Request, Response, Server, Sse};
@@ -40,8 +33,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// When a client shall come back once the producer has given up: soon, but not all the time.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// How long the source keeps its readings.
-const KEPT: Duration = Duration::from_secs(300);
+/// For how many seconds the source keeps its readings.
+const KEPT: u64 = 300;
 
 fn main() -> io::Result<()> {
     let port = env::args().nth(1).unwrap_or("60000".to_string());
@@ -55,56 +48,49 @@ fn main() -> io::Result<()> {
 /// Each client has a producer of its own, which begins behind what that client has seen.
 fn readings(request: &Request) -> Sse {
     let seen = request.last_event_id().and_then(|id| id.parse().ok());
-    // A client can send what it likes: what is too old is no longer there, and what is to come is not waited for.
     let next = seen.map_or(now(), |seen: u64| seen.saturating_add(1));
-    let next = next.clamp(now() - KEPT.as_secs(), now());
-    Sse::spawn(move |events| {
-        // An error says that the client has left, or that a field was wrong, which ours are not.
-        let _ = produce(next, &events);
-    })
+    // A client can send what it likes: neither what is too old is there, nor what is to come.
+    let next = next.clamp(now().saturating_sub(KEPT), now());
+    // An error says that the client has left, or that a field was wrong, which ours are not.
+    Sse::spawn(move |events| drop(produce(next, &events)))
 }
 
-fn produce(first: u64, events: &SyncSender<Event>) -> Result<(), Box<dyn Error>> {
-    for number in first.. {
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1..=ATTEMPTS {
-            let problem = match source(number) {
-                Ok(reading) => {
-                    events.send(Event::data(reading).id(number.to_string())?)?;
-                    break;
-                }
-                Err(problem) => problem,
-            };
-            // Not called "error", which is what an `EventSource` calls its own. Without an id, so that a client that comes
-            // back still asks for this reading.
-            let text = format!("{problem}, attempt {attempt} of {ATTEMPTS}");
-            let trouble = Event::data(text).event("trouble")?;
-            if attempt == ATTEMPTS {
-                return Ok(events.send(trouble.retry(RETRY))?);
+fn produce(mut next: u64, events: &SyncSender<Event>) -> Result<(), Box<dyn Error>> {
+    let mut failures = 0;
+    loop {
+        match source(next) {
+            Ok(reading) => {
+                events.send(Event::data(reading).id(next.to_string())?)?;
+                next += 1;
+                failures = 0;
             }
-            events.send(trouble)?;
-            thread::sleep(pause);
-            pause *= 2;
+            Err(problem) => {
+                failures += 1;
+                let text = format!("{problem}, attempt {failures} of {ATTEMPTS}");
+                // Not called "error", which is what an `EventSource` calls its own. Without an id, so that a client that
+                // comes back still asks for this reading.
+                let trouble = Event::data(text).event("trouble")?;
+                if failures == ATTEMPTS {
+                    return Ok(events.send(trouble.retry(RETRY))?);
+                }
+                events.send(trouble)?;
+                thread::sleep(FIRST_PAUSE * 2_u32.pow(failures - 1));
+            }
         }
     }
-    Ok(())
 }
 
-/// The reading of one second, which the source keeps for a while, as a database would. It is out for the last 10 seconds
-/// of every 30.
+/// The reading of one second, as soon as there is one. It is kept for a while, as in a database; but for the last 10
+/// seconds of every 30 nobody gets any.
 fn source(second: u64) -> Result<String, &'static str> {
-    while now() < second {
-        thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_secs(second.saturating_sub(now())));
+    match now() % 30 {
+        20.. => Err("the source does not answer"),
+        _ => Ok(format!("{:.2} °C", 20.0 + (second as f64 / 10.0).sin())),
     }
-    if now() % 30 >= 20 {
-        return Err("the source does not answer");
-    }
-    let swing = (second % 1000) as f64 / 10.0;
-    Ok(format!("{:.2} °C", 20.0 + swing.sin()))
 }
 
-/// Seconds since 1970, and never fewer than the source keeps.
+/// Seconds since 1970.
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().max(KEPT).as_secs()
+    UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
