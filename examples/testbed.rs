@@ -55,11 +55,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .get("/events", move |request| {
             let stream = live.subscribe(request, "live");
             let Some(origin) = request.header("origin") else {
-                return Ok(stream);
+                return stream.into();
             };
             stream
-                .header("Access-Control-Allow-Origin", origin)?
-                .header("Access-Control-Allow-Credentials", "true")?
+                .header("Access-Control-Allow-Origin", origin)
+                .header("Access-Control-Allow-Credentials", "true")
                 .header("Vary", "Origin")
         })
         .post("/publish", move |request| {

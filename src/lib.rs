@@ -152,7 +152,7 @@ pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message};
 pub use guard::{
     Access, Cors, InvalidEntry, access_log, allow_hosts, allow_origins, constant_time_eq,
 };
-pub use http::{InvalidHeader, Method, Request, Response};
+pub use http::{Method, Request, Response};
 pub use hub::{
     Durability, EventId, History, Hub, HubConfig, InvalidId, InvalidTopic, Lag, PublishError,
     Reader, Start, Stats, Subscription, Topics,

@@ -312,7 +312,7 @@ mod tests {
         let mut router = router();
         router.add_middleware(|request: &Request, next: Next<'_>| {
             if request.header("x-refuse").is_some() {
-                return Ok(Response::new(403));
+                return Response::new(403);
             }
             next.run(request).header("X-Outer", "1")
         });

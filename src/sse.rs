@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, InvalidField};
-use crate::http::{Coding, InvalidHeader, Response, StreamHead, check_header};
+use crate::http::{Coding, Response, StreamHead};
 use crate::random::jitter;
 use crate::socket::{Socket, from_now};
 
@@ -100,15 +100,9 @@ impl Sse {
         self
     }
 
-    /// Adds a response field, as [`Response::header`] does.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidHeader`], as for [`Response::header`]; besides, for `Content-Type`, `Cache-Control` and
-    /// `X-Accel-Buffering`, which an event stream sets itself.
-    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Result<Sse, InvalidHeader> {
-        self.options.header(name, value.as_ref())?;
-        Ok(self)
+    /// Adds a response field, as [`Response::header`] does, when all else has been said.
+    pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
+        Response::from(self).header(name, value)
     }
 
     fn stream(self, head: StreamHead, mut socket: Socket) -> io::Result<()> {
@@ -175,9 +169,8 @@ impl fmt::Debug for Sse {
 }
 
 impl From<Sse> for Response {
-    fn from(mut sse: Sse) -> Response {
-        let fields = std::mem::take(&mut sse.options.fields);
-        event_stream(fields, move |head, socket| {
+    fn from(sse: Sse) -> Response {
+        event_stream(move |head, socket| {
             // An error here means that the client has left, which is its right.
             let _ = sse.stream(head, socket);
         })
@@ -227,20 +220,9 @@ pub(crate) struct StreamOptions {
     pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) retry: Option<Duration>,
     pub(crate) first: Vec<Event>,
-    pub(crate) fields: Vec<(String, String)>,
 }
 
 impl StreamOptions {
-    pub(crate) fn header(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
-        const OWN: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
-        check_header(name, value)?;
-        if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-            return Err(InvalidHeader::reserved(name));
-        }
-        self.fields.push((name.to_string(), value.to_string()));
-        Ok(())
-    }
-
     /// Appends what goes with the head: a first comment, since some clients do not see a response before its first body
     /// byte, and what was asked for.
     pub(crate) fn append_opening(&self, coding: Coding, out: &mut Vec<u8>) {
@@ -261,10 +243,7 @@ impl StreamOptions {
 }
 
 /// The response whose body is an event stream.
-pub(crate) fn event_stream(
-    fields: Vec<(String, String)>,
-    stream: impl FnOnce(StreamHead, Socket) + Send + 'static,
-) -> Response {
+pub(crate) fn event_stream(stream: impl FnOnce(StreamHead, Socket) + Send + 'static) -> Response {
     let mut response = Response::stream(Box::new(stream));
     for (name, value) in [
         ("Content-Type", "text/event-stream"),
@@ -272,9 +251,6 @@ pub(crate) fn event_stream(
         // nginx would collect the events otherwise.
         ("X-Accel-Buffering", "no"),
     ] {
-        response.push_field(name, value);
-    }
-    for (name, value) in fields {
         response.push_field(name, value);
     }
     response

@@ -44,15 +44,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         .middleware(Cors::origins(&[&format!("http://127.0.0.1:{port}")])?.into_middleware())
         .middleware(move |request, next| {
             if has_key(request, &known) {
-                return Ok(next.run(request));
+                return next.run(request);
             }
-            let refusal = Response::text("no key that fits\n").with_status(401);
-            refusal.header("WWW-Authenticate", "Bearer")
+            Response::text("no key that fits\n")
+                .with_status(401)
+                .header("WWW-Authenticate", "Bearer")
         })
         .get("/", |_request| Response::html(include_str!("page.html")))
         .post("/login", move |request| {
             if !constant_time_eq(request.body(), &token) {
-                return Ok(Response::text("not the token\n").with_status(403));
+                return Response::text("not the token\n").with_status(403);
             }
             // No script can read it, and no page of another site can have it sent.
             let cookie = format!("token={token}; HttpOnly; SameSite=Strict");

@@ -11,6 +11,7 @@
 //! too. `curl -N 'http://127.0.0.1:60000/events/news?last_event_id=earliest'` begins with what has been
 //! said before. The channels are `general`, `news`, `stocks` and `chat`; any other is a 404.
 
+use std::fmt::Display;
 use std::io;
 
 use tiny_sse::{Event, Hub, Request, Response, Server};
@@ -25,32 +26,28 @@ fn main() -> io::Result<()> {
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", |_request| Response::html(include_str!("page.html")))
         .get("/events/{channel}", move |request| {
-            channel(request).map_or(no_channel(), |name| readers.subscribe(request, name).into())
+            channel(request).map(|name| readers.subscribe(request, name))
         })
-        .post("/events/{channel}", move |request| {
-            channel(request).map_or(no_channel(), |name| publish(&hub, name, request))
-        });
+        .post("/events/{channel}", move |request| publish(&hub, request));
     println!("channels at http://{}", server.local_addr());
     server.run()
 }
 
-/// The channel that a request is about, if there is such a one.
-fn channel(request: &Request) -> Option<&'static str> {
+/// The channel that a request is about, or the answer if there is no such one.
+fn channel(request: &Request) -> Result<&'static str, Response> {
     let wanted = request.param("channel");
-    CHANNELS.into_iter().find(|name| *name == wanted)
-}
-
-fn no_channel() -> Response {
-    Response::text(format!("the channels are {}\n", CHANNELS.join(", "))).with_status(404)
+    let known = CHANNELS.into_iter().find(|name| *name == wanted);
+    known.ok_or_else(|| refused(404, format!("the channels are {}", CHANNELS.join(", "))))
 }
 
 /// Publishes a request's body. It goes to the readers as it is, whatever it contains: an event cannot be forged by it.
-fn publish(hub: &Hub, channel: &str, request: &Request) -> Response {
-    let Ok(text) = std::str::from_utf8(request.body()) else {
-        return Response::text("not UTF-8\n").with_status(400);
-    };
-    match hub.publish(channel, Event::data(text)) {
-        Ok(()) => Response::new(204),
-        Err(error) => Response::text(format!("{error}\n")).with_status(422),
-    }
+fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
+    let text = std::str::from_utf8(request.body()).map_err(|error| refused(400, error))?;
+    hub.publish(channel(request)?, Event::data(text))
+        .map_err(|error| refused(422, error))?;
+    Ok(Response::new(204))
+}
+
+fn refused(status: u16, why: impl Display) -> Response {
+    Response::text(format!("{why}\n")).with_status(status)
 }

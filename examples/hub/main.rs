@@ -40,10 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             let sent = request.header("authorization").unwrap_or_default();
             if !constant_time_eq(sent, &key) {
                 let refused = Response::text("a bearer token is needed\n").with_status(401);
-                return refused.header("WWW-Authenticate", "Bearer");
+                return Err(refused.header("WWW-Authenticate", "Bearer"));
             }
-            Ok(publish(&hub, request)
-                .unwrap_or_else(|error| Response::text(format!("{error}\n")).with_status(422)))
+            publish(&hub, request)
+                .map_err(|error| Response::text(format!("{error}\n")).with_status(422))
         })
         .get("/figures", move |_request| {
             let hub = figures.clone();

@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let session = secret()?;
             let cookie = format!("session={session}; HttpOnly; SameSite=Strict");
             SESSIONS.lock().unwrap().insert(session, user);
-            Ok::<_, Box<dyn Error>>(Response::new(204).header("Set-Cookie", cookie)?)
+            io::Result::Ok(Response::new(204).header("Set-Cookie", cookie))
         })
         .post("/logout", move |request| {
             let session = request.cookie("session").unwrap_or_default();
@@ -51,16 +51,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             Response::new(204)
         })
         .get("/events/{user}", move |request| {
-            let Some(session) = session(request) else {
-                return not_yours();
-            };
-            let stream = readers.subscribe(request, request.param("user"));
-            stream.start(Start::Earliest).label(session).into()
+            session(request).map(|session| {
+                let stream = readers.subscribe(request, request.param("user"));
+                stream.start(Start::Earliest).label(session)
+            })
         })
         // That all has been read is an event like others: all tabs hear of it, and a replay ends with the right number.
-        .post("/read/{user}", move |request| match session(request) {
-            Some(_) => tell(&marks, request, read.clone()),
-            None => not_yours(),
+        .post("/read/{user}", move |request| {
+            session(request).and_then(|_| tell(&marks, request, read.clone()))
         })
         .post("/notify/{user}", move |request| {
             let text = String::from_utf8_lossy(request.body());
@@ -71,22 +69,19 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The session of a request, if it is one of the user in the path. With the user there, no two users share an address.
-fn session(request: &Request) -> Option<&str> {
-    let session = request.cookie("session")?;
-    let user = SESSIONS.lock().unwrap().get(session)?.clone();
-    (user == request.param("user")).then_some(session)
-}
-
-fn not_yours() -> Response {
-    Response::text("these are not yours\n").with_status(403)
+fn session(request: &Request) -> Result<&str, Response> {
+    let session = request.cookie("session").unwrap_or_default();
+    match SESSIONS.lock().unwrap().get(session) {
+        Some(user) if user == request.param("user") => Ok(session),
+        _ => Err(Response::text("these are not yours\n").with_status(403)),
+    }
 }
 
 /// Publishes to the topic of the user in the path.
-fn tell(hub: &Hub, request: &Request, event: Event) -> Response {
-    match hub.publish(request.param("user"), event) {
-        Ok(()) => Response::new(204),
-        Err(error) => Response::text(format!("{error}\n")).with_status(422),
-    }
+fn tell(hub: &Hub, request: &Request, event: Event) -> Result<Response, Response> {
+    hub.publish(request.param("user"), event)
+        .map(|()| Response::new(204))
+        .map_err(|error| Response::text(format!("{error}\n")).with_status(422))
 }
 
 /// 128 bits that nobody can guess. std has no generator for secrets; a system without `/dev/urandom` has its own.

@@ -142,7 +142,7 @@ pub struct InvalidEntry {
 }
 
 impl InvalidEntry {
-    fn new(entry: &str, wanted: &'static str) -> InvalidEntry {
+    pub(super) fn new(entry: &str, wanted: &'static str) -> InvalidEntry {
         InvalidEntry {
             entry: entry.to_string(),
             wanted,

@@ -14,6 +14,6 @@ pub(crate) use body::read_body;
 pub(crate) use chunked::Coding;
 pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, read_head};
 pub use request::{Method, Request};
-pub(crate) use response::{Body, Connection, StreamHead, allow_value, check_header};
-pub use response::{InvalidHeader, Response};
+pub use response::Response;
+pub(crate) use response::{Body, Connection, StreamHead, allow_value, is_token_byte};
 pub(crate) use target::{is_authority, percent_decode};

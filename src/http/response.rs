@@ -1,7 +1,6 @@
 //! One answer: status, fields, and a whole body or a stream (RFC 9110 section 15, RFC 9112 section 4).
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::fmt;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,13 +14,27 @@ use crate::socket::Socket;
 /// ```
 /// use tiny_sse::Response;
 ///
-/// let moved = Response::new(303).header("Location", "/clock")?;
+/// let moved = Response::new(303).header("Location", "/clock");
 /// assert_eq!(moved.status(), 303);
-/// # Ok::<(), tiny_sse::InvalidHeader>(())
 /// ```
 ///
-/// A handler returns anything that converts into one: text, an [`Sse`](crate::Sse), or a `Result` of such, whose error
-/// becomes a 500 with a fixed text, while its own text goes to the server's error hook and never to the client.
+/// A handler returns anything that converts into one: text, an [`Sse`](crate::Sse), a [`Subscription`](crate::Subscription),
+/// or a `Result` of such. An error that is a `Response` itself is the answer, so that `?` can refuse; any other is a 500,
+/// as in [`Response::failed`].
+///
+/// ```
+/// use tiny_sse::{Event, Hub, Request, Response};
+///
+/// fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
+///     let text = std::str::from_utf8(request.body()).map_err(refused)?;
+///     hub.publish("news", Event::data(text)).map_err(refused)?;
+///     Ok(Response::new(204))
+/// }
+///
+/// fn refused(error: impl std::fmt::Display) -> Response {
+///     Response::text(format!("{error}\n")).with_status(422)
+/// }
+/// ```
 pub struct Response {
     status: u16,
     fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
@@ -98,6 +111,13 @@ impl Response {
         response
     }
 
+    /// 500 with a fixed text; what went wrong goes to the server's error hook and never to the client.
+    pub fn failed(error: impl fmt::Display) -> Response {
+        let mut response = Response::of_status(500);
+        response.error = Some(error.to_string());
+        response
+    }
+
     fn whole(content_type: &'static str, text: Cow<'static, str>) -> Response {
         match text {
             Cow::Borrowed(text) => Response::bytes(content_type, text.as_bytes()),
@@ -111,25 +131,44 @@ impl Response {
         response
     }
 
-    /// The same answer with another status (as in [`Response::new`]).
+    /// The same answer with another status (as in [`Response::new`]); one that [failed](Response::failed) stays a 500.
     pub fn with_status(mut self, status: u16) -> Response {
-        self.status = valid_status(status);
+        if self.error.is_none() {
+            self.status = valid_status(status);
+        }
         self
     }
 
     /// Adds a field line, `name: value`, behind those that are there.
     ///
-    /// # Errors
-    ///
-    /// [`InvalidHeader`] when the name is not a token (RFC 9110 section 5.6.2), the value has a control character other
-    /// than a tab (a line break would forge another field), or the server writes this field itself: `Connection`,
-    /// `Content-Length`, `Date` and `Transfer-Encoding`.
-    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Result<Response, InvalidHeader> {
+    /// A field that cannot be makes the whole answer a failed one, as in [`Response::failed`]: when the name is not a token
+    /// (RFC 9110 section 5.6.2), the value has a control character other than a tab (a line break would forge another
+    /// field), or the server writes this field itself: `Connection`, `Content-Length`, `Date` and `Transfer-Encoding`, and
+    /// of an event stream `Content-Type`, `Cache-Control` and `X-Accel-Buffering`.
+    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Response {
         let value = value.as_ref();
-        check_header(name, value)?;
-        self.fields
-            .push((name.to_string().into(), value.to_string().into()));
-        Ok(self)
+        if let Err(problem) = self.check_header(name, value) {
+            return Response::failed(problem);
+        }
+        self.push_field(name.to_string(), value.to_string());
+        self
+    }
+
+    /// Checks a field that a caller brings.
+    fn check_header(&self, name: &str, value: &str) -> Result<(), String> {
+        const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
+        const OF_STREAMS: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
+        let is_in = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+        if name.is_empty() || !name.bytes().all(is_token_byte) {
+            return Err(format!("{name:?} is not a field name"));
+        }
+        if is_in(&RESERVED) || matches!(self.body, Body::Stream(_)) && is_in(&OF_STREAMS) {
+            return Err(format!("{name} field is written by the server"));
+        }
+        match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
+            Some(found) => Err(format!("{name} field cannot contain {found:?}")),
+            None => Ok(()),
+        }
     }
 
     /// For fields that are known to be clean.
@@ -273,18 +312,18 @@ impl From<String> for Response {
 
 impl<T: Into<Response>, E: fmt::Display> From<Result<T, E>> for Response {
     fn from(result: Result<T, E>) -> Response {
-        result.map_or_else(|error| Response::failed(error.to_string()), Into::into)
+        result.map_or_else(Response::failed, Into::into)
+    }
+}
+
+/// An error that is an answer already, so that `?` can refuse.
+impl<T: Into<Response>> From<Result<T, Response>> for Response {
+    fn from(result: Result<T, Response>) -> Response {
+        result.map_or_else(|refusal| refusal, Into::into)
     }
 }
 
 impl Response {
-    /// 500, with what went wrong for the error hook alone.
-    pub(crate) fn failed(error: String) -> Response {
-        let mut response = Response::of_status(500);
-        response.error = Some(error);
-        response
-    }
-
     /// An answer whose text is its own reason phrase.
     pub(crate) fn of_status(status: u16) -> Response {
         Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
@@ -295,67 +334,6 @@ impl Response {
         let mut response = Response::of_status(405);
         response.push_field("Allow", allow);
         response
-    }
-}
-
-/// Why a response field was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidHeader {
-    name: String,
-    problem: HeaderProblem,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum HeaderProblem {
-    Name,
-    Value(char),
-    Reserved,
-}
-
-impl InvalidHeader {
-    /// For a field that the server writes itself.
-    pub(crate) fn reserved(name: &str) -> InvalidHeader {
-        InvalidHeader {
-            name: name.to_string(),
-            problem: HeaderProblem::Reserved,
-        }
-    }
-}
-
-impl fmt::Display for InvalidHeader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.name;
-        match self.problem {
-            HeaderProblem::Name => write!(f, "{name:?} is not a field name"),
-            HeaderProblem::Value(found) => write!(f, "{name} field cannot contain {found:?}"),
-            HeaderProblem::Reserved => write!(f, "{name} field is written by the server"),
-        }
-    }
-}
-
-impl Error for InvalidHeader {}
-
-/// Checks a response field that a caller brings.
-pub(crate) fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
-    const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
-    let refuse = |problem| {
-        Err(InvalidHeader {
-            name: name.to_string(),
-            problem,
-        })
-    };
-    if name.is_empty() || !name.bytes().all(is_token_byte) {
-        return refuse(HeaderProblem::Name);
-    }
-    if RESERVED
-        .iter()
-        .any(|reserved| name.eq_ignore_ascii_case(reserved))
-    {
-        return refuse(HeaderProblem::Reserved);
-    }
-    match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
-        Some(found) => refuse(HeaderProblem::Value(found)),
-        None => Ok(()),
     }
 }
 
@@ -477,8 +455,9 @@ mod tests {
     fn a_field_cannot_be_forged() {
         #[track_caller]
         fn check(name: &str, value: &str, expected: &str) {
-            let error = Response::new(200).header(name, value).unwrap_err();
-            assert_eq!(error.to_string(), expected);
+            let response = Response::new(200).header(name, value).with_status(204);
+            assert_eq!((response.status(), response.fields.len()), (500, 1));
+            assert_eq!(response.error.as_deref(), Some(expected));
         }
         check(
             "X-A",
@@ -498,7 +477,7 @@ mod tests {
 
     #[test]
     fn a_head_has_its_fields_in_order() {
-        let response = Response::text("hi").header("X-A", "1").unwrap();
+        let response = Response::text("hi").header("X-A", "1");
         let mut out = Vec::new();
         response.append_whole_head(&mut out, 2, Connection::Close);
         let head = String::from_utf8(out).unwrap();

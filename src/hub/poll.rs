@@ -33,7 +33,6 @@ pub(crate) struct Poll {
     pub(crate) position: Position,
     /// Events that come before those of the log.
     pub(crate) first: Vec<Event>,
-    pub(crate) fields: Vec<(String, String)>,
     /// When to answer without an event; at once for a HEAD request.
     pub(crate) patience: Duration,
     /// The server is shutting down.
@@ -79,9 +78,6 @@ impl Poll {
         body.push('}');
         let mut response = Response::json(body);
         response.push_field("Cache-Control", "no-store");
-        for (name, value) in self.fields {
-            response.push_field(name, value);
-        }
         response
     }
 }

@@ -13,7 +13,7 @@ use super::poll::{self, Poll};
 use super::subscriber::{Begin, Subscriber};
 use super::topics::{InvalidTopic, TopicSet};
 use crate::event::Event;
-use crate::http::{Coding, InvalidHeader, Method, Request, Response, StreamHead};
+use crate::http::{Coding, Method, Request, Response, StreamHead};
 use crate::socket::Socket;
 use crate::sse::{KeepAlive, StreamOptions, event_stream};
 
@@ -146,18 +146,9 @@ impl Subscription {
         self
     }
 
-    /// Adds a response field, as [`Response::header`] does.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidHeader`], as for [`Sse::header`](crate::Sse::header).
-    pub fn header(
-        mut self,
-        name: &str,
-        value: impl AsRef<str>,
-    ) -> Result<Subscription, InvalidHeader> {
-        self.options.header(name, value.as_ref())?;
-        Ok(self)
+    /// Adds a response field, as [`Response::header`] does, when all else has been said.
+    pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
+        Response::from(self).header(name, value)
     }
 }
 
@@ -171,7 +162,7 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl From<Subscription> for Response {
-    fn from(mut subscription: Subscription) -> Response {
+    fn from(subscription: Subscription) -> Response {
         let wanted = match subscription.wanted {
             Ok(wanted) => wanted,
             Err(Refusal::Ended) => return Response::new(204),
@@ -179,7 +170,6 @@ impl From<Subscription> for Response {
                 return Response::text(format!("{error}\n")).with_status(400);
             }
         };
-        let fields = std::mem::take(&mut subscription.options.fields);
         let (core, options) = (subscription.core, subscription.options);
         let retained = subscription.retained && !wanted.resumes;
         let Some((patience, closing)) = subscription.poll else {
@@ -192,7 +182,7 @@ impl From<Subscription> for Response {
                 label,
                 options,
             };
-            return event_stream(fields, move |head, socket| stream.begin(head, socket));
+            return event_stream(move |head, socket| stream.begin(head, socket));
         };
         let Wanted {
             topics,
@@ -208,7 +198,6 @@ impl From<Subscription> for Response {
             topics,
             position,
             first,
-            fields,
             patience,
             closing,
         }
