@@ -12,7 +12,7 @@ use tiny_sse::{Event, Server, Sse};
 fn main() -> io::Result<()> {
     let port = env::args().nth(1).unwrap_or("60000".to_string());
     let server = Server::bind(format!("127.0.0.1:{port}"))?.get("/", |_request| Sse::spawn(tick));
-    println!("clock at http://{}", server.local_addr());
+    println!("clock at http://{}", server.addr());
     server.run()
 }
 

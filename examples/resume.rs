@@ -52,6 +52,6 @@ fn main() -> io::Result<()> {
     });
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", move |request| hub.subscribe(request, "clock"));
-    println!("resume at http://{}", server.local_addr());
+    println!("resume at http://{}", server.addr());
     server.run()
 }

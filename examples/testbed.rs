@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .get("/load/publish", move |request| {
             broadcast(&load_publisher, request)
         });
-    println!("listening on http://{}", server.local_addr());
+    println!("listening on http://{}", server.addr());
     server.run()?;
     Ok(())
 }

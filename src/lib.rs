@@ -48,7 +48,7 @@
 //!
 //! # Shutdown
 //!
-//! [`ServerHandle::shutdown`], or a [`ShutdownHandle`] for a server that [`run`](Server::run)s, stops accepting, lets
+//! [`ServerHandle::shutdown`], with a handle from [`Server::handle`] or [`Server::spawn`], stops accepting, lets
 //! requests that are being answered finish, and ends each stream behind a whole event with a `retry` of its own, so that
 //! the clients do not all come back at once. What is still open at the deadline is cut off. A hub ends when its last handle
 //! is dropped; handlers hold handles too, and give them up with the server.
@@ -158,7 +158,7 @@ pub use hub::{
     Reader, Start, Stats, Subscription, Topics,
 };
 pub use router::Next;
-pub use server::{Server, ServerHandle, ShutdownHandle, StillOpen};
+pub use server::{Server, ServerHandle, StillOpen};
 pub use sse::{KeepAlive, Sse};
 
 /// The README's programs are compiled, and run where they end.

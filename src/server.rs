@@ -53,7 +53,7 @@ pub struct Server {
     config: Config,
     router: Router,
     on_error: ErrorHook,
-    shutdown: ShutdownHandle,
+    shutdown: ServerHandle,
 }
 
 impl Server {
@@ -79,7 +79,7 @@ impl Server {
             config: Config::default(),
             router: Router::default(),
             on_error: Arc::new(|problem| eprintln!("tiny-sse: {problem}")),
-            shutdown: ShutdownHandle {
+            shutdown: ServerHandle {
                 inner: Arc::new(Shutdown {
                     address,
                     state: Mutex::default(),
@@ -177,16 +177,18 @@ impl Server {
     }
 
     /// The address that the server listens on, with the port that the system chose.
-    pub fn local_addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> SocketAddr {
         self.shutdown.inner.address
     }
 
-    /// A handle that ends this server, before or while it runs.
-    pub fn shutdown_handle(&self) -> ShutdownHandle {
+    /// A handle that ends this server, before or while it runs: for a thread that learns of the program's end, or for a
+    /// handler.
+    pub fn handle(&self) -> ServerHandle {
         self.shutdown.clone()
     }
 
-    /// Serves until a [`ShutdownHandle`] ends it.
+    /// Serves until a [`ServerHandle`] ends it, and returns when all streams and connections have ended, as
+    /// [`ServerHandle::shutdown`] does: `main` may end then.
     ///
     /// # Errors
     ///
@@ -203,12 +205,12 @@ impl Server {
     ///
     /// As [`run`](Server::run), and what the system says when the thread cannot be started.
     pub fn spawn(self) -> io::Result<ServerHandle> {
-        let shutdown = self.shutdown_handle();
+        let handle = self.handle();
         let (running, listener) = self.prepare()?;
         thread::Builder::new()
             .name("sse-server".to_string())
             .spawn(move || running.serve(listener))?;
-        Ok(ServerHandle { shutdown })
+        Ok(handle)
     }
 
     fn prepare(self) -> io::Result<(Arc<Running>, TcpListener)> {
@@ -279,7 +281,7 @@ struct Running {
     /// The listener is open.
     listening: Mutex<bool>,
     closed: Condvar,
-    shutdown: ShutdownHandle,
+    shutdown: ServerHandle,
 }
 
 impl Running {
@@ -410,31 +412,9 @@ impl Running {
     }
 }
 
-/// A server that runs on a thread of its own. Dropping the handle lets it run on.
-#[derive(Debug)]
-pub struct ServerHandle {
-    shutdown: ShutdownHandle,
-}
-
-impl ServerHandle {
-    /// The address that the server listens on.
-    pub fn addr(&self) -> SocketAddr {
-        self.shutdown.inner.address
-    }
-
-    /// Ends the server, as [`ShutdownHandle::shutdown`] does.
-    ///
-    /// # Errors
-    ///
-    /// [`StillOpen`], as there.
-    pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
-        self.shutdown.shutdown(deadline)
-    }
-}
-
-/// Ends a server from any thread.
+/// Ends a server, from any thread. Dropping it changes nothing: the server runs on.
 #[derive(Clone)]
-pub struct ShutdownHandle {
+pub struct ServerHandle {
     inner: Arc<Shutdown>,
 }
 
@@ -449,13 +429,34 @@ struct State {
     running: Option<Arc<Running>>,
 }
 
-impl ShutdownHandle {
+impl ServerHandle {
+    /// The address that the server listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.inner.address
+    }
+
     /// Stops accepting, lets requests that are being answered finish, and ends every stream with a `retry` of its own,
     /// so that the clients do not all come back at once, and the last chunk. What is still open at the deadline is cut
     /// off. Returns when all connections and their threads are gone, at most a second or two after the deadline.
     ///
     /// Streams look once a second whether it is time: give them longer than that. A second call shares the work of the
     /// first, and can bring the deadline forward. A server that does not run yet ends as soon as it is run.
+    ///
+    /// It also waits for the handler that calls it. One that ends its own server leaves that to a thread:
+    ///
+    /// ```
+    /// use std::{thread, time::Duration};
+    /// use tiny_sse::{Response, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0")?;
+    /// let handle = server.handle();
+    /// let server = server.post("/shutdown", move |_request| {
+    ///     let handle = handle.clone();
+    ///     thread::spawn(move || handle.shutdown(Duration::from_secs(5)));
+    ///     Response::new(202)
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -506,9 +507,9 @@ impl Shutdown {
     }
 }
 
-impl fmt::Debug for ShutdownHandle {
+impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShutdownHandle")
+        f.debug_struct("ServerHandle")
             .field("address", &self.inner.address)
             .finish_non_exhaustive()
     }

@@ -56,9 +56,9 @@ fn serve(address: SocketAddr, number: usize, reports: Reports) -> SocketAddr {
         ..Config::default()
     };
     let server = Server::bind(address).unwrap().config(config);
-    let address = server.local_addr();
+    let address = server.addr();
 
-    let shutdown = server.shutdown_handle();
+    let shutdown = server.handle();
     let next = reports.clone();
     let restarting = AtomicBool::new(false);
     let restart = move |_request: &Request| {

@@ -68,9 +68,9 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
         ..Config::default()
     };
     let server = Server::bind(address).unwrap().config(config);
-    let address = server.local_addr();
+    let address = server.addr();
 
-    let (shutdown, next) = (server.shutdown_handle(), (reports.clone(), stage.clone()));
+    let (shutdown, next) = (server.handle(), (reports.clone(), stage.clone()));
     let restarting = AtomicBool::new(false);
     let restart = move |_request: &Request| {
         // A browser sends a request again when its answer was cut off.

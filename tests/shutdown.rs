@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::{
     Child, Client, EventSource, PATIENCE, TestServer, announce, eventually, start, wait_for_parent,
 };
-use tiny_sse::{Config, Event, Hub, Request, Response, Server, ShutdownHandle, Sse, StillOpen};
+use tiny_sse::{Config, Event, Hub, Request, Response, Server, ServerHandle, Sse, StillOpen};
 
 /// A deadline that no test waits for: what ends, ends for another reason.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -33,7 +33,7 @@ fn patient() -> Config {
 struct Ending(Receiver<Result<(), StillOpen>>);
 
 impl Ending {
-    fn begin(handle: ShutdownHandle, deadline: Duration) -> Ending {
+    fn begin(handle: ServerHandle, deadline: Duration) -> Ending {
         let (sender, result) = mpsc::channel();
         thread::spawn(move || sender.send(handle.shutdown(deadline)));
         Ending(result)
@@ -49,14 +49,14 @@ impl Ending {
 /// A server whose end the test holds as well.
 struct Site {
     server: TestServer,
-    handle: ShutdownHandle,
+    handle: ServerHandle,
 }
 
 impl Site {
     fn start(config: Config, build: impl FnOnce(Server) -> Server) -> Site {
         let mut handle = None;
         let server = start(config, |server| {
-            handle = Some(server.shutdown_handle());
+            handle = Some(server.handle());
             build(server.get("/hello", |_| "hello\n"))
         });
         let handle = handle.unwrap();
@@ -335,9 +335,9 @@ fn a_server_that_does_not_run_yet_ends_as_soon_as_it_runs() {
         let _ = &held;
         ""
     });
-    let handle = server.shutdown_handle();
+    let handle = server.handle();
     assert_eq!(handle.shutdown(NEVER), Ok(()));
-    let addr = server.local_addr();
+    let addr = server.addr();
     server.run().unwrap();
     eventually(|| TcpListener::bind(addr).is_ok());
     assert_eq!(Arc::strong_count(&dropped), 1, "nothing of it is left");
@@ -352,7 +352,7 @@ fn run_comes_back_after_shutdown_and_lets_everything_go() {
         let _ = &held;
         "hello\n"
     });
-    let (addr, handle) = (server.local_addr(), server.shutdown_handle());
+    let (addr, handle) = (server.addr(), server.handle());
     let (sender, result) = mpsc::channel();
     thread::spawn(move || sender.send(server.run().is_ok()));
     assert_eq!(Client::connect(addr).get("/").text(), "hello\n");
@@ -411,7 +411,7 @@ fn a_server_on_all_addresses_ends_as_well() {
         let Ok(server) = Server::bind(address) else {
             continue; // No IPv6 on this machine.
         };
-        let handle = server.shutdown_handle();
+        let handle = server.handle();
         server.spawn().unwrap();
         assert_eq!(Ending::begin(handle, NEVER).end(), Ok(()), "{address}");
     }
@@ -439,7 +439,7 @@ fn a_listener_that_the_caller_brings_is_served() {
     let server = Server::from_listener(listener)
         .unwrap()
         .get("/", |_| "hello\n");
-    assert_eq!(server.local_addr(), addr);
+    assert_eq!(server.addr(), addr);
     let handle = server.spawn().unwrap();
     assert_eq!(handle.addr(), addr);
     assert_eq!(Client::connect(addr).get("/").text(), "hello\n");

@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             hub.subscribe(request, "news")
                 .first([Event::data("welcome")])
         });
-    println!("auth at http://{}", server.local_addr());
+    println!("auth at http://{}", server.addr());
     Ok(server.run()?)
 }
 

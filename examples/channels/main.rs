@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
             channel(request).map(|name| readers.subscribe(request, name))
         })
         .post("/events/{channel}", move |request| publish(&hub, request));
-    println!("channels at http://{}", server.local_addr());
+    println!("channels at http://{}", server.addr());
     server.run()
 }
 

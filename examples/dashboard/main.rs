@@ -36,7 +36,7 @@ fn main() -> std::io::Result<()> {
                 .start(Start::Earliest)
                 .retry(Duration::from_secs(1))
         });
-    println!("open http://{}/", server.local_addr());
+    println!("open http://{}/", server.addr());
     server.run()
 }
 

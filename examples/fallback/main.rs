@@ -46,6 +46,6 @@ fn main() -> io::Result<()> {
             let text = latest.lock().unwrap().clone();
             Response::json(text).header("Cache-Control", "no-store")
         });
-    println!("fallback at http://{}", server.local_addr());
+    println!("fallback at http://{}", server.addr());
     server.run()
 }

@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let hub = figures.clone();
             Sse::spawn(move |events| tell(&hub, &events))
         });
-    println!("hub at http://{}", server.local_addr());
+    println!("hub at http://{}", server.addr());
     Ok(server.run()?)
 }
 

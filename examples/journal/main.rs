@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
             let stream = readers.subscribe(request, "lines").start(Start::Earliest);
             stream.retry(Duration::from_secs(1))
         });
-    println!("open http://{}/", server.local_addr());
+    println!("open http://{}/", server.addr());
     println!("what has been read is kept in {}", path.display());
     let follow = arguments.next();
     thread::spawn(move || {

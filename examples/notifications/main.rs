@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let text = String::from_utf8_lossy(request.body());
             tell(&hub, request, Event::data(text))
         });
-    println!("notifications at http://{}", server.local_addr());
+    println!("notifications at http://{}", server.addr());
     Ok(server.run()?)
 }
 

@@ -48,7 +48,7 @@ fn main() -> io::Result<()> {
             });
             Response::text("started\n").with_status(202)
         });
-    println!("progress at http://{}", server.local_addr());
+    println!("progress at http://{}", server.addr());
     server.run()
 }
 

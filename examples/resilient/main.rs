@@ -41,7 +41,7 @@ fn main() -> io::Result<()> {
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", |_request| Response::html(include_str!("page.html")))
         .get("/readings", readings);
-    println!("resilient at http://{}", server.local_addr());
+    println!("resilient at http://{}", server.addr());
     server.run()
 }
 

@@ -31,7 +31,7 @@ fn main() -> io::Result<()> {
                 .count();
             Sse::spawn(move |events| generate(words, &events)).last(Event::data("[DONE]"))
         });
-    println!("tokens at http://{}", server.local_addr());
+    println!("tokens at http://{}", server.addr());
     server.run()
 }
 
