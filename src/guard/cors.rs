@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::allow::{InvalidEntry, parse_origins};
-use crate::http::{Method, Request, Response, is_token_byte};
+use crate::http::{Method, Request, Response, is_token};
 use crate::router::Next;
 
 /// Lets pages of other sites read the answers, event streams included. Without it a browser keeps those from them, so a
@@ -95,7 +95,7 @@ impl Cors {
     ///
     /// [`InvalidEntry`] when it is no name of a field.
     pub fn field(mut self, name: &str) -> Result<Cors, InvalidEntry> {
-        if name.is_empty() || !name.bytes().all(is_token_byte) {
+        if !is_token(name.as_bytes()) {
             return Err(InvalidEntry::new(name, "a field name"));
         }
         self.fields = self.fields + ", " + name;

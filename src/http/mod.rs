@@ -12,8 +12,8 @@ mod vectors;
 
 pub(crate) use body::read_body;
 pub(crate) use chunked::Coding;
-pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, read_head};
+pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, is_token, read_head};
 pub use request::{Method, Request};
 pub use response::Response;
-pub(crate) use response::{Body, Connection, StreamHead, allow_value, is_token_byte};
+pub(crate) use response::{Body, Connection, StreamHead, allow_value};
 pub(crate) use target::{is_authority, percent_decode};

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::target::{Target, is_authority};
+use super::target::{Target, form_pairs, is_authority};
 
 /// A request method (RFC 9110 section 9, and PATCH from RFC 5789). Names are case-sensitive; any other one is answered
 /// with 501 before a handler is asked.
@@ -154,6 +154,12 @@ impl Request {
     /// The whole body, empty when there is none.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// The first field of that name in a body that is a form as browsers post it, decoded as [`query`](Request::query) is.
+    pub fn form(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut pairs = form_pairs(str::from_utf8(&self.body).ok()?).flatten();
+        pairs.find_map(|(known, value)| (known == name).then_some(value))
     }
 
     /// The other end of the socket: the client, or the proxy before this server.
@@ -355,7 +361,7 @@ pub(crate) fn read_head(
         closing: Arc::default(),
     };
     request.text.push_str(target.path);
-    for pair in target.pairs() {
+    for pair in form_pairs(target.query) {
         let Some((name, value)) = pair else {
             return Err(RequestError::malformed(
                 "query is not percent-encoded UTF-8",
@@ -591,7 +597,7 @@ fn decode_value(value: &[u8]) -> Cow<'_, str> {
 }
 
 /// RFC 9110 section 5.6.2.
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(allowed)
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::chunked::Coding;
-use super::request::{Method, Version};
+use super::request::{Method, Version, is_token};
 use crate::socket::Socket;
 
 /// An answer to a request.
@@ -159,7 +159,7 @@ impl Response {
         const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
         const OF_STREAMS: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
         let is_in = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
-        if name.is_empty() || !name.bytes().all(is_token_byte) {
+        if !is_token(name.as_bytes()) {
             return Err(format!("{name:?} is not a field name"));
         }
         if is_in(&RESERVED) || matches!(self.body, Body::Stream(_)) && is_in(&OF_STREAMS) {
@@ -335,11 +335,6 @@ impl Response {
         response.push_field("Allow", allow);
         response
     }
-}
-
-/// RFC 9110 section 5.6.2.
-pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn valid_status(status: u16) -> u16 {

@@ -64,19 +64,14 @@ impl<'a> Target<'a> {
             _ => Err("path is not percent-encoded UTF-8"),
         }
     }
+}
 
-    /// The query's names and values, decoded; an item is `None` where the percent-encoding is malformed or not UTF-8.
-    pub(super) fn pairs(
-        &self,
-    ) -> impl Iterator<Item = Option<(Cow<'a, str>, Cow<'a, str>)>> + use<'a> {
-        self.query
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                Some((form_decode(name)?, form_decode(value)?))
-            })
-    }
+/// A form's names and values, decoded; an item is `None` where the percent-encoding is malformed or not UTF-8.
+pub(super) fn form_pairs(form: &str) -> impl Iterator<Item = Option<(Cow<'_, str>, Cow<'_, str>)>> {
+    form.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((form_decode(name)?, form_decode(value)?))
+    })
 }
 
 /// A scheme ignores case (RFC 3986 section 3.1). Whether the connection was TLS is not known here: a proxy may end it.

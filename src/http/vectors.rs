@@ -132,6 +132,10 @@ fn a_query_is_a_form() {
     assert_eq!(request.query("i[]"), Some("\0")); // Data may be anything.
     assert_eq!(request.query("A"), None); // Case matters here.
     assert_eq!(Request::for_test("GET", "/a?", &[]).query(""), None);
+    let mut posted = Request::for_test("POST", "/", &[]);
+    posted.body = b"a=%zz&a=3+4%2B&a=5".to_vec();
+    assert_eq!(posted.form("a").as_deref(), Some("3 4+")); // A body is too, but for what is malformed.
+    assert_eq!(posted.form("b"), None);
 }
 
 #[test]
