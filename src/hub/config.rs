@@ -63,6 +63,14 @@ impl fmt::Debug for HubConfig {
         f.debug_struct("HubConfig")
             .field("history", &self.history)
             .field("lag", &self.lag)
+            .field("max_event_bytes", &self.max_event_bytes)
+            .field("inbox_events", &self.inbox_events)
+            .field("inbox_bytes", &self.inbox_bytes)
+            .field("writer_threads", &self.writer_threads)
+            .field("catch_up_threads", &self.catch_up_threads)
+            .field("poll_timeout", &self.poll_timeout)
+            .field("max_polls", &self.max_polls)
+            .field("receiver_events", &self.receiver_events)
             .finish_non_exhaustive()
     }
 }

@@ -61,18 +61,21 @@ const STACK_BYTES: usize = 256 * 1024;
 /// Broadcasts events to topics, and keeps a history from which readers resume. Cheap to clone; when the last handle is
 /// dropped, its streams end.
 ///
+/// Each handler and each producer has a handle of its own, or all use one that lives as long as the program:
+///
 /// ```
+/// use std::sync::LazyLock;
 /// use tiny_sse::{Event, Hub, Request, Server};
 ///
-/// let hub = Hub::new();
-/// let readers = hub.clone();
-/// let server = Server::bind("127.0.0.1:0")?
-///     .get("/events/{topic}", move |request: &Request| {
-///         readers.subscribe(request, [request.param("topic")])
-///     });
+/// static HUB: LazyLock<Hub> = LazyLock::new(Hub::new);
 ///
-/// hub.publish("news", Event::data("hello"))?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// let server = Server::bind("127.0.0.1:0")?
+///     .get("/events/{topic}", |request| HUB.subscribe(request, request.param("topic")))
+///     .post("/events/{topic}", |request: &Request| {
+///         let text = String::from_utf8_lossy(request.body());
+///         HUB.publish_wait(request.param("topic"), Event::data(text)).map(|id| id.to_string())
+///     });
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Hub {
@@ -132,6 +135,9 @@ impl Hub {
 
     /// Publishes an event to a topic, or once to several. Returns when the hub has taken it, waiting while the inbox is
     /// full. An id that the event brings is kept, and clients resume from it; otherwise the hub gives it one.
+    ///
+    /// What the hub has taken may not yet be in the history when the process ends, nor in its file:
+    /// [`publish_wait`](Hub::publish_wait) waits for that.
     ///
     /// # Errors
     ///
@@ -193,9 +199,12 @@ impl Hub {
     /// Subscribes the client of a request to topics; return the result from the handler. It begins behind the request's
     /// last event id (from [`Request::last_event_id`]; the words `earliest` and `latest` are understood as well), else
     /// with the next event published after this call. An id that the history does not know or no longer covers is
-    /// answered with a `gap` event first.
+    /// answered with an event named `gap` first. Its data is the id that the client had, the last one that it missed, and
+    /// how many it missed, where that is known: `{"from":"…","to":"…","lost":null}`.
     ///
-    /// Topic names often come from the client: one that is not valid gets 400.
+    /// A reader of several topics is not told of which one an event is: name the events
+    /// ([`Event::event`](crate::Event::event)) where it matters. Topic names often come from the client: one that is not
+    /// valid gets 400, and which ones there are is for the handler to say.
     pub fn subscribe(&self, request: &Request, topics: impl Topics) -> Subscription {
         Subscription::new(&self.core, request, topics::check(&topics))
     }
@@ -223,12 +232,16 @@ impl Hub {
 
     /// Ends the streams of the readers that match, which come back after a while as after any reconnect, and says how
     /// many they are. This, after the session is gone that a handler checks, is how a user stops reading.
+    ///
+    /// In that order, since it reaches only streams that are open: a client that is between two connections meets the
+    /// handler when it comes back. One that waits in a long-poll gets that answer, and meets the handler with the next.
     pub fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
         self.end_with(matches, &Ending::ComeBack)
     }
 
     /// Ends the streams of the readers that match for good: they get the event under an id that is marked, and whoever
-    /// comes back with such an id gets 204, which stops an `EventSource`. Says how many they are.
+    /// comes back with such an id gets 204, which stops an `EventSource`. Says how many they are. As
+    /// [`close`](Hub::close), it reaches only streams that are open.
     ///
     /// An id that the event brings is replaced.
     pub fn end(&self, matches: impl Fn(&Reader) -> bool, event: Event) -> usize {

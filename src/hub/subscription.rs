@@ -31,8 +31,14 @@ pub enum Start {
 /// from a handler.
 ///
 /// As an event stream it goes on behind the client's last event id. A request that brings `Accept: application/json`, or
-/// `?poll` in its query, gets one JSON answer instead, at once or when there is an event (long-poll). Topics that are
-/// refused are answered with 400, an id that marks the end of a stream with 204.
+/// `?poll` in its query, gets one JSON answer instead, at once or when there is an event (long-poll), and asks the next
+/// time with `last_event_id` in the query:
+///
+/// ```json
+/// {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
+/// ```
+///
+/// Topics that are refused are answered with 400, an id that marks the end of a stream with 204.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
     core: Arc<Core>,
@@ -111,6 +117,9 @@ impl Subscription {
 
     /// Sends these events first: a snapshot, which the stream then continues without a hole if the snapshot was taken
     /// after [`Hub::subscribe`](crate::Hub::subscribe) was called.
+    ///
+    /// They have no id from the hub, are not kept, and come again with each connection: for a client that resumes, leave
+    /// them away where [`Request::last_event_id`] says so. A long-poll that resumes does not get them.
     pub fn first(mut self, events: impl IntoIterator<Item = Event>) -> Subscription {
         self.options.first.extend(events);
         self
