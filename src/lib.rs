@@ -128,9 +128,9 @@
 //! A publisher waits for the hub thread, the hub thread for a writer, and a writer for nothing. Threads are named for what
 //! they do: `sse-accept`, `sse-connection`, `sse-refusal`, `sse-producer`, `sse-hub`, `sse-writer`, `sse-catch-up`, and
 //! `sse-callbacks`, the only one of a hub's that runs user code. Between threads, connections and events travel over
-//! channels and queues. The locks (of the log, of a writer's list of those who join it, of the slots, of a pool's queue, of
-//! the registry of readers) are each held for one step, never while something waits for a peer; of all these a writer takes
-//! only its own list's, once a round.
+//! channels and queues. The locks (of the log, of a writer's mailbox, of the slots, of a pool's queue, of the registry of
+//! readers) are each held for one step, never while something waits for a peer; of all these a writer takes only its own
+//! mailbox's, once a round.
 #![forbid(unsafe_code)]
 
 mod config;

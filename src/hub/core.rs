@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::config::HubConfig;
 use super::file::{DiskReader, Segments};
@@ -12,7 +13,7 @@ use super::log::{GroupId, Log, Next, Position};
 use super::registry::Registry;
 use super::subscriber::Subscriber;
 use super::topics::TopicSet;
-use super::writer::{Handle, ToWriter};
+use super::writer::Mailbox;
 use crate::threads::Threads;
 
 pub(crate) struct Core {
@@ -21,7 +22,7 @@ pub(crate) struct Core {
     /// next events or hands itself over. Never across a system call.
     log: Mutex<Log>,
     pub(crate) registry: Registry,
-    pub(crate) writers: Vec<Handle>,
+    pub(crate) writers: Vec<Arc<Mailbox>>,
     /// The readers that are behind, and the threads that serve them.
     pub(crate) behind: Threads<Box<Subscriber>>,
     pub(crate) counters: Counters,
@@ -45,7 +46,7 @@ impl Core {
     pub(crate) fn new(
         config: HubConfig,
         log: Log,
-        writers: Vec<Handle>,
+        writers: Vec<Arc<Mailbox>>,
         behind: Threads<Box<Subscriber>>,
         segments: Option<Segments>,
     ) -> Core {
@@ -111,6 +112,14 @@ impl Core {
         }
     }
 
+    /// Waits at most so long until there is something for a reader that has everything.
+    pub(crate) fn wait_for_news(&self, group: GroupId, position: &Position, wait: Duration) {
+        let mut log = self.log();
+        let news = log.news(group);
+        let nothing = |log: &mut Log| !self.is_closed() && log.is_at_head(group, position);
+        drop(news.wait_timeout_while(log, wait, nothing));
+    }
+
     /// The last handle has gone: all streams end.
     pub(crate) fn close(&self) {
         {
@@ -128,7 +137,7 @@ impl Core {
     /// Has the writers look at once who is to end.
     pub(crate) fn sweep(&self) {
         for writer in &self.writers {
-            writer.send(ToWriter::Sweep);
+            writer.sweep();
         }
     }
 
@@ -167,6 +176,14 @@ impl Core {
             topics: log.topics(),
             oldest: log.oldest(),
             newest: (log.head() > 0).then(|| log.id(log.head())),
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        for writer in &self.writers {
+            writer.close();
         }
     }
 }

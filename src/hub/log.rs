@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Instant;
 
@@ -84,7 +85,6 @@ pub(crate) struct Log {
     groups: HashMap<GroupId, Group>,
     group_of: HashMap<TopicSet, GroupId>,
     next_group: GroupId,
-    next_listener: u64,
 }
 
 #[derive(Debug)]
@@ -111,7 +111,8 @@ struct Group {
     members: usize,
     /// Counts the events of its topics, from an arbitrary start.
     ordinal: u64,
-    wakers: HashMap<u64, SyncSender<()>>,
+    /// Where readers of this group wait for news, once one has.
+    news: Option<Arc<Condvar>>,
     receivers: Vec<InProcess>,
 }
 
@@ -185,7 +186,6 @@ impl Log {
             groups: HashMap::new(),
             group_of: HashMap::new(),
             next_group: 0,
-            next_listener: 0,
         }
     }
 
@@ -271,9 +271,8 @@ impl Log {
                 continue;
             };
             group.ordinal += share.events.len() as u64;
-            for waker in group.wakers.values() {
-                // A full one is awake already, and one that has gone is taken out by its owner.
-                let _ = waker.try_send(());
+            if let Some(news) = &group.news {
+                news.notify_all();
             }
             group.receivers.retain_mut(|receiver| {
                 share
@@ -495,7 +494,7 @@ impl Log {
             members: 0,
             // As if it had been there from the first event kept.
             ordinal: self.count_after(topics, 0),
-            wakers: HashMap::new(),
+            news: None,
             receivers: Vec::new(),
         };
         self.groups.insert(id, group);
@@ -530,20 +529,12 @@ impl Log {
         }
     }
 
-    /// Wakes this reader whenever there is something for its group, until [`unlisten`](Log::unlisten).
-    pub(crate) fn listen(&mut self, group: GroupId, waker: SyncSender<()>) -> u64 {
-        let key = self.next_listener;
-        self.next_listener += 1;
-        if let Some(group) = self.groups.get_mut(&group) {
-            group.wakers.insert(key, waker);
-        }
-        key
-    }
-
-    pub(crate) fn unlisten(&mut self, group: GroupId, key: u64) {
-        if let Some(group) = self.groups.get_mut(&group) {
-            group.wakers.remove(&key);
-        }
+    /// Where to wait, with the log's lock, until there is something for this group.
+    pub(crate) fn news(&mut self, group: GroupId) -> Arc<Condvar> {
+        let news = self.groups.get_mut(&group).map(|group| &mut group.news);
+        news.map_or_else(Arc::default, |news| {
+            Arc::clone(news.get_or_insert_with(Arc::default))
+        })
     }
 
     /// Gives all events of these topics from now on to a reader in this process. Its place is freed at the first event

@@ -47,9 +47,9 @@ use self::file::Store;
 use self::frame::Frame;
 use self::log::Log;
 use self::registry::Ending;
-use self::rounds::{Ahead, Inbox, NotTaken, Publication, Rounds};
+use self::rounds::{Inbox, NotTaken, Publication, Reply, Rounds};
 use self::subscriber::Subscriber;
-use self::writer::Handle;
+use self::writer::{Mailbox, Writer};
 use crate::event::Event;
 use crate::http::Request;
 use crate::random::random_u64;
@@ -111,20 +111,18 @@ impl Hub {
         let head = log.head();
         let behind = catch_up_threads(&config);
         behind.start_least()?;
-        let (mut writers, mut ahead) = (Vec::new(), Vec::new());
-        for _ in 0..config.writer_threads.max(1) {
-            let (done, room) = Ahead::new();
-            let (handle, writer) = Handle::new(done);
-            start("sse-writer", move || writer.run())?;
-            writers.push(handle);
-            ahead.push(room);
-        }
+        let mailbox = |_| Arc::<Mailbox>::default();
+        let writers: Vec<_> = (0..config.writer_threads.max(1)).map(mailbox).collect();
         let segments = store.as_ref().map(Store::segments);
+        // From here on, dropping it ends the writers that have started.
         let core = Arc::new(Core::new(config, log, writers, behind, segments));
+        for mailbox in &core.writers {
+            let writer = Writer::new(Arc::clone(mailbox));
+            start("sse-writer", move || writer.run())?;
+        }
         let rounds = Rounds {
             core: Arc::clone(&core),
             outbox,
-            writers: ahead,
             epoch,
             head,
             store,
@@ -167,17 +165,14 @@ impl Hub {
     ///
     /// As [`publish`](Hub::publish).
     pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
-        let (reply, replies) = mpsc::sync_channel(1);
+        let reply = Reply::default();
+        let answer = reply.answer();
         let publication = Publication {
             reply: Some(reply),
             ..self.check(&topics, event)?
         };
         self.inbox.put(publication)?;
-        match replies.recv() {
-            Ok(Ok(id)) => Ok(id),
-            Ok(Err(error)) => Err(PublishError::Storage(error.to_string())),
-            Err(_) => Err(PublishError::Closed),
-        }
+        answer.wait().clone()
     }
 
     fn check(&self, topics: &impl Topics, event: Event) -> Result<Publication, PublishError> {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use super::core::Core;
@@ -11,6 +10,7 @@ use super::log::{GroupId, Next, Position};
 use super::topics::TopicSet;
 use crate::event::Event;
 use crate::http::{Request, Response};
+use crate::socket::from_now;
 use crate::sse::LOOK;
 
 /// Most bytes of events in one answer; the client asks again for the rest.
@@ -45,7 +45,11 @@ impl Poll {
     pub(crate) fn answer(self, core: &Arc<Core>) -> Response {
         let mut position = self.position;
         let waiting = Waiting::new(core, &self.topics, &mut position);
-        let until = Instant::now() + self.patience;
+        let patience = match waiting.is_one_too_many {
+            true => Duration::ZERO,
+            false => self.patience,
+        };
+        let until = from_now(patience);
         let mut events: Vec<String> = self.first.iter().filter_map(event_text).collect();
         let mut disk = None;
         loop {
@@ -69,7 +73,11 @@ impl Poll {
                     break;
                 }
                 Next::AtHead | Next::OnDisk { .. } if !events.is_empty() => break,
-                Next::AtHead | Next::OnDisk { .. } if !waiting.wait(until, &self.closing) => break,
+                Next::AtHead | Next::OnDisk { .. }
+                    if !waiting.wait(&position, until, &self.closing) =>
+                {
+                    break;
+                }
                 Next::AtHead | Next::OnDisk { .. } => {}
             }
         }
@@ -99,47 +107,35 @@ fn event_text(event: &Event) -> Option<String> {
 struct Waiting<'a> {
     core: &'a Core,
     group: GroupId,
-    listener: u64,
-    woken: Receiver<()>,
+    is_one_too_many: bool,
 }
 
 impl<'a> Waiting<'a> {
     fn new(core: &'a Core, topics: &TopicSet, position: &mut Position) -> Waiting<'a> {
-        let (waker, woken) = mpsc::sync_channel(1);
-        let mut log = core.log();
-        let group = log.join(topics, position);
-        let listener = log.listen(group, waker);
-        core.counters.polls.fetch_add(1, Ordering::Relaxed);
+        let group = core.log().join(topics, position);
+        let others = core.counters.polls.fetch_add(1, Ordering::Relaxed);
         Waiting {
             core,
             group,
-            listener,
-            woken,
+            is_one_too_many: others >= core.config.max_polls,
         }
     }
 
-    /// Waits for something new; false when there is nothing to wait for any more, or too many wait already.
-    fn wait(&self, until: Instant, closing: &AtomicBool) -> bool {
-        if self.core.counters.polls.load(Ordering::Relaxed) > self.core.config.max_polls {
+    /// Waits for a while for something new; false when there is nothing to wait for any more.
+    fn wait(&self, position: &Position, until: Instant, closing: &AtomicBool) -> bool {
+        let remaining = until.saturating_duration_since(Instant::now());
+        if remaining.is_zero() || closing.load(Ordering::SeqCst) || self.core.is_closed() {
             return false;
         }
-        loop {
-            let remaining = until.saturating_duration_since(Instant::now());
-            if remaining.is_zero() || closing.load(Ordering::SeqCst) || self.core.is_closed() {
-                return false;
-            }
-            if self.woken.recv_timeout(remaining.min(LOOK)).is_ok() {
-                return true;
-            }
-        }
+        self.core
+            .wait_for_news(self.group, position, remaining.min(LOOK));
+        true
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut log = self.core.log();
-        log.unlisten(self.group, self.listener);
-        log.leave(self.group);
+        self.core.log().leave(self.group);
         self.core.counters.polls.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,33 +1,52 @@
 //! The hub thread: takes what waits in the inbox as one round, numbers and encodes it, keeps it, hands it on.
 
-use std::io;
-use std::sync::mpsc::{
-    self, Receiver, RecvTimeoutError, SendError, Sender, SyncSender, TrySendError,
-};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, SyncSender, TrySendError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use super::PublishError;
 use super::core::Core;
 use super::file::Store;
 use super::frame::Frame;
 use super::id::EventId;
 use super::log::Numbered;
 use super::topics::TopicSet;
-use super::writer::{Round, ToWriter};
+use super::writer::Round;
 use crate::event::Event;
 
 /// Most bytes of a round, unless a single event has more.
 const ROUND_BYTES: usize = 64 * 1024;
-
-/// Rounds that a writer may have waiting; then the hub waits for it. With two writers and two groups that is 1 MiB.
-const ROUNDS_AHEAD: usize = 4;
 
 /// An event on its way to the hub thread.
 pub(crate) struct Publication {
     pub(crate) topics: TopicSet,
     pub(crate) event: Event,
     /// Where somebody waits for the id.
-    pub(crate) reply: Option<SyncSender<io::Result<EventId>>>,
+    pub(crate) reply: Option<Reply>,
+}
+
+/// What became of a publication: the id that it was kept under, or why it was not.
+pub(crate) type Answer = Arc<OnceLock<Result<EventId, PublishError>>>;
+
+/// Gives the answer, if only that there will be none.
+#[derive(Default)]
+pub(crate) struct Reply(Answer);
+
+impl Reply {
+    pub(crate) fn answer(&self) -> Answer {
+        Arc::clone(&self.0)
+    }
+
+    fn give(&self, answer: Result<EventId, PublishError>) {
+        // There is none before: each reply is given once.
+        let _ = self.0.set(answer);
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.give(Err(PublishError::Closed));
+    }
 }
 
 /// The publishers' end of the inbox, bounded by number and by bytes.
@@ -168,36 +187,9 @@ impl Drop for Outbox {
 pub(crate) struct Rounds {
     pub(crate) core: Arc<Core>,
     pub(crate) outbox: Outbox,
-    /// For each writer: what it has done, and how many rounds it still has.
-    pub(crate) writers: Vec<Ahead>,
     pub(crate) epoch: u64,
     pub(crate) head: u64,
     pub(crate) store: Option<Store>,
-}
-
-/// How many rounds a writer has not yet delivered.
-pub(crate) struct Ahead {
-    done: Receiver<()>,
-    rounds: usize,
-}
-
-impl Ahead {
-    pub(crate) fn new() -> (Sender<()>, Ahead) {
-        let (sender, done) = mpsc::channel();
-        (sender, Ahead { done, rounds: 0 })
-    }
-
-    /// Waits until the writer can take another round.
-    fn wait_for_room(&mut self) {
-        while self.rounds > 0
-            && let Ok(()) = self.done.try_recv()
-        {
-            self.rounds -= 1;
-        }
-        while self.rounds >= ROUNDS_AHEAD && self.done.recv().is_ok() {
-            self.rounds -= 1;
-        }
-    }
 }
 
 impl Rounds {
@@ -221,14 +213,13 @@ impl Rounds {
                         // Nobody has seen these numbers.
                         self.head = head;
                         for (reply, _) in replies {
-                            let error = io::Error::new(error.kind(), error.to_string());
-                            let _ = reply.send(Err(error));
+                            reply.give(Err(PublishError::Storage(error.to_string())));
                         }
                         continue;
                     }
                 }
             }
-            for writer in &mut self.writers {
+            for writer in &self.core.writers {
                 // Before the lock is taken: whoever holds it waits for nobody.
                 writer.wait_for_room();
             }
@@ -241,9 +232,8 @@ impl Rounds {
             expires_at = log.expires_at();
             if !shares.is_empty() {
                 let round = Arc::new(Round::new(shares));
-                for (writer, ahead) in self.core.writers.iter().zip(&mut self.writers) {
-                    ahead.rounds += 1;
-                    writer.send(ToWriter::Round(Arc::clone(&round)));
+                for writer in &self.core.writers {
+                    writer.send(Arc::clone(&round));
                 }
             }
             drop(log);
@@ -252,23 +242,18 @@ impl Rounds {
                 .published
                 .fetch_add(count, std::sync::atomic::Ordering::Relaxed);
             for (reply, id) in replies {
-                // Whoever waited may have given up.
-                let _ = reply.send(Ok(id));
+                reply.give(Ok(id));
             }
             scratch.shrink_to(ROUND_BYTES);
         }
         self.core.close();
     }
 
-    #[allow(clippy::type_complexity)] // A pair of lists, named at once by its only user.
     fn number(
         &mut self,
         round: Vec<Publication>,
         scratch: &mut Vec<u8>,
-    ) -> (
-        Vec<Numbered>,
-        Vec<(SyncSender<io::Result<EventId>>, EventId)>,
-    ) {
+    ) -> (Vec<Numbered>, Vec<(Reply, EventId)>) {
         let mut numbered = Vec::with_capacity(round.len());
         let mut replies = Vec::new();
         for publication in round {

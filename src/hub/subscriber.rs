@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::config::Lag;
@@ -143,9 +142,6 @@ impl Subscriber {
     /// Serves the reader on this thread for as long as it lives: only chunks are shared by many sockets.
     fn stay_behind(mut self: Box<Subscriber>) {
         let core = Arc::clone(&self.core);
-        let (waker, woken) = mpsc::sync_channel(1);
-        let listener = core.log().listen(self.group, waker);
-        let group = self.group;
         let ended = loop {
             match self.advance(Instant::now() + SLICE) {
                 Ok(Progress::AtHead) => {}
@@ -156,9 +152,7 @@ impl Subscriber {
             self.reader.set_live();
             self.pace = None;
             let wait = LOOK.min(self.keep_alive.interval);
-            if let Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(wait) {
-                break Ok(());
-            }
+            core.wait_for_news(self.group, &self.position, wait);
             let now = Instant::now();
             if self.next_look <= now {
                 self.next_look = now + LOOK;
@@ -170,7 +164,6 @@ impl Subscriber {
                 self.torn = Some(Torn::own(self.heartbeat()));
             }
         };
-        core.log().unlisten(group, listener);
         if let Err(error) = ended {
             core.count_drop(&error);
         }

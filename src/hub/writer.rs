@@ -3,12 +3,10 @@
 //! A writer never blocks: no socket that would make it wait, no user code, no lock for an event's delivery. Whoever does
 //! not take a whole write goes to the threads that catch up, with its exact position.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::Lag;
@@ -25,56 +23,88 @@ const SWEEP_STEP: usize = 256;
 /// until somebody looks.
 const MANY_JOINED: usize = 64;
 
-/// What comes to a writer.
-pub(crate) enum ToWriter {
-    Round(Arc<Round>),
+/// Rounds that a writer may have waiting; then the hub waits for it. With two writers and two groups that is 1 MiB.
+const ROUNDS_AHEAD: usize = 4;
+
+/// The way to a writer. Not a channel, which would wake the writer for each reader that joins.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    mail: Mutex<Mail>,
+    /// The writer waits here for mail, and the hub for room.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Mail {
+    rounds: VecDeque<Arc<Round>>,
+    /// Those who have become live since the writer last looked, before each round and each sweep.
+    joined: Subscribers,
     /// Somebody is to end, or many have joined: look now.
-    Sweep,
+    sweep: bool,
+    /// All that could send some have gone.
+    closed: bool,
 }
-
-/// The way to a writer.
-pub(crate) struct Handle {
-    messages: Sender<ToWriter>,
-    joining: Joining,
-}
-
-/// Those who have become live since the writer last looked, before each round and each sweep. They wait here and not
-/// in the channel, so that a visitor does not cost the writer a wake-up.
-type Joining = Arc<Mutex<Subscribers>>;
 
 #[allow(clippy::vec_box)] // They move between threads, and a pointer moves faster.
 type Subscribers = Vec<Box<Subscriber>>;
 
-impl Handle {
-    /// A handle, and what the writer itself needs.
-    pub(crate) fn new(done: Sender<()>) -> (Handle, Writer) {
-        let (messages, inbox) = mpsc::channel();
-        let joining = Joining::default();
-        let writer = Writer::new(inbox, Arc::clone(&joining), done);
-        (Handle { messages, joining }, writer)
+impl Mailbox {
+    /// Waits until there is room for another round.
+    pub(crate) fn wait_for_room(&self) {
+        let full = |mail: &mut Mail| mail.rounds.len() >= ROUNDS_AHEAD;
+        drop(self.changed.wait_while(self.lock(), full));
     }
 
-    pub(crate) fn send(&self, message: ToWriter) {
-        // A writer ends only after all that have a handle of it.
-        let _ = self.messages.send(message);
+    /// Hands over a round, which must be done under the log's lock, and after there was room.
+    pub(crate) fn send(&self, round: Arc<Round>) {
+        self.lock().rounds.push_back(round);
+        self.changed.notify_all();
     }
 
-    /// Hands a reader over, which must be done under the log's lock: see [`Subscriber::catch_up`].
+    /// Hands over a reader, which must be done under the log's lock: see [`Subscriber::catch_up`].
     pub(crate) fn join(&self, subscriber: Box<Subscriber>) {
         let impatient = subscriber.heartbeat_interval() < LOOK;
-        let mut joining = lock(&self.joining);
-        joining.push(subscriber);
-        let many = joining.len().is_multiple_of(MANY_JOINED);
-        drop(joining);
+        let mut mail = self.lock();
+        mail.joined.push(subscriber);
+        let many = mail.joined.len().is_multiple_of(MANY_JOINED);
+        drop(mail);
         if impatient || many {
-            self.send(ToWriter::Sweep);
+            self.sweep();
         }
     }
-}
 
-/// Nothing that runs under this lock can leave it half changed.
-fn lock(joining: &Joining) -> MutexGuard<'_, Subscribers> {
-    joining.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Has all readers looked at now.
+    pub(crate) fn sweep(&self) {
+        self.lock().sweep = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the writer, once it has delivered what it has.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits at most so long for something to do, and takes it: all who have joined, at most one round.
+    fn take(&self, wait: Duration) -> Option<(Subscribers, bool, Option<Arc<Round>>)> {
+        let idle = |mail: &mut Mail| mail.rounds.is_empty() && !mail.sweep && !mail.closed;
+        let waited = self.changed.wait_timeout_while(self.lock(), wait, idle);
+        let mut mail = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let round = mail.rounds.pop_front();
+        if round.is_none() && mail.closed {
+            return None;
+        }
+        if mail.rounds.len() + 1 == ROUNDS_AHEAD {
+            self.changed.notify_all();
+        }
+        let joined = mem::take(&mut mail.joined);
+        Some((joined, mem::take(&mut mail.sweep), round))
+    }
+
+    /// Nothing that runs under this lock can leave it half changed.
+    fn lock(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A round as the writers get it.
@@ -107,10 +137,7 @@ impl Round {
 
 /// One writer's share of the live readers.
 pub(crate) struct Writer {
-    inbox: Receiver<ToWriter>,
-    joining: Joining,
-    /// Tells the hub that there is room for another round.
-    done: Sender<()>,
+    mailbox: Arc<Mailbox>,
     groups: HashMap<GroupId, Members>,
     sweep: Sweep,
 }
@@ -131,8 +158,18 @@ struct Sweep {
     below: usize,
 }
 
+impl Sweep {
+    /// How long it is until the next step.
+    fn wait(&self) -> Duration {
+        match self.groups.is_empty() {
+            true => self.next.saturating_duration_since(Instant::now()),
+            false => Duration::ZERO,
+        }
+    }
+}
+
 impl Writer {
-    fn new(inbox: Receiver<ToWriter>, joining: Joining, done: Sender<()>) -> Writer {
+    pub(crate) fn new(mailbox: Arc<Mailbox>) -> Writer {
         let sweep = Sweep {
             next: Instant::now() + LOOK,
             period: LOOK,
@@ -140,9 +177,7 @@ impl Writer {
             below: 0,
         };
         Writer {
-            inbox,
-            joining,
-            done,
+            mailbox,
             groups: HashMap::new(),
             sweep,
         }
@@ -150,41 +185,22 @@ impl Writer {
 
     /// Serves until the hub has closed and the last reader has gone.
     pub(crate) fn run(mut self) {
-        loop {
-            let wait = match self.sweep.groups.is_empty() {
-                true => self.sweep.next.saturating_duration_since(Instant::now()),
-                false => Duration::ZERO,
-            };
-            // The deadline comes first, so that steady traffic does not starve the sweep.
-            if wait.is_zero() {
-                self.sweep_step();
+        while let Some((joined, sweep, round)) = self.mailbox.take(self.sweep.wait()) {
+            self.take_in(joined);
+            if let Some(round) = round {
+                self.deliver(&round);
             }
-            let message = match wait.is_zero() {
-                true => self
-                    .inbox
-                    .try_recv()
-                    .map_err(|error| error == TryRecvError::Disconnected),
-                false => self
-                    .inbox
-                    .recv_timeout(wait)
-                    .map_err(|error| error == RecvTimeoutError::Disconnected),
-            };
-            match message {
-                Ok(ToWriter::Round(round)) => {
-                    self.deliver(&round);
-                    // The hub may have closed meanwhile.
-                    let _ = self.done.send(());
-                }
-                Ok(ToWriter::Sweep) => self.sweep.next = Instant::now(),
-                Err(false) => {}
-                Err(true) => return,
+            if sweep {
+                self.sweep.next = Instant::now();
+            }
+            // After each round, so that steady traffic does not starve it.
+            if self.sweep.wait().is_zero() {
+                self.sweep_step();
             }
         }
     }
 
-    /// Takes those who have become live.
-    fn take_joined(&mut self) {
-        let joined = mem::take(&mut *lock(&self.joining));
+    fn take_in(&mut self, joined: Subscribers) {
         for subscriber in joined {
             self.sweep.period = self.sweep.period.min(subscriber.heartbeat_interval());
             let members = self
@@ -201,7 +217,6 @@ impl Writer {
     }
 
     fn deliver(&mut self, round: &Round) {
-        self.take_joined();
         for part in &round.parts {
             let Some(members) = self.groups.get_mut(&part.group) else {
                 continue;
@@ -242,7 +257,6 @@ impl Writer {
     fn sweep_step(&mut self) {
         let now = Instant::now();
         if self.sweep.groups.is_empty() {
-            self.take_joined();
             self.groups
                 .retain(|_, members| !members.subscribers.is_empty());
             self.sweep.groups = self.groups.keys().copied().collect();
