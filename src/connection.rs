@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::http::{
-    Body, Connection, Framing, Head, HeadLimits, Method, Request, RequestError, Response, Version,
-    read_body, read_head,
+    Body, Connection, Framing, Head, HeadLimits, Method, Request, RequestError, Response, Stream,
+    StreamHead, Version, read_body, read_head,
 };
 use crate::random::jitter;
 use crate::router::{Found, Router};
@@ -32,18 +32,31 @@ struct Answer {
 }
 
 /// Serves a connection until it ends or has become a stream that others carry on.
-pub(crate) fn serve(mut socket: Socket, router: &Router) {
-    if socket.prepare().is_err() {
-        return;
+pub(crate) fn serve(socket: Socket, router: &Router) {
+    if let Some((stream, head, socket)) = answer_requests(socket, router) {
+        stream(head, socket);
     }
+}
+
+/// Answers requests, up to the one whose answer is a stream. Not part of the caller, so that a stream's thread has its
+/// stack to itself: each page counts ten thousand times.
+#[inline(never)]
+fn answer_requests(mut socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
+    socket.prepare().ok()?;
     let mut reader = BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader());
     let mut out = Vec::new();
     // A fresh connection has no time to be idle: it came with something to ask.
     let mut patience = socket.config().head_timeout;
     while await_request(&socket, &mut reader, patience) {
         patience = socket.config().idle_timeout;
-        let Some(mut answer) = next_answer(&mut socket, &mut reader, router) else {
-            return;
+        let mut answer = match next_request(&mut socket, &mut reader, router) {
+            Ok((head, found)) => Answer {
+                response: router.answer(&head.request, &found),
+                version: head.version,
+                head_only: head.request.method() == Method::Head,
+                keep_alive: head.keep_alive,
+            },
+            Err(refusal) => refusal?,
         };
         if let Some(error) = &answer.response.error {
             socket.report(error);
@@ -56,19 +69,19 @@ pub(crate) fn serve(mut socket: Socket, router: &Router) {
                 socket.write_all(&answer.response.stream_head(answer.version).bytes)
             }
             Body::Stream(stream) => {
-                // A stream is the last answer on its connection, and may be a long one.
-                drop((reader, out));
-                return stream(answer.response.stream_head(answer.version), socket);
+                // A stream is the last answer on its connection.
+                let head = answer.response.stream_head(answer.version);
+                return Some((stream, head, socket));
             }
         };
-        if sent.is_err() {
-            return;
-        }
+        sent.ok()?;
         if !answer.keep_alive {
             drop(reader);
-            return socket.linger();
+            socket.linger();
+            return None;
         }
     }
+    None
 }
 
 /// Waits for the first byte of a request; false when none comes.
@@ -85,46 +98,45 @@ fn await_request(socket: &Socket, reader: &mut Reader, patience: Duration) -> bo
     came
 }
 
-/// Reads one request and has it answered; `None` when there is nobody to answer any more.
-fn next_answer(socket: &mut Socket, reader: &mut Reader, router: &Router) -> Option<Answer> {
+/// Reads one request and finds its handler. An error is the answer in its place, or that there is nobody to answer.
+#[inline(never)] // As above.
+fn next_request<'a>(
+    socket: &mut Socket,
+    reader: &mut Reader,
+    router: &'a Router,
+) -> Result<(Head, Found<'a>), Option<Answer>> {
     let limits = head_limits(socket.config());
     reader.get_mut().set_deadline(socket.config().head_timeout);
-    let head = match read_head(reader, &limits) {
-        Ok(head) => head?,
-        Err(error) => return refusal(&error),
-    };
-    let mut request = head.request;
+    let head = read_head(reader, &limits).map_err(|error| refusal(&error))?;
+    let mut head = head.ok_or(None)?;
+    let request = &mut head.request;
     request.peer = socket.peer();
     request.closing = Arc::clone(socket.closing());
-    request.client_ip = client_ip(&request, &socket.config().trusted_proxies);
-    let mut answer = Answer {
-        response: Response::new(500),
-        version: head.version,
-        head_only: request.method() == Method::Head,
-        keep_alive: head.keep_alive,
-    };
+    request.client_ip = client_ip(request, &socket.config().trusted_proxies);
     if socket.count_for(request.client_ip).is_err() {
-        answer.response = overload(&request, socket.config());
-        answer.keep_alive = false;
-        return Some(answer);
+        return Err(Some(Answer {
+            response: overload(request, socket.config()),
+            version: head.version,
+            head_only: request.method() == Method::Head,
+            keep_alive: false,
+        }));
     }
-    let found = router.find(&mut request);
-    let body = &head.framing;
+    let found = router.find(request);
     if head.expects_continue && !matches!(found, Found::Handler(_)) {
         // The final answer comes instead of a 100, and the body never (RFC 9110 section 10.1.1).
-        answer.keep_alive = false;
-    } else {
-        if head.expects_continue && reader.buffer().is_empty() && fits(body, socket.config()) {
-            socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
-        }
-        reader.get_mut().set_body_deadline(socket.config());
-        match read_body(reader, head.framing, socket.config().max_body_bytes) {
-            Ok(body) => request.body = body,
-            Err(error) => return refusal(&error),
-        }
+        head.keep_alive = false;
+        return Ok((head, found));
     }
-    answer.response = router.answer(&request, &found);
-    Some(answer)
+    let config = socket.config();
+    if head.expects_continue && reader.buffer().is_empty() && fits(head.framing, config) {
+        socket
+            .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+            .map_err(|_| None)?;
+    }
+    reader.get_mut().set_body_deadline(config);
+    request.body =
+        read_body(reader, head.framing, config.max_body_bytes).map_err(|error| refusal(&error))?;
+    Ok((head, found))
 }
 
 fn head_limits(config: &Config) -> HeadLimits {
@@ -136,8 +148,8 @@ fn head_limits(config: &Config) -> HeadLimits {
 }
 
 /// A body that is announced as too large is refused without a 100.
-fn fits(body: &Framing, config: &Config) -> bool {
-    !matches!(body, Framing::Length(length) if *length > config.max_body_bytes as u64)
+fn fits(body: Framing, config: &Config) -> bool {
+    !matches!(body, Framing::Length(length) if length > config.max_body_bytes as u64)
 }
 
 /// What could not be read is answered, where there is somebody to answer, and ends the connection: where the next

@@ -192,7 +192,7 @@ pub(crate) fn linger(stream: &TcpStream, deadline: Instant) {
     if stream.shutdown(Shutdown::Write).is_err() || stream.set_nonblocking(false).is_err() {
         return;
     }
-    let mut scratch = [0; 16 * 1024];
+    let mut scratch = vec![0; 16 * 1024];
     loop {
         let remaining = deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() || stream.set_read_timeout(Some(remaining)).is_err() {

@@ -15,5 +15,9 @@ pub(crate) use chunked::Coding;
 pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, is_token, read_head};
 pub use request::{Method, Request};
 pub use response::Response;
-pub(crate) use response::{Body, Connection, StreamHead, allow_value};
+pub(crate) use response::{Body, Connection, Stream, StreamHead, allow_value};
 pub(crate) use target::{is_authority, percent_decode};
+
+/// Bytes to begin with for what a head is read into or written to: an ordinary one fits. Not less, as glibc keeps blocks of
+/// up to 1,032 bytes for the thread that has freed them, for as long as it lives, and a stream's lives long.
+const ROOM: usize = 1280;

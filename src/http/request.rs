@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
+use super::ROOM;
 use super::target::{Target, form_pairs, is_authority};
 
 /// A request method (RFC 9110 section 9, and PATCH from RFC 5789). Names are case-sensitive; any other one is answered
@@ -223,7 +224,7 @@ impl Request {
             head_bytes: 65536,
             fields: 1000,
         };
-        read_head(&mut head.as_bytes(), &limits)
+        *read_head(&mut head.as_bytes(), &limits)
             .unwrap()
             .unwrap()
             .request
@@ -243,8 +244,8 @@ pub(crate) struct HeadLimits {
 /// What a connection has to know of a head beside the request itself.
 #[derive(Debug)]
 pub(crate) struct Head {
-    /// Parameters, body, peer and client address are the connection's to fill in.
-    pub(crate) request: Request,
+    /// Parameters, body, peer and client address are the connection's to fill in. Boxed, as it moves a few times.
+    pub(crate) request: Box<Request>,
     pub(crate) version: Version,
     /// The client wants the connection to stay (RFC 9112 section 9.3).
     pub(crate) keep_alive: bool,
@@ -338,7 +339,7 @@ pub(crate) fn read_head(
 ) -> Result<Option<Head>, RequestError> {
     let too_long = || RequestError::refused(414, "request line is too long");
     let max_line_bytes = limits.request_line_bytes.saturating_add(2) as u64;
-    let mut line = Vec::with_capacity(256);
+    let mut line = Vec::with_capacity(ROOM);
     if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long())? {
         return Ok(None);
     }
@@ -348,18 +349,18 @@ pub(crate) fn read_head(
     }
     let (method, target, version) = parse_request_line(&line)?;
 
-    let mut request = Request {
+    let mut request = Box::new(Request {
         method,
-        text: String::with_capacity(512),
+        text: String::with_capacity(ROOM),
         path_end: target.path.len(),
         query: Vec::new(),
-        fields: Vec::with_capacity(16),
+        fields: Vec::with_capacity(ROOM / size_of::<Pair>()),
         params: Vec::new(),
         body: Vec::new(),
         peer: SocketAddr::from(([0, 0, 0, 0], 0)),
         client_ip: IpAddr::from([0, 0, 0, 0]),
         closing: Arc::default(),
-    };
+    });
     request.text.push_str(target.path);
     for pair in form_pairs(target.query) {
         let Some((name, value)) = pair else {
@@ -439,7 +440,7 @@ pub(super) fn read_fields(
 ) -> Result<(), RequestError> {
     let too_large = || RequestError::refused(431, "fields are too large");
     let mut section = reader.take(max_bytes as u64);
-    let mut line = Vec::with_capacity(256);
+    let mut line = Vec::with_capacity(ROOM);
     for count in 0.. {
         if !read_line(&mut section, &mut line, too_large())? {
             return Err(RequestError::cut());

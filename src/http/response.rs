@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::ROOM;
 use super::chunked::Coding;
 use super::request::{Method, Version, is_token};
 use crate::socket::Socket;
@@ -226,7 +227,7 @@ impl Response {
 
     /// The head of a stream. To HTTP/1.0 it says nothing of length or chunks: closing ends it.
     pub(crate) fn stream_head(&self, version: Version) -> StreamHead {
-        let mut bytes = Vec::with_capacity(512);
+        let mut bytes = Vec::with_capacity(ROOM);
         self.append_fields(&mut bytes);
         let coding = match version {
             Version::Http11 => {
