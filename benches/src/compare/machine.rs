@@ -1,6 +1,6 @@
 //! What the system tells of a process and of the machine, most of it by `/proc`.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, process::Command, thread, time::Duration};
 
 use nix::{time::ClockId, unistd::Pid};
 
@@ -17,10 +17,24 @@ pub fn status(process: u32, name: &str) -> f64 {
     kibibytes(&format!("/proc/{process}/status"), name)
 }
 
-/// Returns how much memory all processes and the kernel use, but for what the kernel only caches of files.
-pub fn used_memory() -> f64 {
+/// Returns what the kernel holds for itself: sockets, the stacks of threads, page tables.
+pub fn kernel_memory() -> f64 {
     let line = |name| kibibytes("/proc/meminfo", name);
-    line("MemTotal:") - line("MemFree:") - line("Buffers:") - line("Cached:")
+    line("Slab:") + line("KernelStack:") + line("PageTables:")
+}
+
+/// Returns the same once it has come to rest: what has ended is given back a while later.
+pub fn settled_kernel_memory() -> f64 {
+    let mut before = kernel_memory();
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(500));
+        let now = kernel_memory();
+        if (now - before).abs() < 256.0 * 1024.0 {
+            break;
+        }
+        before = now;
+    }
+    kernel_memory()
 }
 
 fn kibibytes(path: &str, name: &str) -> f64 {

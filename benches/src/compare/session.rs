@@ -93,10 +93,9 @@ impl Session {
         }
     }
 
-    /// Returns the memory that the load generator itself uses, page tables included, shared files not.
-    pub fn own_memory(&self) -> f64 {
-        let status = |name| machine::status(self.child.id(), name);
-        status("RssAnon:") + status("VmPTE:")
+    /// Returns the page tables of the load generator in bytes.
+    pub fn own_page_tables(&self) -> f64 {
+        machine::status(self.child.id(), "VmPTE:")
     }
 
     fn answer(&mut self) -> Result<Figures, String> {
