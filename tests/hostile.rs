@@ -200,6 +200,8 @@ struct Crowd {
     never_reading: usize,
     good: usize,
     events: usize,
+    /// Bytes of every tenth event, all together more than the sockets of those who never read take.
+    large: usize,
 }
 
 #[test]
@@ -211,6 +213,7 @@ fn good_readers_keep_their_events_in_a_crowd() {
         never_reading: 50,
         good: 10,
         events: 300,
+        large: 200_000,
     };
     attack(test, &crowd);
 }
@@ -225,12 +228,10 @@ fn good_readers_keep_their_events_in_a_large_crowd() {
         never_reading: 500,
         good: 100,
         events: 3_000,
+        large: 20_000,
     };
     attack(test, &crowd);
 }
-
-/// Every so many events one is too large for the sockets of those who never read to take for long.
-const LARGE_EVERY: usize = 10;
 
 fn attack(test: &str, crowd: &Crowd) {
     let Some(child) = Child::of(test) else {
@@ -259,11 +260,7 @@ fn attack(test: &str, crowd: &Crowd) {
 
         let mut publisher = Client::connect(addr);
         for number in 0..crowd.events {
-            let padding = if number % LARGE_EVERY == 0 {
-                200_000
-            } else {
-                50
-            };
+            let padding = if number % 10 == 0 { crowd.large } else { 50 };
             let text = format!("{number} {} {}", now().as_nanos(), "x".repeat(padding));
             publisher.request("POST", "/publish", &[], text.as_bytes());
             assert_eq!(publisher.answer().status(), 204);
