@@ -12,13 +12,15 @@ use crate::http::{
 };
 use crate::random::jitter;
 use crate::router::{Found, Router};
-use crate::slots::{Connected, Slot};
-use crate::socket::{DeadlineReader, Socket, linger, try_write};
+use crate::socket::{DeadlineReader, Socket};
 
 type Reader = BufReader<DeadlineReader>;
 
 /// As much of an answer leaves in one write with its head, at the price of a copy.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
+
+/// How long a closing connection waits for the client to take its answer and close.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a client that will be refused has, from its request head to the end.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,7 +44,7 @@ pub(crate) fn serve(socket: Socket, router: &Router) {
 /// stack to itself: each page counts ten thousand times.
 #[inline(never)]
 fn answer_requests(mut socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
-    socket.prepare().ok()?;
+    socket.prepare(socket.config().write_timeout).ok()?;
     let mut reader = BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader());
     let mut out = Vec::new();
     // A fresh connection has no time to be idle: it came with something to ask.
@@ -77,7 +79,7 @@ fn answer_requests(mut socket: Socket, router: &Router) -> Option<(Stream, Strea
         sent.ok()?;
         if !answer.keep_alive {
             drop(reader);
-            socket.linger();
+            socket.linger(Instant::now() + LINGER);
             return None;
         }
     }
@@ -113,13 +115,8 @@ fn next_request<'a>(
     request.peer = socket.peer();
     request.closing = Arc::clone(socket.closing());
     request.client_ip = client_ip(request, &socket.config().trusted_proxies);
-    if socket.count_for(request.client_ip).is_err() {
-        return Err(Some(Answer {
-            response: overload(request, socket.config()),
-            version: head.version,
-            head_only: request.method() == Method::Head,
-            keep_alive: false,
-        }));
+    if !socket.count_for(request.client_ip) {
+        return Err(Some(overload(&head, socket.config())));
     }
     let found = router.find(request);
     if head.expects_continue && !matches!(found, Found::Handler(_)) {
@@ -200,61 +197,48 @@ fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
     client
 }
 
-/// A connection that there is no room for. It may hold a slot, when it was a thread that was missing.
-pub(crate) struct Refused {
-    pub(crate) connected: Arc<Connected>,
-    pub(crate) _slot: Option<Arc<Slot>>,
-}
-
 /// Tells a client that there is no room, in the way that it understands.
-pub(crate) fn refuse(refused: Refused, config: &Config) {
-    let stream = &refused.connected.stream;
+pub(crate) fn refuse(socket: Socket) {
     let deadline = Instant::now() + REFUSAL_TIMEOUT;
-    if stream.set_write_timeout(Some(REFUSAL_TIMEOUT)).is_err() {
+    if socket.prepare(REFUSAL_TIMEOUT).is_err() {
         return;
     }
-    let mut reader = BufReader::with_capacity(1024, DeadlineReader::new(&refused.connected));
+    let mut reader = BufReader::with_capacity(1024, socket.reader());
     reader.get_mut().set_deadline(REFUSAL_TIMEOUT);
-    let (response, head_only) = match read_head(&mut reader, &head_limits(config)) {
-        Ok(Some(Head { request, .. })) => {
-            (overload(&request, config), request.method() == Method::Head)
-        }
-        Ok(None) => return,
-        Err(error) => match refusal(&error) {
-            Some(answer) => (answer.response, false),
-            None => return,
-        },
+    let answer = match read_head(&mut reader, &head_limits(socket.config())) {
+        Ok(head) => head.map(|head| overload(&head, socket.config())),
+        Err(error) => refusal(&error),
     };
-    let mut response = response;
-    let Body::Whole(body) = response.take_body() else {
-        return;
-    };
-    let mut out = Vec::new();
-    response.append_whole_head(&mut out, body.len(), Connection::Close);
-    if !head_only {
-        out.extend_from_slice(&body);
-    }
-    if try_write(&mut { stream }, &out).is_ok() {
-        linger(stream, deadline);
+    drop(reader);
+    if let Some(mut answer) = answer
+        && let Body::Whole(body) = answer.response.take_body()
+        && send_whole(&socket, &answer, &body, &mut Vec::new()).is_ok()
+    {
+        socket.linger(deadline);
     }
 }
 
 /// A browser that gets a 503 for an event stream never tries again, so it gets a stream that tells it to come back and
 /// ends. Everyone else gets 503.
-fn overload(request: &Request, config: &Config) -> Response {
+fn overload(head: &Head, config: &Config) -> Answer {
     let wait = Duration::from_secs(1) + jitter(config.reconnect_spread);
-    let accepts_stream = request
-        .headers("accept")
-        .any(|accept| accept.contains("text/event-stream"));
-    if accepts_stream {
+    let mut accepted = head.request.headers("accept");
+    let response = if accepted.any(|accept| accept.contains("text/event-stream")) {
         let text = format!(": too many connections\nretry: {}\n\n", wait.as_millis());
         let mut response = Response::bytes("text/event-stream", text.into_bytes());
         response.push_field("Cache-Control", "no-cache, no-transform");
-        return response;
+        response
+    } else {
+        let mut response = Response::of_status(503);
+        response.push_field("Retry-After", wait.as_secs().to_string());
+        response
+    };
+    Answer {
+        response,
+        version: head.version,
+        head_only: head.request.method() == Method::Head,
+        keep_alive: false,
     }
-    let mut response = Response::of_status(503);
-    response.push_field("Retry-After", wait.as_secs().to_string());
-    response
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::connection::{self, Refused};
+use crate::connection;
 use crate::http::{Method, Request, Response};
 use crate::router::{Next, Router};
-use crate::slots::{Connected, ErrorHook, Slots};
+use crate::slots::{ErrorHook, Slots};
 use crate::socket::{Socket, from_now};
 use crate::threads::{Plan, Threads};
 
@@ -240,12 +240,9 @@ impl Server {
         );
         let slots = Slots::new(config, self.on_error);
         let router = self.router;
-        let refusing = Arc::clone(&slots);
         let running = Arc::new(Running {
             connections: Threads::new(plans.0, move |socket| connection::serve(socket, &router)),
-            refusals: Threads::new(plans.1, move |refused| {
-                connection::refuse(refused, &refusing.config);
-            }),
+            refusals: Threads::new(plans.1, connection::refuse),
             slots,
             listening: Mutex::new(true),
             closed: Condvar::new(),
@@ -276,7 +273,7 @@ fn most_descriptors() -> Option<usize> {
 /// A server that has been started.
 struct Running {
     connections: Threads<Socket>,
-    refusals: Threads<Refused>,
+    refusals: Threads<Socket>,
     slots: Arc<Slots>,
     /// The listener is open.
     listening: Mutex<bool>,
@@ -339,24 +336,11 @@ impl Running {
         if self.slots.is_closing() {
             return;
         }
-        let refused = match Socket::admit(&self.slots, stream, peer) {
-            Ok(socket) => match self.connections.run(socket) {
-                Ok(()) => return,
-                Err(socket) => {
-                    let (connected, slot) = socket.into_parts();
-                    Refused {
-                        connected,
-                        _slot: Some(slot),
-                    }
-                }
-            },
-            Err(stream) => Refused {
-                connected: Arc::new(Connected::new(stream)),
-                _slot: None,
-            },
-        };
-        // When even those who refuse are busy, closing says it all.
-        drop(self.refusals.run(refused));
+        let admitted = Socket::admit(&self.slots, stream, peer);
+        if let Err(refused) = admitted.and_then(|socket| self.connections.run(socket)) {
+            // When even those who refuse are busy, closing says it all.
+            drop(self.refusals.run(refused));
+        }
     }
 
     /// Ends all streams and connections, and waits for their threads.

@@ -1,11 +1,11 @@
 //! Who is connected: the count, its bounds, and the way to reach everyone at shutdown.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::config::Config;
 
@@ -18,12 +18,12 @@ pub(crate) struct Slots {
     on_error: ErrorHook,
     closing: Arc<AtomicBool>,
     open: Mutex<Open>,
-    changed: Condvar,
+    emptied: Condvar,
 }
 
 #[derive(Default)]
 struct Open {
-    next_key: u64,
+    last_key: u64,
     connections: HashMap<u64, Weak<Connected>>,
     /// Kept only where `max_connections_per_address` is set.
     by_address: HashMap<IpAddr, usize>,
@@ -44,10 +44,6 @@ pub(crate) struct Slot {
     address: Option<IpAddr>,
 }
 
-/// Why a connection was not admitted.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
-
 impl Slots {
     pub(crate) fn new(config: Config, on_error: ErrorHook) -> Arc<Slots> {
         Arc::new(Slots {
@@ -55,40 +51,35 @@ impl Slots {
             on_error,
             closing: Arc::default(),
             open: Mutex::default(),
-            changed: Condvar::new(),
+            emptied: Condvar::new(),
         })
     }
 
-    /// Takes a place for a connection, or gives the stream back.
+    /// Takes a place for a connection. Where there is none, the slot that comes back counts for nothing.
     pub(crate) fn admit(
         self: &Arc<Slots>,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Result<(Arc<Connected>, Slot), TcpStream> {
+        connected: &Arc<Connected>,
+        address: IpAddr,
+    ) -> Result<Slot, Slot> {
         let mut open = self.lock();
+        open.last_key += 1;
+        let mut slot = Slot {
+            slots: Arc::clone(self),
+            key: open.last_key,
+            address: None,
+        };
         if self.is_closing() || open.connections.len() >= self.config.max_connections {
-            return Err(stream);
+            return Err(slot);
         }
         // Behind a trusted proxy the client is known only when the head has been read.
-        let address = Some(peer.ip()).filter(|ip| !self.config.trusted_proxies.contains(ip));
-        if let Some(ip) = address
-            && open.count(&self.config, ip).is_err()
-        {
-            return Err(stream);
+        if !self.config.trusted_proxies.contains(&address) {
+            if !open.count(&self.config, address) {
+                return Err(slot);
+            }
+            slot.address = Some(address);
         }
-        let connected = Arc::new(Connected::new(stream));
-        let key = open.next_key;
-        open.next_key += 1;
-        open.connections.insert(key, Arc::downgrade(&connected));
-        drop(open);
-        Ok((
-            connected,
-            Slot {
-                slots: Arc::clone(self),
-                key,
-                address,
-            },
-        ))
+        open.connections.insert(slot.key, Arc::downgrade(connected));
+        Ok(slot)
     }
 
     /// Set once the server shuts down.
@@ -124,18 +115,11 @@ impl Slots {
 
     /// Waits until nobody is connected, at most until `deadline`, and says how many are left.
     pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
-        let mut open = self.lock();
-        while !open.connections.is_empty() {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            if remaining == Duration::ZERO {
-                break;
-            }
-            open = self
-                .changed
-                .wait_timeout(open, remaining)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let (open, _) = self
+            .emptied
+            .wait_timeout_while(self.lock(), remaining, |open| !open.connections.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
         open.connections.len()
     }
 
@@ -174,17 +158,18 @@ impl Connected {
 }
 
 impl Slot {
-    /// Counts the connection for the client behind a proxy, in place of the address it counted for before.
-    pub(crate) fn move_to(&mut self, address: IpAddr) -> Result<(), Full> {
+    /// Counts the connection for the client behind a proxy, in place of the address it counted for before; false when
+    /// that client has too many.
+    pub(crate) fn move_to(&mut self, address: IpAddr) -> bool {
         if self.address == Some(address) {
-            return Ok(());
+            return true;
         }
         let mut open = self.slots.lock();
-        open.count(&self.slots.config, address)?;
-        if let Some(before) = self.address.replace(address) {
+        let counted = open.count(&self.slots.config, address);
+        if counted && let Some(before) = self.address.replace(address) {
             open.uncount(before);
         }
-        Ok(())
+        counted
     }
 }
 
@@ -196,22 +181,21 @@ impl Drop for Slot {
             open.uncount(address);
         }
         if open.connections.is_empty() {
-            self.slots.changed.notify_all();
+            self.slots.emptied.notify_all();
         }
     }
 }
 
 impl Open {
-    fn count(&mut self, config: &Config, address: IpAddr) -> Result<(), Full> {
+    /// Counts one more for this address; false when it has as many as it may.
+    fn count(&mut self, config: &Config, address: IpAddr) -> bool {
         let Some(most) = config.max_connections_per_address else {
-            return Ok(());
+            return true;
         };
         let count = self.by_address.entry(address).or_insert(0);
-        if *count >= most {
-            return Err(Full);
-        }
-        *count += 1;
-        Ok(())
+        let room = *count < most;
+        *count += usize::from(room);
+        room
     }
 
     fn uncount(&mut self, address: IpAddr) {

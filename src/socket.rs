@@ -10,16 +10,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::slots::{Connected, Full, Slot, Slots};
+use crate::slots::{Connected, Slot, Slots};
 
 /// Most bytes that a client may send on an event stream, where it has nothing to say.
 const MAX_STRAY_BYTES: usize = 64 * 1024;
 
 /// How long a body may come slower than the least rate, for connections that take a while to get going.
 const BODY_GRACE: Duration = Duration::from_secs(5);
-
-/// How long a closing connection waits for the client to take its answer and close.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// An open connection, owned by one thread at a time.
 pub(crate) struct Socket {
@@ -32,20 +29,24 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Takes a slot for a fresh connection, or gives the stream back when there is none.
+    /// Takes a slot for a fresh connection. Where there is none, the socket that comes back is to be refused.
     pub(crate) fn admit(
         slots: &Arc<Slots>,
         stream: TcpStream,
         peer: SocketAddr,
-    ) -> Result<Socket, TcpStream> {
-        let (connected, slot) = slots.admit(stream, peer)?;
-        Ok(Socket {
-            connected,
+    ) -> Result<Socket, Socket> {
+        let connected = Arc::new(Connected::new(stream));
+        let socket = |slot| Socket {
+            connected: Arc::clone(&connected),
             peer,
             streaming: false,
             stray_bytes: 0,
             slot: Arc::new(slot),
-        })
+        };
+        slots
+            .admit(&connected, peer.ip())
+            .map(socket)
+            .map_err(socket)
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -71,15 +72,10 @@ impl Socket {
         self.slot.slots.closing()
     }
 
-    /// Counts the connection for the client behind a trusted proxy.
-    pub(crate) fn count_for(&mut self, client: IpAddr) -> Result<(), Full> {
+    /// Counts the connection for the client behind a trusted proxy; false when that client has too many.
+    pub(crate) fn count_for(&mut self, client: IpAddr) -> bool {
         // Shared only once it carries a hub's stream, when the client is known.
-        Arc::get_mut(&mut self.slot).map_or(Ok(()), |slot| slot.move_to(client))
-    }
-
-    /// The socket and its slot apart, for a client that there is no room for.
-    pub(crate) fn into_parts(self) -> (Arc<Connected>, Arc<Slot>) {
-        (self.connected, self.slot)
+        Arc::get_mut(&mut self.slot).is_none_or(|slot| slot.move_to(client))
     }
 
     /// The slot, to be kept longer than the socket.
@@ -88,11 +84,10 @@ impl Socket {
     }
 
     /// Sets what stays the same for as long as requests are answered.
-    pub(crate) fn prepare(&self) -> io::Result<()> {
-        let config = self.config();
-        self.stream().set_nodelay(config.nodelay)?;
+    pub(crate) fn prepare(&self, write_timeout: Duration) -> io::Result<()> {
+        self.stream().set_nodelay(self.config().nodelay)?;
         self.stream()
-            .set_write_timeout(Some(config.write_timeout.max(SHORTEST)))
+            .set_write_timeout(Some(write_timeout.max(SHORTEST)))
     }
 
     /// A reader of this socket whose every read ends by a deadline.
@@ -176,31 +171,28 @@ impl Socket {
         self.peer_left();
     }
 
-    /// Closes after an answer: shut down writing, drain for a bounded time, close; else a reset eats the answer.
-    pub(crate) fn linger(self) {
-        linger(self.stream(), Instant::now() + LINGER);
+    /// Closes after an answer: shuts down writing and drains what comes until the client closes, at most until
+    /// `deadline`; else a reset eats the answer. How much that is does not matter: a client that sends all of its body
+    /// before it reads shall see why it was refused.
+    pub(crate) fn linger(self, deadline: Instant) {
+        let mut stream = self.stream();
+        if stream.shutdown(Shutdown::Write).is_err() {
+            return;
+        }
+        let mut scratch = vec![0; 16 * 1024];
+        loop {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() || stream.set_read_timeout(Some(remaining)).is_err() {
+                return;
+            }
+            if matches!(stream.read(&mut scratch), Ok(0) | Err(_)) {
+                return;
+            }
+        }
     }
 
     fn stream(&self) -> &TcpStream {
         &self.connected.stream
-    }
-}
-
-/// Shuts down writing and drains what comes until the client closes, at most until `deadline`. How much that is does not
-/// matter: a client that sends all of its body before it reads shall see why it was refused.
-pub(crate) fn linger(stream: &TcpStream, deadline: Instant) {
-    if stream.shutdown(Shutdown::Write).is_err() || stream.set_nonblocking(false).is_err() {
-        return;
-    }
-    let mut scratch = vec![0; 16 * 1024];
-    loop {
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        if remaining.is_zero() || stream.set_read_timeout(Some(remaining)).is_err() {
-            return;
-        }
-        if matches!((&mut { stream }).read(&mut scratch), Ok(0) | Err(_)) {
-            return;
-        }
     }
 }
 
