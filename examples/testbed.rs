@@ -139,7 +139,7 @@ fn broadcast(hub: &Hub, request: &Request) -> Response {
         _ => (0..topics).map(|topic| format!("t{topic}")).collect(),
     };
     let start = Instant::now();
-    let publish_share = |publisher: u64| -> Result<(), PublishError> {
+    let publish_share = &|publisher: u64| -> Result<(), PublishError> {
         for index in (publisher..n).step_by(publishers as usize) {
             if let Some(due) = (index * 1_000_000_000).checked_div(rate) {
                 let due = start + Duration::from_nanos(due);
@@ -148,27 +148,20 @@ fn broadcast(hub: &Hub, request: &Request) -> Response {
             let topic = &names[(index % names.len() as u64) as usize];
             let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos();
             let mut payload = format!("@{now};");
-            payload.extend(std::iter::repeat_n(
-                '.',
-                (size as usize).saturating_sub(payload.len()),
-            ));
+            let rest = (size as usize).saturating_sub(payload.len());
+            payload.extend(std::iter::repeat_n('.', rest));
             hub.publish(topic, Event::data(payload))?;
         }
         Ok(())
     };
-    let results: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..publishers)
-            .map(|index| scope.spawn(move || publish_share(index)))
-            .collect();
-        threads.into_iter().map(|thread| thread.join()).collect()
+    let published = thread::scope(|scope| {
+        let spawn = |publisher| scope.spawn(move || publish_share(publisher));
+        let threads: Vec<_> = (0..publishers).map(spawn).collect();
+        let mut threads = threads.into_iter();
+        threads.try_for_each(|thread| thread.join().unwrap_or(Err(PublishError::Closed)))
     });
-    match results.into_iter().find_map(|result| {
-        result
-            .map_err(|_| PublishError::Closed)
-            .and_then(|r| r)
-            .err()
-    }) {
-        Some(error) => Response::text(format!("{error}\n")).with_status(500),
-        None => Response::text(format!("published {n}\n")),
+    match published {
+        Ok(()) => Response::text(format!("published {n}\n")),
+        Err(error) => Response::text(format!("{error}\n")).with_status(500),
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! curl -N http://127.0.0.1:60000/events
-//! curl http://127.0.0.1:60000/events?poll
+//! curl 'http://127.0.0.1:60000/events?poll'
 //! ```
 //!
 //! The second answers with the next event and its id, for the next request: `&last_event_id=` and that.
