@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::http::{
-    Body, Connection, Framing, Head, HeadLimits, Method, Request, RequestError, Response, Stream,
-    StreamHead, Version, read_body, read_head,
+    Body, Framing, Head, Manner, Request, RequestError, Response, Stream, StreamHead, Version,
+    read_body, read_head,
 };
 use crate::random::jitter;
 use crate::router::{Found, Router};
@@ -28,9 +28,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A response and what the request says about how to send it.
 struct Answer {
     response: Response,
-    version: Version,
-    head_only: bool,
-    keep_alive: bool,
+    manner: Manner,
 }
 
 /// Serves a connection until it ends or has become a stream that others carry on.
@@ -54,30 +52,28 @@ fn answer_requests(mut socket: Socket, router: &Router) -> Option<(Stream, Strea
         let mut answer = match next_request(&mut socket, &mut reader, router) {
             Ok((head, found)) => Answer {
                 response: router.answer(&head.request, &found),
-                version: head.version,
-                head_only: head.request.method() == Method::Head,
-                keep_alive: head.keep_alive,
+                manner: head.manner,
             },
             Err(refusal) => refusal?,
         };
         if let Some(error) = &answer.response.error {
             socket.report(error);
         }
-        answer.keep_alive &= !socket.is_closing();
+        answer.manner.keep_alive &= !socket.is_closing();
         let sent = match answer.response.take_body() {
             Body::Whole(body) => send_whole(&socket, &answer, &body, &mut out),
-            Body::Stream(_) if answer.head_only => {
-                answer.keep_alive &= answer.version == Version::Http11;
-                socket.write_all(&answer.response.stream_head(answer.version).bytes)
-            }
             Body::Stream(stream) => {
-                // A stream is the last answer on its connection.
-                let head = answer.response.stream_head(answer.version);
-                return Some((stream, head, socket));
+                let head = answer.response.stream_head(answer.manner.version);
+                if !answer.manner.head_only {
+                    // A stream is the last answer on its connection.
+                    return Some((stream, head, socket));
+                }
+                answer.manner.keep_alive &= answer.manner.version == Version::Http11;
+                socket.write_all(&head.bytes)
             }
         };
         sent.ok()?;
-        if !answer.keep_alive {
+        if !answer.manner.keep_alive {
             drop(reader);
             socket.linger(Instant::now() + LINGER);
             return None;
@@ -107,9 +103,8 @@ fn next_request<'a>(
     reader: &mut Reader,
     router: &'a Router,
 ) -> Result<(Head, Found<'a>), Option<Answer>> {
-    let limits = head_limits(socket.config());
     reader.get_mut().set_deadline(socket.config().head_timeout);
-    let head = read_head(reader, &limits).map_err(|error| refusal(&error))?;
+    let head = read_head(reader, socket.config()).map_err(refusal)?;
     let mut head = head.ok_or(None)?;
     let request = &mut head.request;
     request.peer = socket.peer();
@@ -121,53 +116,41 @@ fn next_request<'a>(
     let found = router.find(request);
     if head.expects_continue && !matches!(found, Found::Handler(_)) {
         // The final answer comes instead of a 100, and the body never (RFC 9110 section 10.1.1).
-        head.keep_alive = false;
+        head.manner.keep_alive = false;
         return Ok((head, found));
     }
     let config = socket.config();
-    if head.expects_continue && reader.buffer().is_empty() && fits(head.framing, config) {
+    // A body that is announced as too large is refused without a 100.
+    let fits =
+        !matches!(head.framing, Framing::Length(length) if length > config.max_body_bytes as u64);
+    if head.expects_continue && reader.buffer().is_empty() && fits {
         socket
             .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
             .map_err(|_| None)?;
     }
     reader.get_mut().set_body_deadline(config);
-    request.body =
-        read_body(reader, head.framing, config.max_body_bytes).map_err(|error| refusal(&error))?;
+    request.body = read_body(reader, head.framing, config.max_body_bytes).map_err(refusal)?;
     Ok((head, found))
-}
-
-fn head_limits(config: &Config) -> HeadLimits {
-    HeadLimits {
-        request_line_bytes: config.max_request_line_bytes,
-        head_bytes: config.max_head_bytes,
-        fields: config.max_fields,
-    }
-}
-
-/// A body that is announced as too large is refused without a 100.
-fn fits(body: Framing, config: &Config) -> bool {
-    !matches!(body, Framing::Length(length) if length > config.max_body_bytes as u64)
 }
 
 /// What could not be read is answered, where there is somebody to answer, and ends the connection: where the next
 /// request would begin is not known (RFC 9112 section 9.6).
-fn refusal(error: &RequestError) -> Option<Answer> {
-    let response = Response::text(format!("{error}\n")).with_status(error.status()?);
+fn refusal(error: RequestError) -> Option<Answer> {
     Some(Answer {
-        response,
-        version: Version::Http11,
-        head_only: false,
-        keep_alive: false,
+        response: Response::text(format!("{}\n", error.reason)).with_status(error.status?),
+        manner: Manner {
+            version: Version::Http11,
+            head_only: false,
+            keep_alive: false,
+        },
     })
 }
 
 fn send_whole(socket: &Socket, answer: &Answer, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    let connection = Connection::after(answer.version, answer.keep_alive);
+    let Answer { response, manner } = answer;
     out.clear();
-    answer
-        .response
-        .append_whole_head(out, body.len(), connection);
-    if answer.head_only || !answer.response.has_content() {
+    response.append_whole_head(out, body.len(), *manner);
+    if manner.head_only || !response.has_content() {
         return socket.write_all(out);
     }
     let (first, rest) = body.split_at(body.len().min(ONE_WRITE_BYTES));
@@ -205,9 +188,9 @@ pub(crate) fn refuse(socket: Socket) {
     }
     let mut reader = BufReader::with_capacity(1024, socket.reader());
     reader.get_mut().set_deadline(REFUSAL_TIMEOUT);
-    let answer = match read_head(&mut reader, &head_limits(socket.config())) {
+    let answer = match read_head(&mut reader, socket.config()) {
         Ok(head) => head.map(|head| overload(&head, socket.config())),
-        Err(error) => refusal(&error),
+        Err(error) => refusal(error),
     };
     drop(reader);
     if let Some(mut answer) = answer
@@ -235,9 +218,10 @@ fn overload(head: &Head, config: &Config) -> Answer {
     };
     Answer {
         response,
-        version: head.version,
-        head_only: head.request.method() == Method::Head,
-        keep_alive: false,
+        manner: Manner {
+            keep_alive: false,
+            ..head.manner
+        },
     }
 }
 

@@ -17,7 +17,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("socket", &["config", "slots"]),
     ("http/mod", &[]), // HTTP knows nothing of events, but for one thing:
     ("http/target", &[]),
-    ("http/request", &[]),
+    ("http/request", &["config"]),
     ("http/body", &[]),
     ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/chunked", &[]),

@@ -2,7 +2,9 @@
 
 use std::io::{BufRead, Read};
 
-use super::request::{Framing, RequestError, is_token, is_value_byte, read_fields, read_line};
+use super::request::{
+    Framing, RequestError, cut, is_token, is_value_byte, malformed, read_fields, read_line, refused,
+};
 
 /// A chunk size's digits: those of a `u64`, which so cannot overflow.
 const MAX_SIZE_DIGITS: usize = 16;
@@ -24,7 +26,6 @@ pub(crate) fn read_body(
 ) -> Result<Vec<u8>, RequestError> {
     let mut body = Vec::new();
     match framing {
-        Framing::None => {}
         Framing::Length(length) => append(reader, length, max_body_bytes, &mut body)?,
         Framing::Chunked => read_chunks(reader, max_body_bytes, &mut body)?,
     }
@@ -36,19 +37,17 @@ fn read_chunks(
     max_body_bytes: usize,
     body: &mut Vec<u8>,
 ) -> Result<(), RequestError> {
-    let too_long = || RequestError::malformed("chunk extensions are too long");
+    let too_long = malformed("chunk extensions are too long");
     let max_line_bytes = (MAX_SIZE_DIGITS + MAX_EXTENSION_BYTES + 2) as u64;
     let mut line = Vec::new();
     let mut extension_bytes = MAX_EXTENSION_BYTES;
     loop {
-        if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long())? {
-            return Err(RequestError::cut());
+        if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
+            return Err(cut());
         }
         let (size, extension) = chunk_size(&line)?;
         // The total is bounded, not the one line (RFC 9112 section 7.1.1).
-        extension_bytes = extension_bytes
-            .checked_sub(extension)
-            .ok_or_else(too_long)?;
+        extension_bytes = extension_bytes.checked_sub(extension).ok_or(too_long)?;
         if size == 0 {
             // Trailers are checked as fields are, and dropped (RFC 9112 section 7.1.2).
             return read_fields(reader, MAX_TRAILER_BYTES, MAX_TRAILER_FIELDS, |_, _| ());
@@ -59,7 +58,7 @@ fn read_chunks(
         reader.read_exact(&mut end)?;
         // The data says nothing about its end: only the size does, and CRLF confirms it (RFC 9112 section 7.1).
         if end != *b"\r\n" {
-            return Err(RequestError::malformed("chunk data does not end in CRLF"));
+            return Err(malformed("chunk data does not end in CRLF"));
         }
     }
 }
@@ -80,20 +79,18 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
         .and_then(|digits| u64::from_str_radix(digits, 16).ok());
     let Some(size) = size else {
         let reason = "chunk size is not one to sixteen hexadecimal digits";
-        return Err(RequestError::malformed(reason));
+        return Err(malformed(reason));
     };
     // Extensions are ignored (RFC 9112 section 7.1.1), but a CR or LF in one may be a line end to somebody else.
     if !extension.iter().copied().all(is_value_byte) {
-        return Err(RequestError::malformed(
-            "chunk extension holds a control character",
-        ));
+        return Err(malformed("chunk extension holds a control character"));
     }
     if let [b';', rest @ ..] = extension {
         let mut parts = rest
             .trim_ascii_start()
             .split(|byte| b" \t=;".contains(byte));
         if !parts.next().is_some_and(is_token) {
-            return Err(RequestError::malformed("chunk extension has no name"));
+            return Err(malformed("chunk extension has no name"));
         }
     }
     Ok((size, extension.len()))
@@ -107,12 +104,10 @@ fn append(
     body: &mut Vec<u8>,
 ) -> Result<(), RequestError> {
     if length > (max_body_bytes - body.len()) as u64 {
-        return Err(RequestError::refused(413, "body is too large"));
+        return Err(refused(413, "body is too large"));
     }
-    let read = reader.take(length).read_to_end(body)?;
-    if (read as u64) < length {
-        Err(RequestError::cut())
-    } else {
-        Ok(())
+    match reader.take(length).read_to_end(body)? as u64 == length {
+        true => Ok(()),
+        false => Err(cut()),
     }
 }

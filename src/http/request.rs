@@ -13,6 +13,7 @@ use std::{
 
 use super::ROOM;
 use super::target::{Target, form_pairs, is_authority};
+use crate::config::Config;
 
 /// A request method (RFC 9110 section 9, and PATCH from RFC 5789). Names are case-sensitive; any other one is answered
 /// with 501 before a handler is asked.
@@ -24,21 +25,18 @@ pub enum Method {
     Post,
     Put,
     Delete,
-    /// Never reaches a handler: it is answered with 501.
-    Connect,
     Options,
     Trace,
     Patch,
 }
 
 impl Method {
-    const ALL: [Method; 9] = [
+    const ALL: [Method; 8] = [
         Method::Get,
         Method::Head,
         Method::Post,
         Method::Put,
         Method::Delete,
-        Method::Connect,
         Method::Options,
         Method::Trace,
         Method::Patch,
@@ -52,7 +50,6 @@ impl Method {
             Method::Post => "POST",
             Method::Put => "PUT",
             Method::Delete => "DELETE",
-            Method::Connect => "CONNECT",
             Method::Options => "OPTIONS",
             Method::Trace => "TRACE",
             Method::Patch => "PATCH",
@@ -219,26 +216,15 @@ impl Request {
             .map(|(name, value)| format!("{name}: {value}\r\n"))
             .collect();
         let head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
-        let limits = HeadLimits {
-            request_line_bytes: 65536,
-            head_bytes: 65536,
-            fields: 1000,
+        let config = Config {
+            max_request_line_bytes: 65536,
+            max_head_bytes: 65536,
+            max_fields: 1000,
+            ..Config::default()
         };
-        *read_head(&mut head.as_bytes(), &limits)
-            .unwrap()
-            .unwrap()
-            .request
+        let head = read_head(&mut head.as_bytes(), &config);
+        *head.unwrap().unwrap().request
     }
-}
-
-/// How much of a head is read before it is refused.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HeadLimits {
-    /// Without its line end.
-    pub(crate) request_line_bytes: usize,
-    /// All that follows the request line, line ends included.
-    pub(crate) head_bytes: usize,
-    pub(crate) fields: usize,
 }
 
 /// What a connection has to know of a head beside the request itself.
@@ -246,12 +232,20 @@ pub(crate) struct HeadLimits {
 pub(crate) struct Head {
     /// Parameters, body, peer and client address are the connection's to fill in. Boxed, as it moves a few times.
     pub(crate) request: Box<Request>,
-    pub(crate) version: Version,
-    /// The client wants the connection to stay (RFC 9112 section 9.3).
-    pub(crate) keep_alive: bool,
+    pub(crate) manner: Manner,
     pub(crate) framing: Framing,
     /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
     pub(crate) expects_continue: bool,
+}
+
+/// In what way a request wants to be answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) version: Version,
+    /// Without a body, as HEAD asks.
+    pub(crate) head_only: bool,
+    /// The connection stays for another request (RFC 9112 section 9.3).
+    pub(crate) keep_alive: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,66 +258,48 @@ pub(crate) enum Version {
 /// Where a request's body ends (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// There is no body.
-    None,
-    /// After this many bytes.
+    /// After this many bytes: none where there is no body.
     Length(u64),
     /// At the last chunk.
     Chunked,
 }
 
 /// Why a request could not be read.
-#[derive(Debug)]
-pub(crate) enum RequestError {
-    /// The connection is gone: there is nobody to answer.
-    Io(io::Error),
-    /// The reader's deadline passed.
-    Timeout,
-    /// To be answered with this status.
-    Refused { status: u16, reason: &'static str },
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestError {
+    /// To be answered with this; `None` when the connection is gone and there is nobody to answer.
+    pub(crate) status: Option<u16>,
+    pub(crate) reason: &'static str,
 }
 
-impl RequestError {
-    /// The status to answer with; none when there is nobody to answer.
-    pub(crate) fn status(&self) -> Option<u16> {
-        match self {
-            RequestError::Io(_) => None,
-            RequestError::Timeout => Some(408),
-            RequestError::Refused { status, .. } => Some(*status),
-        }
-    }
-
-    pub(super) const fn refused(status: u16, reason: &'static str) -> RequestError {
-        RequestError::Refused { status, reason }
-    }
-
-    pub(super) const fn malformed(reason: &'static str) -> RequestError {
-        RequestError::refused(400, reason)
-    }
-
-    /// The client may have shut down only its writing side, and then sees the answer (RFC 9112 section 8).
-    pub(super) const fn cut() -> RequestError {
-        RequestError::malformed("request ends early")
+pub(super) const fn refused(status: u16, reason: &'static str) -> RequestError {
+    RequestError {
+        status: Some(status),
+        reason,
     }
 }
 
-impl fmt::Display for RequestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RequestError::Io(error) => error.fmt(f),
-            RequestError::Timeout => f.write_str("request did not come in time"),
-            RequestError::Refused { reason, .. } => f.write_str(reason),
-        }
-    }
+pub(super) const fn malformed(reason: &'static str) -> RequestError {
+    refused(400, reason)
+}
+
+/// The client may have shut down only its writing side, and then sees the answer (RFC 9112 section 8).
+pub(super) const fn cut() -> RequestError {
+    malformed("request ends early")
 }
 
 impl From<io::Error> for RequestError {
     fn from(error: io::Error) -> RequestError {
         match error.kind() {
             // The one on Windows, the other on Unix.
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => RequestError::Timeout,
-            ErrorKind::UnexpectedEof => RequestError::cut(),
-            _ => RequestError::Io(error),
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+                refused(408, "request did not come in time")
+            }
+            ErrorKind::UnexpectedEof => cut(),
+            _ => RequestError {
+                status: None,
+                reason: "connection is gone",
+            },
         }
     }
 }
@@ -335,16 +311,16 @@ impl From<io::Error> for RequestError {
 /// A time-out before the first byte is an error too: the caller knows whether the connection was idle.
 pub(crate) fn read_head(
     reader: &mut impl BufRead,
-    limits: &HeadLimits,
+    config: &Config,
 ) -> Result<Option<Head>, RequestError> {
-    let too_long = || RequestError::refused(414, "request line is too long");
-    let max_line_bytes = limits.request_line_bytes.saturating_add(2) as u64;
+    let too_long = refused(414, "request line is too long");
+    let max_line_bytes = config.max_request_line_bytes.saturating_add(2) as u64;
     let mut line = Vec::with_capacity(ROOM);
-    if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long())? {
+    if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
         return Ok(None);
     }
     // One empty line before the request line is ignored, as some clients send one behind a body (RFC 9112 section 2.2).
-    if line.is_empty() && !read_line(&mut reader.take(max_line_bytes), &mut line, too_long())? {
+    if line.is_empty() && !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
         return Ok(None);
     }
     let (method, target, version) = parse_request_line(&line)?;
@@ -363,26 +339,29 @@ pub(crate) fn read_head(
     });
     request.text.push_str(target.path);
     for pair in form_pairs(target.query) {
-        let Some((name, value)) = pair else {
-            return Err(RequestError::malformed(
-                "query is not percent-encoded UTF-8",
-            ));
-        };
+        let (name, value) = pair.ok_or(malformed("query is not percent-encoded UTF-8"))?;
         let pair = request.push(&name, &value);
         request.query.push(pair);
     }
-    read_fields(reader, limits.head_bytes, limits.fields, |name, value| {
-        let pair = request.push(name, &decode_value(value));
-        request.fields.push(pair);
-    })?;
+    read_fields(
+        reader,
+        config.max_head_bytes,
+        config.max_fields,
+        |name, value| {
+            let pair = request.push(name, &decode_value(value));
+            request.fields.push(pair);
+        },
+    )?;
 
     settle_host(&mut request, version, target.authority)?;
     let framing = framing(&request, version)?;
-    let expects_continue = expects_continue(&request, version)?
-        && !matches!(framing, Framing::None | Framing::Length(0));
+    let expects_continue = expects_continue(&request, version)? && framing != Framing::Length(0);
     Ok(Some(Head {
-        version,
-        keep_alive: keep_alive(&request, version),
+        manner: Manner {
+            version,
+            head_only: method == Method::Head,
+            keep_alive: keep_alive(&request, version),
+        },
         framing,
         expects_continue,
         request,
@@ -395,38 +374,28 @@ fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, Version), Requ
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(RequestError::malformed(
-            "request line is not method, target and version",
-        ));
+        return Err(malformed("request line is not method, target and version"));
     };
     // Case-sensitive, one digit each (RFC 9112 section 2.3).
     let version = match version {
         b"HTTP/1.0" => Version::Http10,
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => Version::Http11,
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            return Err(RequestError::refused(505, "HTTP version is not supported"));
+            return Err(refused(505, "HTTP version is not supported"));
         }
-        _ => return Err(RequestError::malformed("HTTP version is malformed")),
+        _ => return Err(malformed("HTTP version is malformed")),
     };
     let known = |known: &Method| known.as_str().as_bytes() == method;
     let method = match Method::ALL.into_iter().find(known) {
-        // Nothing makes a tunnel here, so that the authority form has no use (RFC 9110 section 9.3.6).
-        Some(Method::Connect) => {
-            return Err(RequestError::refused(501, "CONNECT is not implemented"));
-        }
         Some(method) => method,
-        // RFC 9110 section 9.1.
-        None if is_token(method) => {
-            return Err(RequestError::refused(501, "method is not implemented"));
-        }
-        None => return Err(RequestError::malformed("method is not a token")),
+        // RFC 9110 section 9.1. CONNECT as well, as nothing makes a tunnel here (section 9.3.6).
+        None if is_token(method) => return Err(refused(501, "method is not implemented")),
+        None => return Err(malformed("method is not a token")),
     };
-    let target = Target::parse(target).map_err(RequestError::malformed)?;
+    let target = Target::parse(target).map_err(malformed)?;
     // RFC 9112 section 3.2.4.
     if target.path == "*" && method != Method::Options {
-        return Err(RequestError::malformed(
-            "request target is only for OPTIONS",
-        ));
+        return Err(malformed("request target is only for OPTIONS"));
     }
     Ok((method, target, version))
 }
@@ -438,18 +407,18 @@ pub(super) fn read_fields(
     max_fields: usize,
     mut found: impl FnMut(&str, &[u8]),
 ) -> Result<(), RequestError> {
-    let too_large = || RequestError::refused(431, "fields are too large");
+    let too_large = refused(431, "fields are too large");
     let mut section = reader.take(max_bytes as u64);
     let mut line = Vec::with_capacity(ROOM);
     for count in 0.. {
-        if !read_line(&mut section, &mut line, too_large())? {
-            return Err(RequestError::cut());
+        if !read_line(&mut section, &mut line, too_large)? {
+            return Err(cut());
         }
         if line.is_empty() {
             break;
         }
         if count == max_fields {
-            return Err(RequestError::refused(431, "there are too many fields"));
+            return Err(refused(431, "there are too many fields"));
         }
         let (name, value) = parse_field(&line)?;
         found(name, value);
@@ -463,14 +432,12 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), RequestError> {
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
     let name = match str::from_utf8(&line[..colon]) {
         Ok(name) if is_token(name.as_bytes()) => name,
-        _ => return Err(RequestError::malformed("field name is not a token")),
+        _ => return Err(malformed("field name is not a token")),
     };
     // CR, LF and NUL must not pass, other controls need not (RFC 9110 section 5.5).
     let value = &line[colon + 1..];
     if !value.iter().copied().all(is_value_byte) {
-        return Err(RequestError::malformed(
-            "field value holds a control character",
-        ));
+        return Err(malformed("field value holds a control character"));
     }
     // `trim_ascii` would take more than blanks, but of what it takes only these are left.
     Ok((name, value.trim_ascii()))
@@ -491,10 +458,10 @@ pub(super) fn read_line(
         }
         // RFC 9112 section 2.2 allows to take it for a line end, which others then do not. A bare CR is refused with
         // the other controls where the line is taken apart.
-        [.., b'\n'] => Err(RequestError::malformed("line ends in a bare LF")),
+        [.., b'\n'] => Err(malformed("line ends in a bare LF")),
         _ if reader.limit() == 0 => Err(too_long),
         [] => Ok(false),
-        _ => Err(RequestError::cut()),
+        _ => Err(cut()),
     }
 }
 
@@ -509,8 +476,8 @@ fn settle_host(
         (None, _) if version == Version::Http10 => {}
         // An empty one may be refused where the scheme needs an authority, as http does (section 3.3).
         (Some(host), None) if is_authority(host) => {}
-        (Some(_), None) => return Err(RequestError::malformed("host is malformed")),
-        _ => return Err(RequestError::malformed("there is not exactly one host")),
+        (Some(_), None) => return Err(malformed("host is malformed")),
+        _ => return Err(malformed("there is not exactly one host")),
     }
     drop(hosts);
     if let Some(authority) = authority {
@@ -528,8 +495,8 @@ fn framing(request: &Request, version: Version) -> Result<Framing, RequestError>
     let mut lengths = request.headers("content-length");
     let mut codings = request.headers("transfer-encoding");
     match (lengths.next(), codings.next()) {
-        (None, None) => Ok(Framing::None),
-        (Some(_), Some(_)) => Err(RequestError::malformed(
+        (None, None) => Ok(Framing::Length(0)),
+        (Some(_), Some(_)) => Err(malformed(
             "there are both a content length and a transfer coding",
         )),
         (Some(length), None) => {
@@ -537,20 +504,18 @@ fn framing(request: &Request, version: Version) -> Result<Framing, RequestError>
             // section 8.6).
             let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
             if lengths.next().is_some() || !digits {
-                return Err(RequestError::malformed("content length is not one number"));
+                return Err(malformed("content length is not one number"));
             }
             let length = length
                 .parse()
-                .map_err(|_| RequestError::refused(413, "body is too large"))?;
+                .map_err(|_| refused(413, "body is too large"))?;
             Ok(Framing::Length(length))
         }
         // For an unknown coding RFC 9112 section 6.1 suggests 501; all that is not plainly this one gets the same 400.
         (None, Some(coding)) => {
             let once = codings.next().is_none() && coding.eq_ignore_ascii_case("chunked");
             if !once || version == Version::Http10 {
-                return Err(RequestError::malformed(
-                    "transfer coding is not chunked alone",
-                ));
+                return Err(malformed("transfer coding is not chunked alone"));
             }
             Ok(Framing::Chunked)
         }
@@ -573,7 +538,7 @@ fn expects_continue(request: &Request, version: Version) -> Result<bool, Request
     let expects = expectations.peek().is_some();
     match expectations.all(|item| item.eq_ignore_ascii_case("100-continue")) {
         true => Ok(expects),
-        false => Err(RequestError::refused(417, "expectation cannot be met")),
+        false => Err(refused(417, "expectation cannot be met")),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::ROOM;
 use super::chunked::Coding;
-use super::request::{Method, Version, is_token};
+use super::request::{Manner, Method, Version, is_token};
 use crate::socket::Socket;
 
 /// An answer to a request.
@@ -205,17 +205,13 @@ impl Response {
     }
 
     /// Appends the head of an answer with a whole body.
-    pub(crate) fn append_whole_head(
-        &self,
-        out: &mut Vec<u8>,
-        length: usize,
-        connection: Connection,
-    ) {
+    pub(crate) fn append_whole_head(&self, out: &mut Vec<u8>, length: usize, manner: Manner) {
         self.append_fields(out);
-        out.extend_from_slice(match connection {
-            Connection::Persists => b"",
-            Connection::KeepAlive => b"Connection: keep-alive\r\n",
-            Connection::Close => b"Connection: close\r\n",
+        // HTTP/1.1 goes on unless told otherwise, which HTTP/1.0 wants to hear.
+        out.extend_from_slice(match (manner.keep_alive, manner.version) {
+            (true, Version::Http11) => b"",
+            (true, Version::Http10) => b"Connection: keep-alive\r\n",
+            (false, _) => b"Connection: close\r\n",
         });
         // No Content-Length where there never is content (RFC 9110 section 8.6); with 304 it would tell of the answer that
         // was not sent, which is not known.
@@ -260,27 +256,6 @@ impl Response {
             out.extend_from_slice(b": ");
             out.extend_from_slice(value.as_bytes());
             out.extend_from_slice(b"\r\n");
-        }
-    }
-}
-
-/// What an ordinary answer says of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Connection {
-    /// Goes on, as HTTP/1.1 does unless told otherwise.
-    Persists,
-    /// Goes on, which HTTP/1.0 wants to hear.
-    KeepAlive,
-    /// Ends after this answer.
-    Close,
-}
-
-impl Connection {
-    pub(crate) fn after(version: Version, keep_alive: bool) -> Connection {
-        match (version, keep_alive) {
-            (_, false) => Connection::Close,
-            (Version::Http10, true) => Connection::KeepAlive,
-            (Version::Http11, true) => Connection::Persists,
         }
     }
 }
@@ -475,7 +450,12 @@ mod tests {
     fn a_head_has_its_fields_in_order() {
         let response = Response::text("hi").header("X-A", "1");
         let mut out = Vec::new();
-        response.append_whole_head(&mut out, 2, Connection::Close);
+        let manner = Manner {
+            version: Version::Http11,
+            head_only: false,
+            keep_alive: false,
+        };
+        response.append_whole_head(&mut out, 2, manner);
         let head = String::from_utf8(out).unwrap();
         let (status, rest) = head.split_once("\r\n").unwrap();
         let (date, rest) = rest.split_once("\r\n").unwrap();

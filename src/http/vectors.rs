@@ -6,10 +6,14 @@
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
-use super::{Head, HeadLimits, Request, RequestError, Version, read_body, read_head};
+use super::{Head, Request, RequestError, Version, read_body, read_head};
+use crate::config::Config;
 
-const LIMITS: HeadLimits = HeadLimits { request_line_bytes: 128, head_bytes: 512, fields: 8 };
 const MAX_BODY_BYTES: usize = 64;
+
+fn config() -> Config {
+    Config { max_request_line_bytes: 128, max_head_bytes: 512, max_fields: 8, ..Config::default() }
+}
 
 #[test]
 fn the_request_line_is_method_target_and_version() {
@@ -21,8 +25,8 @@ fn the_request_line_is_method_target_and_version() {
     check_line("GET1 / HTTP/1.1", "501 method is not implemented");
     check_line("BREW / HTTP/1.1", "501 method is not implemented");
     check_line("!#$%&'*+-.^_`|~ / HTTP/1.1", "501 method is not implemented"); // A token: RFC 9110 section 5.6.2.
-    check_line("CONNECT a:80 HTTP/1.1", "501 CONNECT is not implemented"); // RFC 9110 section 9.3.6.
-    check_line("CONNECT / HTTP/1.1", "501 CONNECT is not implemented");
+    check_line("CONNECT a:80 HTTP/1.1", "501 method is not implemented"); // RFC 9110 section 9.3.6.
+    check_line("CONNECT / HTTP/1.1", "501 method is not implemented");
     check_line("G=T / HTTP/1.1", "400 method is not a token"); // RFC 9110 section 9.1.
     check_line("GET: / HTTP/1.1", "400 method is not a token");
     check_line("GÉT / HTTP/1.1", "400 method is not a token");
@@ -169,7 +173,7 @@ fn other_target_forms() {
     check_line("OPTIONS http://a HTTP/1.1", "OPTIONS /");
 
     // The target's authority stands for the field, which has to be there and well-formed all the same: section 3.2.2.
-    let head = |bytes: &str| read_head(&mut bytes.as_bytes(), &LIMITS).unwrap().unwrap().request;
+    let head = |bytes: &str| read_head(&mut bytes.as_bytes(), &config()).unwrap().unwrap().request;
     let request = head("GET http://b:1/c HTTP/1.1\r\nX: y\r\nHost: a\r\n\r\n");
     assert_eq!(request.headers("host").collect::<Vec<_>>(), ["b:1"]);
     assert_eq!(head("GET http://b HTTP/1.0\r\n\r\n").header("host"), Some("b"));
@@ -518,9 +522,9 @@ fn a_length_is_not_an_allocation() {
     ] {
         let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\n{announced}\r\n\r\nffffffffffffffff\r\na");
         let mut reader = bytes.as_bytes();
-        let head = read_head(&mut reader, &LIMITS).unwrap().unwrap();
+        let head = read_head(&mut reader, &config()).unwrap().unwrap();
         let error = read_body(&mut reader, head.framing, usize::MAX).unwrap_err();
-        assert_eq!(error.to_string(), "request ends early");
+        assert_eq!(error.reason, "request ends early");
     }
 }
 
@@ -530,7 +534,7 @@ fn an_io_error_has_no_answer() {
         for cut in [0, 10, 30, 58] {
             let mut reader = Pieces { bytes: POST, cut, then: Some(kind), piece: usize::MAX };
             let error = read(&mut reader).unwrap_err();
-            assert!(matches!(error, RequestError::Io(_)) && error.status().is_none(), "{kind} at {cut}: {error:?}");
+            assert!(error.status.is_none(), "{kind} at {cut}: {error:?}");
         }
     }
 }
@@ -568,7 +572,7 @@ fn what_a_handler_sees() {
 
     // Bytes that are no UTF-8 are ISO-8859-1: RFC 9110 section 5.5.
     let bytes = [b"GET / HTTP/1.1\r\nX: \xe9\xff \xc3\xa9\r\n", END].concat();
-    let request = read_head(&mut bytes.as_slice(), &LIMITS).unwrap().unwrap().request;
+    let request = read_head(&mut bytes.as_slice(), &config()).unwrap().unwrap().request;
     assert_eq!(request.header("x"), Some("éÿ Ã©"));
 }
 
@@ -679,11 +683,11 @@ fn outcome(reader: &mut impl BufRead) -> String {
     let (head, body) = match read(reader) {
         Ok(Some(parts)) => parts,
         Ok(None) => return "none".to_owned(),
-        Err(error) => return format!("{} {error}", error.status().unwrap()),
+        Err(error) => return format!("{} {}", error.status.unwrap(), error.reason),
     };
     let mut text = format!("{} {}", head.request.method(), head.request.path());
-    text += if head.version == Version::Http10 { " 1.0" } else { "" };
-    text += if head.keep_alive { "" } else { " close" };
+    text += if head.manner.version == Version::Http10 { " 1.0" } else { "" };
+    text += if head.manner.keep_alive { "" } else { " close" };
     text += if head.expects_continue { " continue" } else { "" };
     if !body.is_empty() {
         text += &format!(" {:?}", String::from_utf8_lossy(&body));
@@ -692,7 +696,7 @@ fn outcome(reader: &mut impl BufRead) -> String {
 }
 
 fn read(reader: &mut impl BufRead) -> Result<Option<(Head, Vec<u8>)>, RequestError> {
-    let Some(head) = read_head(reader, &LIMITS)? else { return Ok(None) };
+    let Some(head) = read_head(reader, &config())? else { return Ok(None) };
     let body = read_body(reader, head.framing, MAX_BODY_BYTES)?;
     Ok(Some((head, body)))
 }

@@ -1,4 +1,5 @@
-//! The crate's request reader, which is not public: its files again, in a module of the fuzz targets.
+//! The crate's request reader, which is not public: its files again, in a module of the fuzz targets. Each target brings
+//! `config` besides, which those files find at the crate's root.
 
 #![allow(dead_code, unreachable_pub, unused_imports)] // Each target uses a part of it.
 
@@ -12,14 +13,22 @@ mod target;
 use std::io::{self, BufRead, Read};
 
 pub(crate) use body::read_body;
-pub(crate) use request::{Framing, Head, HeadLimits, RequestError, Version, read_head};
+pub(crate) use request::{Framing, Head, RequestError, Version, read_head};
 
-pub(crate) const LIMITS: HeadLimits = HeadLimits {
-    request_line_bytes: 256,
-    head_bytes: 1024,
-    fields: 16,
-};
+use crate::config::Config;
+
+/// As the crate's own, which does not matter here.
+const ROOM: usize = 1280;
 pub(crate) const MAX_BODY_BYTES: usize = 256;
+
+pub(crate) fn config() -> Config {
+    Config {
+        max_request_line_bytes: 256,
+        max_head_bytes: 1024,
+        max_fields: 16,
+        ..Config::default()
+    }
+}
 
 /// A connection on which the bytes come in pieces of at most this size.
 pub(crate) struct Pieces<'a> {
@@ -47,5 +56,5 @@ impl Read for Pieces<'_> {
 
 /// Status and reason of a refusal. Reading from memory has no other errors.
 pub(crate) fn refusal(error: &RequestError) -> String {
-    format!("{} {error}", error.status().expect("no I/O error"))
+    format!("{} {}", error.status.expect("no I/O error"), error.reason)
 }

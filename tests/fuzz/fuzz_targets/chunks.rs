@@ -3,6 +3,9 @@
 
 #![no_main]
 
+#[path = "../../../src/config.rs"]
+#[allow(dead_code, unreachable_pub)] // Some of the limits are used.
+mod config;
 #[path = "../http.rs"]
 mod http;
 

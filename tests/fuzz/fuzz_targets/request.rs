@@ -3,10 +3,13 @@
 
 #![no_main]
 
+#[path = "../../../src/config.rs"]
+#[allow(dead_code, unreachable_pub)] // Some of the limits are used.
+mod config;
 #[path = "../http.rs"]
 mod http;
 
-use http::{Framing, LIMITS, MAX_BODY_BYTES, Pieces, read_body, read_head, refusal};
+use http::{Framing, MAX_BODY_BYTES, Pieces, config, read_body, read_head, refusal};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8])| {
@@ -18,11 +21,12 @@ fuzz_target!(|input: (u8, &[u8])| {
 
 /// What comes of a connection, in short: each request, and how it ended.
 fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
+    let limits = config();
     let mut reader = Pieces { bytes, most };
     let mut seen = Vec::new();
     loop {
         let before = reader.bytes.len();
-        let head = match read_head(&mut reader, &LIMITS) {
+        let head = match read_head(&mut reader, &limits) {
             Ok(Some(head)) => head,
             Ok(None) => {
                 seen.push("end".to_string());
@@ -33,7 +37,7 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                 return seen;
             }
         };
-        let most_read = 2 * (LIMITS.request_line_bytes + 2) + LIMITS.head_bytes;
+        let most_read = 2 * (limits.max_request_line_bytes + 2) + limits.max_head_bytes;
         assert!(before - reader.bytes.len() <= most_read);
         let request = &head.request;
         let path = request.path();
@@ -67,7 +71,7 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
             assert_eq!(
                 request
                     .header("content-length")
-                    .unwrap()
+                    .unwrap_or_default()
                     .trim_start_matches('0'),
                 match length {
                     0 => String::new(),
@@ -87,9 +91,9 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                     request.last_event_id(),
                     request.cookie("a"),
                     request.queries("a").collect::<Vec<_>>(),
-                    head.keep_alive,
+                    head.manner.keep_alive,
                     head.expects_continue,
-                    head.version,
+                    head.manner.version,
                 ));
             }
             Err(error) => {
@@ -97,7 +101,7 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                 return seen;
             }
         }
-        if !head.keep_alive {
+        if !head.manner.keep_alive {
             return seen;
         }
     }
