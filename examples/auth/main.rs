@@ -46,23 +46,22 @@ fn main() -> Result<(), Box<dyn Error>> {
             if has_key(request, &known) {
                 return next.run(request);
             }
-            Response::text("no key that fits\n")
-                .with_status(401)
-                .header("WWW-Authenticate", "Bearer")
+            let refusal = Response::text("no key that fits\n").with_status(401);
+            refusal.header("WWW-Authenticate", "Bearer")
         })
         .get("/", |_request| Response::html(include_str!("page.html")))
         .post("/login", move |request| {
             if !constant_time_eq(request.body(), &token) {
                 return Response::text("not the token\n").with_status(403);
             }
-            // No script can read it, and no page of another site can have it sent.
+            // No script can read it, and no page of another site can have it sent. For more than one user: `notifications`.
             let cookie = format!("token={token}; HttpOnly; SameSite=Strict");
             Response::new(204).header("Set-Cookie", cookie)
         })
         .post("/ticket", move |_request| {
             let ticket = secret()?;
-            let mut tickets = TICKETS.lock().unwrap();
-            tickets.insert(ticket.clone(), Instant::now());
+            let issued = Instant::now();
+            TICKETS.lock().unwrap().insert(ticket.clone(), issued);
             io::Result::Ok(ticket)
         })
         .get("/events", move |request| {
