@@ -105,6 +105,11 @@ impl<T: Send + 'static> Threads<T> {
         self.shared.lock().queue.push_back(item);
         self.shared.wake.notify_one();
     }
+
+    /// Items wait for a thread.
+    pub(crate) fn has_queue(&self) -> bool {
+        !self.shared.lock().queue.is_empty()
+    }
 }
 
 impl<T> Threads<T> {

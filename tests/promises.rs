@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use support::{Client, EventSource, Message, Random, TestServer, eventually, start};
 use tiny_sse::{Config, Event, History, Hub, HubConfig, Lag, Request};
@@ -305,4 +306,41 @@ fn going_back_and_forth_between_behind_and_live_loses_nothing() {
     });
     eventually(|| hub.stats().subscribers == 0);
     assert_eq!(hub.stats().dropped_stalled, 0);
+}
+
+#[test]
+fn who_takes_what_comes_does_not_wait_for_those_who_take_nothing() {
+    let hub = Hub::open(HubConfig {
+        catch_up_threads: 1,
+        max_event_bytes: 16 << 20,
+        ..HubConfig::default()
+    })
+    .unwrap();
+    let config = Config {
+        write_timeout: Duration::from_secs(20),
+        ..Config::default()
+    };
+    let readers = hub.clone();
+    let server = start(config, move |server| {
+        server.get("/events", move |request: &Request| {
+            readers.subscribe(request, "a")
+        })
+    });
+    let stuck: Vec<Client> = (0..30)
+        .map(|_| {
+            let mut client = server.connect();
+            client.request("GET", "/events", &[], b"");
+            client
+        })
+        .collect();
+    let mut good = EventSource::open(server.addr(), "/events", &[]);
+    // Each fits no buffer, so that all fall behind. With a quarter of a second for each that is stuck, those would be
+    // dropped before the good one comes to its last event.
+    let text = "x".repeat(8 << 20);
+    for _ in 0..12 {
+        hub.publish("a", Event::data(&text)).unwrap();
+        assert_eq!(good.next().unwrap().data.len(), text.len());
+    }
+    assert_eq!(hub.stats().dropped_stalled, 0);
+    assert_eq!(hub.stats().subscribers, stuck.len() + 1);
 }

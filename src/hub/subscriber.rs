@@ -18,6 +18,10 @@ use crate::sse::{self, KeepAlive, LOOK};
 /// How long a reader that is behind has a thread to itself before it goes to the end of the queue.
 const SLICE: Duration = Duration::from_millis(250);
 
+/// How long it may take nothing of its slice where others wait for a thread. A thousand that take nothing cost those
+/// behind them a fifth of a second then, and the threads that go round among them a twentieth of a processor.
+const PATIENCE: Duration = Duration::from_millis(10);
+
 /// Most bytes that a reader takes out of the log at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -228,7 +232,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Sends what is torn; false when that takes longer than until then.
+    /// Sends what is torn; false when that takes longer than until then, or too long for those who wait.
     fn send_torn(&mut self, until: Instant) -> io::Result<bool> {
         while let Some(torn) = &mut self.torn {
             let mut written = self.socket.try_write(torn.rest())?;
@@ -236,11 +240,19 @@ impl Subscriber {
                 let now = Instant::now();
                 let pace = self.pace.get_or_insert_with(|| Pace::new(now));
                 let patience = pace.took(0, self.socket.config())?;
-                let wait = until.saturating_duration_since(now).min(patience);
+                let mut wait = until.saturating_duration_since(now).min(patience);
+                // Bare bytes have a thread of their own, for which nobody waits.
+                let others_wait = self.coding == Coding::Chunked && self.core.behind.has_queue();
+                if others_wait {
+                    wait = wait.min(PATIENCE);
+                }
                 if wait.is_zero() {
                     return Ok(false);
                 }
                 written = self.socket.write_waiting(torn.rest(), wait)?;
+                if written == 0 && others_wait {
+                    return Ok(false);
+                }
             }
             torn.advance(written);
             if torn.rest().is_empty() {
