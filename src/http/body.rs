@@ -85,6 +85,13 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     if !extension.iter().copied().all(is_value_byte) {
         return Err(malformed("chunk extension holds a control character"));
     }
+    // To who reads quoted strings, the line would go on behind an open one. An escape is refused as well: who does not
+    // know it counts quotes otherwise.
+    let quotes = extension.iter().filter(|&&byte| byte == b'"').count();
+    if quotes % 2 == 1 || extension.contains(&b'\\') {
+        let reason = "chunk extension holds an open quote or a backslash";
+        return Err(malformed(reason));
+    }
     if let [b';', rest @ ..] = extension {
         let mut parts = rest
             .trim_ascii_start()

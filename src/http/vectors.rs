@@ -401,6 +401,11 @@ fn chunk_extensions_are_ignored() {
     for extension in ["\r", "a\rb", "\0", "a\u{1b}", "\u{7f}", "\"\r\"", "a\r"] {
         check_chunks(&format!("1;{extension}\r\nb\r\n0\r\n\r\n{EVIL}"), "400 chunk extension holds a control character");
     }
+    // To one who reads quoted strings the open ones go on behind the line (section 7.1.1).
+    for extension in ["a=\"", "a=\"b\";c=\"", "a=\"\\\"", "a=\"\\\"\"", "a=\\"] {
+        let expected = "400 chunk extension holds an open quote or a backslash";
+        check_chunks(&format!("1;{extension}\r\nb\r\n0\r\n\r\n{EVIL}"), expected);
+    }
     check_chunks("1;a\nb\r\n0\r\n\r\n", "400 line ends in a bare LF"); // Somebody else's data would begin at the b.
     check_chunks("1;\"\n\"\r\nb\r\n0\r\n\r\n", "400 line ends in a bare LF");
 }
