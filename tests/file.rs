@@ -285,6 +285,39 @@ fn one_process_has_the_file() {
     drop(hub);
 }
 
+/// A path given by mistake costs nobody a file. What a power failure leaves of a fresh one is not in the way.
+#[test]
+fn a_file_that_is_no_history_stays_as_it_is() {
+    let folder = Folder::new("other");
+    let refused = [
+        "dear diary\n",
+        ": epoch2 5c0f9a3be1d27764 from 1\n\n",
+        "data: x\n\n",
+        "\n",
+    ];
+    for other in refused {
+        fs::write(folder.file(), other).unwrap();
+        let config = HubConfig {
+            history: History::file(folder.file()),
+            ..HubConfig::default()
+        };
+        let error = Hub::open(config).unwrap_err();
+        let text = "is not a history, and stays as it is";
+        assert!(error.to_string().ends_with(text), "{error}");
+        assert_eq!(fs::read_to_string(folder.file()).unwrap(), other);
+    }
+    for torn in [
+        "",
+        ": ep",
+        ": epoch 5c0f9a3b",
+        "\0\0\0",
+        "\0\0\0\0\0\0\0\0\0\0\0\0",
+    ] {
+        fs::write(folder.file(), torn).unwrap();
+        say(&open(&folder.file()), "a", "1");
+    }
+}
+
 /// A small history, cut off at every byte: all whole events before the cut, and no other.
 #[test]
 fn a_torn_tail_is_cut_off() {

@@ -77,7 +77,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What the system says; `WouldBlock` when another process has the file.
+    /// What the system says; `WouldBlock` when another process has the file, `InvalidData` when it is something else.
     pub(crate) fn open(
         config: FileHistory,
         epoch: u64,
@@ -494,6 +494,10 @@ fn recover(
                     records = rest;
                     continue;
                 }
+                if newest && from == 0 && !may_be_ours(path)? {
+                    let text = format!("{name} is not a history, and stays as it is");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
                 report(&format!(
                     "{name} is cut off at byte {from}, behind its last whole event"
                 ));
@@ -513,6 +517,14 @@ fn recover(
         begun,
     });
     Ok(())
+}
+
+/// Whether a file in which nothing is whole can be the beginning of one of ours: torn, or only zeros after a power failure.
+/// Whatever else it is, it is not ours to cut off.
+fn may_be_ours(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)?.take(8).read_to_end(&mut start)?;
+    Ok(b": epoch ".starts_with(&start) || start.iter().all(|&byte| byte == 0))
 }
 
 fn append_record(out: &mut Vec<u8>, event: &Numbered) {

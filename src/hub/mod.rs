@@ -95,7 +95,7 @@ impl Hub {
     /// # Errors
     ///
     /// What the system says when a thread cannot be started or the history's file not be opened; `WouldBlock` when
-    /// another process has the file.
+    /// another process has the file, `InvalidData` when it is no history: it stays as it is.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
         let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
         let epoch = random_u64();
