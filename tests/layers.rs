@@ -40,7 +40,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("hub/core", &["threads"]),
     ("hub/writer", &["http", "sse"]),
     ("hub/subscriber", &["http", "socket", "sse"]),
-    ("hub/subscription", &["event", "http", "socket", "sse"]),
+    ("hub/subscription", &["event", "http", "sse"]),
     ("hub/poll", &["event", "http", "socket", "sse"]),
     ("hub/mod", &["event", "http", "random", "threads"]), // Not server: a hub is fed and read without one.
     ("connection", &["config", "http", "random", "router", "socket"]), // Not sse: a stream is a response.

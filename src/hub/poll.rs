@@ -1,12 +1,12 @@
 //! The long-poll answer from the same log: for clients behind what buffers a stream for ever.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::core::Core;
 use super::json;
 use super::log::{GroupId, Next, Position};
+use super::subscription::Subscription;
 use super::topics::TopicSet;
 use crate::event::Event;
 use crate::http::{Request, Response};
@@ -27,67 +27,54 @@ pub(crate) fn is_wanted(request: &Request) -> bool {
         || (accepts("application/json") && !accepts("text/event-stream"))
 }
 
-/// What a long-poll answer is made of.
-pub(crate) struct Poll {
-    pub(crate) topics: TopicSet,
-    pub(crate) position: Position,
-    /// Events that come before those of the log.
-    pub(crate) first: Vec<Event>,
-    /// When to answer without an event; at once for a HEAD request.
-    pub(crate) patience: Duration,
-    /// The server is shutting down.
-    pub(crate) closing: Arc<AtomicBool>,
-}
-
-impl Poll {
-    /// The events behind a position as JSON, when there are some or the time is over:
-    /// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`.
-    pub(crate) fn answer(self, core: &Arc<Core>) -> Response {
-        let mut position = self.position;
-        let waiting = Waiting::new(core, &self.topics, &mut position);
-        let patience = match waiting.is_one_too_many {
-            true => Duration::ZERO,
-            false => self.patience,
-        };
-        let until = from_now(patience);
-        let mut events: Vec<String> = self.first.iter().filter_map(event_text).collect();
-        let mut disk = None;
-        loop {
-            let next = core.next(
-                waiting.group,
-                &self.topics,
-                &mut position,
-                &mut disk,
-                ANSWER_BYTES,
-            );
-            match next {
-                // An event like any other here, and what follows it comes with it.
-                Next::Gap(frame) => events.extend(event_text(&frame.event())),
-                Next::Events(frames) => {
-                    position.cursor = frames.last().map_or(position.cursor, |(last, _)| *last);
-                    events.extend(
-                        frames
-                            .iter()
-                            .filter_map(|(_, frame)| event_text(&frame.event())),
-                    );
+/// The events behind a position as JSON, when there are some, the time is over or the server is closing:
+/// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`.
+pub(crate) fn answer(
+    subscription: Subscription,
+    patience: Duration,
+    closing: &AtomicBool,
+) -> Response {
+    let (core, topics) = (&subscription.core, &subscription.topics);
+    let mut position = subscription.position;
+    let mut events = Vec::new();
+    if !subscription.resumes {
+        events.extend(subscription.options.first.iter().filter_map(event_text));
+        if subscription.retained {
+            let retained = core.log().retained(topics, position.cursor);
+            let texts = retained.iter().map(|frame| event_text(&frame.event()));
+            events.extend(texts.flatten());
+        }
+    }
+    let waiting = Waiting::new(core, topics, &mut position);
+    let until = from_now(match waiting.is_one_too_many {
+        true => Duration::ZERO,
+        false => patience,
+    });
+    let mut disk = None;
+    loop {
+        let group = waiting.group;
+        match core.next(group, topics, &mut position, &mut disk, ANSWER_BYTES) {
+            // An event like any other here, and what follows it comes with it.
+            Next::Gap(frame) => events.extend(event_text(&frame.event())),
+            Next::Events(frames) => {
+                position.cursor = frames.last().map_or(position.cursor, |(last, _)| *last);
+                let texts = frames.iter().map(|(_, frame)| event_text(&frame.event()));
+                events.extend(texts.flatten());
+                break;
+            }
+            Next::AtHead | Next::OnDisk { .. } => {
+                if !events.is_empty() || !waiting.wait(&position, until, closing) {
                     break;
                 }
-                Next::AtHead | Next::OnDisk { .. } if !events.is_empty() => break,
-                Next::AtHead | Next::OnDisk { .. }
-                    if !waiting.wait(&position, until, &self.closing) =>
-                {
-                    break;
-                }
-                Next::AtHead | Next::OnDisk { .. } => {}
             }
         }
-        let mut body = format!("{{\"events\":[{}],\"last_event_id\":", events.join(","));
-        json::append_string(&mut body, &core.log().id(position.cursor).to_string());
-        body.push('}');
-        let mut response = Response::json(body);
-        response.push_field("Cache-Control", "no-store");
-        response
     }
+    let mut body = format!("{{\"events\":[{}],\"last_event_id\":", events.join(","));
+    json::append_string(&mut body, &core.log().id(position.cursor).to_string());
+    body.push('}');
+    let mut response = Response::json(body);
+    response.push_field("Cache-Control", "no-store");
+    response
 }
 
 /// An event as JSON, if it is one that a client would dispatch.

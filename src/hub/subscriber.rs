@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use super::config::Lag;
 use super::core::Core;
 use super::file::DiskReader;
-use super::frame::{Batch, Torn};
+use super::frame::{Batch, Frame, Torn};
+use super::id::EventId;
 use super::log::{GroupId, Next, Position};
 use super::registry::{Ending, Reader};
-use crate::http::Coding;
+use super::subscription::Subscription;
+use crate::http::{Coding, StreamHead};
 use crate::socket::{Pace, Socket};
 use crate::sse::{self, KeepAlive, LOOK};
 
@@ -47,22 +49,10 @@ pub(crate) struct Subscriber {
     pace: Option<Pace>,
     /// It was live once, so that it is behind by its own fault.
     fell_behind: bool,
-    keep_alive: Arc<KeepAlive>,
+    keep_alive: KeepAlive,
     last_sent: Instant,
     next_look: Instant,
     ends_at: Option<Instant>,
-}
-
-/// How a subscriber begins.
-pub(crate) struct Begin {
-    pub(crate) reader: Arc<Reader>,
-    pub(crate) group: GroupId,
-    pub(crate) position: Position,
-    pub(crate) coding: Coding,
-    pub(crate) lag: Lag,
-    pub(crate) keep_alive: KeepAlive,
-    /// The head of the response and what goes with it.
-    pub(crate) opening: Vec<u8>,
 }
 
 /// How far a slice of catching up came.
@@ -76,27 +66,62 @@ enum Progress {
 }
 
 impl Subscriber {
-    pub(crate) fn new(core: Arc<Core>, socket: Socket, begin: Begin) -> Box<Subscriber> {
+    /// Begins when the head is about to be written, on the connection's thread: a slice of catching up, or all its life
+    /// where its bytes are its own.
+    pub(crate) fn begin(subscription: Subscription, head: StreamHead, mut socket: Socket) {
+        if socket.start_stream().is_err() {
+            return;
+        }
+        let Subscription {
+            core,
+            topics,
+            mut position,
+            options,
+            ..
+        } = subscription;
+        let coding = head.coding;
+        let mut opening = head.bytes;
+        options.append_opening(coding, &mut opening);
+        let mut log = core.log();
+        let group = log.join(&topics, &mut position);
+        if subscription.retained && !subscription.resumes {
+            for frame in log.retained(&topics, position.cursor) {
+                opening.extend_from_slice(frame.bytes(coding));
+            }
+        }
+        // An unknown id is answered with a gap, which brings its own.
+        if position.unknown.is_none() {
+            append_id(log.id(position.cursor), coding, &mut opening);
+        }
+        drop(log);
+        let peer = socket.peer();
+        let reader = core
+            .registry
+            .add(topics, peer, subscription.label, position.cursor);
         let now = Instant::now();
-        Box::new(Subscriber {
+        let subscriber = Box::new(Subscriber {
+            keep_alive: options.keep_alive(&socket),
             ends_at: sse::ends_at(&socket),
             core,
             socket,
-            reader: begin.reader,
-            group: begin.group,
-            position: begin.position,
-            coding: begin.coding,
-            lag: begin.lag,
+            reader,
+            group,
+            position,
+            coding,
+            lag: subscription.lag,
             disk: None,
-            torn: Some(Torn::own(begin.opening)),
+            torn: Some(Torn::own(opening)),
             ending: false,
             pace: None,
             fell_behind: false,
-            keep_alive: Arc::new(begin.keep_alive),
             last_sent: now,
             // A visitor may be gone again when a writer first looks.
             next_look: now,
-        })
+        });
+        match coding {
+            Coding::Chunked => subscriber.catch_up(),
+            Coding::Bare => subscriber.stay_behind(),
+        }
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {
@@ -109,15 +134,6 @@ impl Subscriber {
 
     pub(crate) fn lag(&self) -> Lag {
         self.lag
-    }
-
-    /// Serves a new subscriber on its connection's thread: a slice of catching up, or all its life where its bytes
-    /// are its own.
-    pub(crate) fn start(self: Box<Subscriber>) {
-        match self.coding {
-            Coding::Chunked => self.catch_up(),
-            Coding::Bare => self.stay_behind(),
-        }
     }
 }
 
@@ -302,6 +318,13 @@ impl Subscriber {
         self.keep_alive.append(self.coding, &mut out);
         out
     }
+}
+
+/// A block of `id` alone: it dispatches nothing and sets the last event id, so that a client that drops before its first
+/// event resumes too.
+fn append_id(id: EventId, coding: Coding, out: &mut Vec<u8>) {
+    let text = format!("id: {id}\n\n");
+    out.extend_from_slice(Frame::from_text(text.as_bytes()).bytes(coding));
 }
 
 /// What a writer has found when it looked at a reader.

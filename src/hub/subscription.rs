@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use super::config::Lag;
 use super::core::Core;
-use super::frame::Frame;
-use super::id::{self, EventId};
+use super::id;
 use super::log::Position;
-use super::poll::{self, Poll};
-use super::subscriber::{Begin, Subscriber};
+use super::poll;
+use super::subscriber::Subscriber;
 use super::topics::{InvalidTopic, TopicSet};
 use crate::event::Event;
-use crate::http::{Coding, Method, Request, Response, StreamHead};
-use crate::socket::Socket;
+use crate::http::{Method, Request, Response};
 use crate::sse::{KeepAlive, StreamOptions, event_stream};
 
 /// Where a reader begins that brings no last event id.
@@ -41,22 +39,18 @@ pub enum Start {
 /// Topics that are refused are answered with 400, an id that marks the end of a stream with 204.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
-    core: Arc<Core>,
-    /// The topics and the position, or why there are none.
-    wanted: Result<Wanted, Refusal>,
+    pub(super) core: Arc<Core>,
+    pub(super) topics: TopicSet,
+    pub(super) position: Position,
+    /// The client told where it is.
+    pub(super) resumes: bool,
+    refusal: Option<Refusal>,
     /// For long-poll: how long to wait, and what tells that the server is closing.
     poll: Option<(Duration, Arc<AtomicBool>)>,
-    retained: bool,
-    lag: Lag,
-    label: String,
-    options: StreamOptions,
-}
-
-struct Wanted {
-    topics: TopicSet,
-    position: Position,
-    /// The client told where it is.
-    resumes: bool,
+    pub(super) retained: bool,
+    pub(super) lag: Lag,
+    pub(super) label: String,
+    pub(super) options: StreamOptions,
 }
 
 enum Refusal {
@@ -70,47 +64,41 @@ impl Subscription {
         request: &Request,
         topics: Result<TopicSet, InvalidTopic>,
     ) -> Subscription {
-        let wanted = topics.map_err(Refusal::Topics).and_then(|topics| {
-            let log = core.log();
-            let (position, resumes) = match request.last_event_id() {
-                Some(id) if id::is_ending(id) => return Err(Refusal::Ended),
-                Some("latest") | None => (log.latest(), false),
-                Some("earliest") => (log.earliest(&topics), true),
-                Some(id) => (log.after(id, &topics), true),
-            };
-            drop(log);
-            Ok(Wanted {
-                topics,
-                position,
-                resumes,
-            })
+        let id = request.last_event_id();
+        let mut refusal = id.is_some_and(id::is_ending).then_some(Refusal::Ended);
+        let topics = topics.unwrap_or_else(|error| {
+            refusal = Some(Refusal::Topics(error));
+            TopicSet::default()
         });
+        let log = core.log();
+        let (position, resumes) = match id {
+            Some("latest") | None => (log.latest(), false),
+            Some("earliest") => (log.earliest(&topics), true),
+            Some(id) => (log.after(id, &topics), true),
+        };
+        drop(log);
+        let patience = match request.method() {
+            Method::Head => Duration::ZERO,
+            _ => core.config.poll_timeout,
+        };
         Subscription {
-            wanted,
-            poll: poll::is_wanted(request).then(|| {
-                let waits = request.method() != Method::Head;
-                let patience = if waits {
-                    core.config.poll_timeout
-                } else {
-                    Duration::ZERO
-                };
-                (patience, Arc::clone(&request.closing))
-            }),
+            core: Arc::clone(core),
+            topics,
+            position,
+            resumes,
+            refusal,
+            poll: poll::is_wanted(request).then(|| (patience, Arc::clone(&request.closing))),
             retained: false,
             lag: core.config.lag,
             label: String::new(),
             options: StreamOptions::default(),
-            core: Arc::clone(core),
         }
     }
 
     /// Where to begin when the client brings no last event id. Default: [`Start::Latest`].
     pub fn start(mut self, start: Start) -> Subscription {
-        if let Ok(wanted) = &mut self.wanted
-            && !wanted.resumes
-            && start == Start::Earliest
-        {
-            wanted.position = self.core.log().earliest(&wanted.topics);
+        if start == Start::Earliest && !self.resumes {
+            self.position = self.core.log().earliest(&self.topics);
         }
         self
     }
@@ -171,108 +159,16 @@ impl std::fmt::Debug for Subscription {
 }
 
 impl From<Subscription> for Response {
-    fn from(subscription: Subscription) -> Response {
-        let wanted = match subscription.wanted {
-            Ok(wanted) => wanted,
-            Err(Refusal::Ended) => return Response::new(204),
-            Err(Refusal::Topics(error)) => {
-                return Response::text(format!("{error}\n")).with_status(400);
+    fn from(mut subscription: Subscription) -> Response {
+        match (subscription.refusal.take(), subscription.poll.take()) {
+            (Some(Refusal::Ended), _) => Response::new(204),
+            (Some(Refusal::Topics(error)), _) => {
+                Response::text(format!("{error}\n")).with_status(400)
             }
-        };
-        let (core, options) = (subscription.core, subscription.options);
-        let retained = subscription.retained && !wanted.resumes;
-        let Some((patience, closing)) = subscription.poll else {
-            let (lag, label) = (subscription.lag, subscription.label);
-            let stream = Stream {
-                core,
-                wanted,
-                retained,
-                lag,
-                label,
-                options,
-            };
-            return event_stream(move |head, socket| stream.begin(head, socket));
-        };
-        let Wanted {
-            topics,
-            position,
-            resumes,
-        } = wanted;
-        let mut first = if resumes { Vec::new() } else { options.first };
-        if retained {
-            let frames = core.log().retained(&topics, position.cursor);
-            first.extend(frames.iter().map(Frame::event));
-        }
-        Poll {
-            topics,
-            position,
-            first,
-            patience,
-            closing,
-        }
-        .answer(&core)
-    }
-}
-
-/// A subscription that becomes an event stream.
-struct Stream {
-    core: Arc<Core>,
-    wanted: Wanted,
-    retained: bool,
-    lag: Lag,
-    label: String,
-    options: StreamOptions,
-}
-
-impl Stream {
-    /// Begins when the head is about to be written.
-    fn begin(self, head: StreamHead, mut socket: Socket) {
-        if socket.start_stream().is_err() {
-            return;
-        }
-        let Wanted {
-            topics,
-            mut position,
-            ..
-        } = self.wanted;
-        let coding = head.coding;
-        let mut opening = head.bytes;
-        self.options.append_opening(coding, &mut opening);
-        let mut log = self.core.log();
-        let group = log.join(&topics, &mut position);
-        if self.retained {
-            for frame in log.retained(&topics, position.cursor) {
-                opening.extend_from_slice(frame.bytes(coding));
+            (None, Some((patience, closing))) => poll::answer(subscription, patience, &closing),
+            (None, None) => {
+                event_stream(move |head, socket| Subscriber::begin(subscription, head, socket))
             }
         }
-        // An unknown id is answered with a gap, which brings its own.
-        if position.unknown.is_none() {
-            append_id(log.id(position.cursor), coding, &mut opening);
-        }
-        drop(log);
-        let reader = self
-            .core
-            .registry
-            .add(topics, socket.peer(), self.label, position.cursor);
-        let keep_alive = self.options.keep_alive(&socket);
-        let begin = Begin {
-            reader,
-            group,
-            position,
-            coding,
-            lag: self.lag,
-            keep_alive,
-            opening,
-        };
-        Subscriber::new(self.core, socket, begin).start();
     }
-}
-
-/// A block of `id` alone: it dispatches nothing and sets the last event id, so that a client that drops before its first
-/// event resumes too.
-fn append_id(id: EventId, coding: Coding, out: &mut Vec<u8>) {
-    let text = format!("id: {id}\n\n");
-    coding.append(out, text.len(), |out| {
-        out.extend_from_slice(text.as_bytes())
-    });
 }
