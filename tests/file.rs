@@ -269,6 +269,27 @@ fn segments_come_and_go() {
     assert!(errors.lock().unwrap().is_empty());
 }
 
+/// What was there before is cut off whole, and is no segment of its own.
+#[test]
+fn a_file_without_one_whole_event_begins_anew() {
+    let folder = Folder::new("garbage");
+    fs::write(folder.file(), ": epoch 5c0f9a3b").unwrap();
+    let history = History::file(folder.file())
+        .durability(Durability::Os)
+        .with_events(3)
+        .file_bytes(64 * 1024);
+    let (hub, errors) = open_with(history);
+    assert_eq!(errors.lock().unwrap().len(), 1);
+    let server = serve(&hub);
+    let text = "x".repeat(900);
+    let ids: Vec<String> = (0..80).map(|_| say(&hub, "a", &text)).collect();
+    let mut stream = resume(&server, "a", &ids[39]);
+    for id in &ids[40..] {
+        let message = stream.next().unwrap();
+        assert_eq!((&*message.event, &message.id), ("", id));
+    }
+}
+
 #[test]
 fn one_process_has_the_file() {
     let folder = Folder::new("lock");

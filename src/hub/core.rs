@@ -101,10 +101,12 @@ impl Core {
                 return next;
             };
             let reader = disk.get_or_insert_with(|| DiskReader::new(segments));
-            match reader.read(topics, position.cursor, *head, max_bytes) {
-                Ok(Some(found)) if !found.events.is_empty() => return Next::Events(found.events),
-                Ok(Some(found)) => position.cursor = found.reached,
-                Ok(None) | Err(_) => {
+            let found = reader.read(topics, &mut position.cursor, *head, max_bytes);
+            match found {
+                Some(events) if !events.is_empty() => return Next::Events(events),
+                // There were only events of other topics.
+                Some(_) => {}
+                None => {
                     *disk = None;
                     return Next::Gap(self.log().gap_to_memory(topics, position));
                 }

@@ -18,10 +18,9 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use super::config::{Durability, FileHistory};
 use super::frame::Frame;
@@ -45,16 +44,14 @@ pub(crate) struct Recovered {
     pub(crate) floor: u64,
 }
 
-/// The segments there are, for those who read them.
+/// The segments there are, oldest first, for those who read them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Segments(Arc<Mutex<VecDeque<Segment>>>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Segment {
     path: PathBuf,
     first: u64,
-    bytes: u64,
-    begun: SystemTime,
 }
 
 /// The writing end, owned by the hub thread.
@@ -64,11 +61,13 @@ pub(crate) struct Store {
     /// Locked for as long as the store lives.
     _lock: File,
     file: File,
-    /// Where the last whole event ends; what lies behind is cut off before the next append.
+    /// Where the last whole item ends.
     good: u64,
+    /// Something may stand behind that; it is cut off before the next write.
     torn: bool,
     epoch: Epoch,
-    next: u64,
+    /// The last number that nobody can read any more.
+    floor: u64,
     segments: Segments,
 }
 
@@ -84,48 +83,35 @@ impl Store {
         report: &dyn Fn(&str),
         mut keep: impl FnMut(Numbered),
     ) -> io::Result<(Store, Recovered)> {
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(with_suffix(&config.path, "lock"))?;
-        lock.try_lock().map_err(|error| {
-            let error = io::Error::from(error);
-            let text = format!(
-                "{} is in use by another process: {error}",
-                config.path.display()
-            );
-            io::Error::new(error.kind(), text)
-        })?;
-        let segments = Segments::default();
-        let mut recovered = Recovered::default();
-        let mut paths = older_segments(&config.path)?;
-        paths.push(config.path.clone());
-        for path in &paths {
-            if path.exists() {
-                let newest = *path == config.path;
-                recover(path, newest, &mut recovered, &segments, report, &mut keep)?;
-            }
-        }
-        // No number that was given out is given out again, also where its event is damaged.
-        recovered.head = recovered.head.max(recovered.floor);
-        recovered.epochs.push((epoch, recovered.head + 1));
-        let epoch = (epoch, recovered.head + 1);
-        let (file, good) = open_segment(&config.path)?;
+        let lock = lock(&config.path)?;
+        let file = open_newest(&config.path)?;
         let mut store = Store {
             config,
             _lock: lock,
             file,
-            good,
-            torn: false,
-            epoch,
-            next: epoch.1,
-            segments,
+            good: 0,
+            torn: true,
+            epoch: (epoch, 1),
+            floor: 0,
+            segments: Segments::default(),
         };
-        if good == 0 {
-            store.note_segment();
+        let mut recovered = Recovered::default();
+        let newest = &store.config.path;
+        let mut paths = full_segments(newest)?;
+        paths.push(newest.clone());
+        for path in paths {
+            let before = recovered.head;
+            store.good = recovered.read(&path, newest, report, &mut keep)?;
+            let first = before.max(recovered.floor) + 1;
+            store.segments.lock().push_back(Segment { path, first });
         }
-        store.write(epoch_line(epoch).as_bytes())?;
+        // No number that was given out is given out again, also where its event is damaged.
+        recovered.head = recovered.head.max(recovered.floor);
+        store.floor = recovered.floor;
+        store.epoch = (epoch, recovered.head + 1);
+        recovered.epochs.push(store.epoch);
+        store.write(epoch_line(store.epoch).as_bytes())?;
+        store.sync_folder()?;
         Ok((store, recovered))
     }
 
@@ -139,21 +125,25 @@ impl Store {
     /// # Errors
     ///
     /// What the system says; then nothing of the round is in the file.
-    pub(crate) fn append(&mut self, round: &[Numbered]) -> io::Result<Option<u64>> {
-        let floor = self.make_room()?;
+    pub(crate) fn append(&mut self, round: &[Numbered]) -> io::Result<u64> {
+        if let Some(event) = round.first() {
+            self.make_room(event.sequence)?;
+        }
         let mut bytes = Vec::new();
+        if self.good == 0 {
+            bytes.extend_from_slice(epoch_line(self.epoch).as_bytes());
+        }
         for event in round {
             append_record(&mut bytes, event);
         }
         self.write(&bytes)?;
-        self.next = round.last().map_or(self.next, |event| event.sequence + 1);
-        Ok(floor)
+        Ok(self.floor)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.torn {
             self.file.set_len(self.good)?;
-            self.torn = false;
+            self.file.seek(SeekFrom::Start(self.good))?;
         }
         self.torn = true;
         self.file.write_all(bytes)?;
@@ -162,72 +152,133 @@ impl Store {
         }
         self.torn = false;
         self.good += bytes.len() as u64;
-        if let Some(newest) = self.segments.lock().back_mut() {
-            newest.bytes = self.good;
-        }
         Ok(())
     }
 
-    /// Begins a new segment where the old one is full or gone, and removes those that are too many or too old.
-    fn make_room(&mut self) -> io::Result<Option<u64>> {
+    /// Begins a new segment, from the event `next` on, where the newest is full or gone.
+    fn make_room(&mut self, next: u64) -> io::Result<()> {
         let path = self.config.path.clone();
-        let gone = !path.try_exists()?;
-        if !gone && self.good < self.config.segment_bytes {
-            return Ok(None);
+        let exists = path.try_exists()?;
+        if exists && self.good < self.config.segment_bytes {
+            return Ok(());
         }
-        if !gone {
-            let first = self.segments.lock().back().map_or(1, |newest| newest.first);
-            let full = with_suffix(&path, &format!("{first:020}"));
+        if exists && let Some(newest) = self.segments.lock().back_mut() {
+            let full = with_suffix(&path, &format!("{:020}", newest.first));
             fs::rename(&path, &full)?;
-            if let Some(newest) = self.segments.lock().back_mut() {
-                newest.path = full;
-            }
+            newest.path = full;
         }
-        (self.file, self.good) = open_segment(&path)?;
-        self.torn = false;
-        let mut floor = None;
-        if gone {
-            // Nobody can read what was removed under our feet.
-            let mut segments = self.segments.lock();
-            segments.pop_back();
-            floor = Some(self.next - 1);
-        }
-        self.note_segment();
-        self.write(epoch_line(self.epoch).as_bytes())?;
-        if self.config.durability == Durability::Sync {
-            sync_folder(&path)?;
-        }
-        Ok(floor.max(self.remove_old()))
-    }
-
-    fn note_segment(&mut self) {
-        self.segments.lock().push_back(Segment {
-            path: self.config.path.clone(),
-            first: self.next,
-            bytes: 0,
-            begun: SystemTime::now(),
-        });
-    }
-
-    fn remove_old(&self) -> Option<u64> {
-        let mut floor = None;
+        self.file = open_newest(&path)?;
+        (self.good, self.torn) = (0, false);
         let mut segments = self.segments.lock();
+        if segments.back().is_some_and(|newest| newest.path == path) {
+            // Nobody can read what was removed under our feet.
+            segments.pop_back();
+            self.floor = next - 1;
+        }
+        segments.push_back(Segment { path, first: next });
+        drop(segments);
+        self.remove_old();
+        self.sync_folder()
+    }
+
+    /// Removes the segments that are too many or too old. One that cannot be removed is tried again with the next one.
+    fn remove_old(&mut self) {
+        let mut segments = self.segments.lock();
+        let about = |segment: &Segment| fs::metadata(&segment.path);
+        let mut bytes: u64 = segments.iter().flat_map(about).map(|it| it.len()).sum();
         while segments.len() > 1 {
-            let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
-            // A segment is as old as its last event, which is when the next one began.
-            let age = segments[1].begun.elapsed().unwrap_or_default();
-            let old = self.config.age.is_some_and(|most| age > most);
-            if bytes <= self.config.bytes && !old {
-                break;
-            }
-            // One that cannot be removed is tried again with the next segment.
-            if fs::remove_file(&segments[0].path).is_err() && segments[0].path.exists() {
-                break;
+            // Another may have removed it already.
+            if let Ok(oldest) = about(&segments[0]) {
+                // It was last written with its last event.
+                let age = oldest.modified().ok().and_then(|at| at.elapsed().ok());
+                let old = self.config.age.is_some_and(|most| age > Some(most));
+                let fits = bytes <= self.config.bytes && !old;
+                if fits || fs::remove_file(&segments[0].path).is_err() {
+                    break;
+                }
+                bytes -= oldest.len();
             }
             segments.pop_front();
-            floor = Some(segments[0].first - 1);
+            self.floor = self.floor.max(segments[0].first - 1);
         }
-        floor
+    }
+
+    /// Has a rename and a new file survive a power failure. Windows opens no folders.
+    fn sync_folder(&self) -> io::Result<()> {
+        if self.config.durability == Durability::Sync && cfg!(unix) {
+            File::open(folder(&self.config.path))?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Recovered {
+    /// Reads one segment, and says where its last whole item ends. Behind damage the history begins anew, so that whoever
+    /// was before it is told of a gap; only of what is torn at the end of the newest nobody has heard.
+    fn read(
+        &mut self,
+        path: &Path,
+        newest: &Path,
+        report: &dyn Fn(&str),
+        keep: &mut dyn FnMut(Numbered),
+    ) -> io::Result<u64> {
+        let mut records = Records::open(path, 0)?;
+        loop {
+            while let Some(item) = records.next_item() {
+                self.take(item, keep);
+            }
+            let (name, good) = (path.display(), records.position);
+            if good == fs::metadata(path)?.len() {
+                return Ok(good);
+            }
+            let Some(rest) = Records::behind_damage(path, good)? else {
+                if path != newest {
+                    self.floor = self.head + 1;
+                } else if good == 0 && !may_be_ours(path)? {
+                    let text = format!("{name} is not a history, and stays as it is");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
+                report(&format!(
+                    "{name} is cut off at byte {good}, behind its last whole event"
+                ));
+                return Ok(good);
+            };
+            report(&format!(
+                "{name} is damaged at byte {good}; the history begins anew behind it"
+            ));
+            self.floor = self.head + 1;
+            records = rest;
+        }
+    }
+
+    fn take(&mut self, item: Item, keep: &mut dyn FnMut(Numbered)) {
+        match item {
+            Item::Epoch(epoch) => {
+                self.skip_to(epoch.1);
+                if self.epochs.last() != Some(&epoch) {
+                    self.epochs.push(epoch);
+                }
+            }
+            Item::Record(record) if record.sequence > self.head => {
+                self.skip_to(record.sequence);
+                self.head = record.sequence;
+                keep(Numbered {
+                    sequence: record.sequence,
+                    topics: record.topics,
+                    frame: Frame::from_text(&record.text),
+                    callers_id: callers_id(&record.text),
+                });
+            }
+            Item::Record(_) => {}
+        }
+    }
+
+    /// What is missing before this number has been removed, or is damaged.
+    fn skip_to(&mut self, next: u64) {
+        if self.head + 1 < next {
+            self.head = next - 1;
+            self.floor = self.head;
+        }
     }
 }
 
@@ -240,13 +291,9 @@ impl Segments {
     /// The segment that has, or would have, the event behind a cursor.
     fn behind(&self, cursor: u64) -> Option<PathBuf> {
         let segments = self.lock();
-        let holds = segments
-            .iter()
-            .rev()
-            .find(|segment| segment.first <= cursor + 1);
-        holds
-            .or(segments.front())
-            .map(|segment| segment.path.clone())
+        let mut newest_first = segments.iter().rev();
+        let holds = newest_first.find(|segment| segment.first <= cursor + 1)?;
+        Some(holds.path.clone())
     }
 }
 
@@ -271,23 +318,21 @@ impl DiskReader {
         }
     }
 
-    /// The events of these topics behind `cursor` and up to `head`, at most about `max_bytes` or one event. `None` when
-    /// the file has nothing more.
+    /// The events of these topics behind `cursor` and up to `head`, at most about `max_bytes` or one event. Where there
+    /// are none yet, the cursor moves past those of other topics. `None` when the file has nothing more.
     pub(crate) fn read(
         &mut self,
         topics: &TopicSet,
-        cursor: u64,
+        cursor: &mut u64,
         head: u64,
         max_bytes: usize,
-    ) -> io::Result<Option<Scanned>> {
-        self.events.retain(|(sequence, _)| *sequence > cursor);
-        self.reached = self.reached.max(cursor);
-        let (mut bytes, mut scanned) = (0, 0);
-        while self.events.is_empty() || bytes > 0 {
-            if bytes >= max_bytes || scanned >= 16 * max_bytes || self.reached >= head {
-                break;
-            }
-            let Some(record) = self.next()? else { break };
+    ) -> Option<Vec<(u64, Frame)>> {
+        self.events.retain(|(sequence, _)| sequence > cursor);
+        self.reached = self.reached.max(*cursor);
+        let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
+        let mut scanned = 0;
+        while bytes < max_bytes && scanned < 16 * max_bytes && self.reached < head {
+            let Some(record) = self.next() else { break };
             scanned += record.text.len();
             self.reached = record.sequence;
             if record.topics.iter().any(|name| topics.contains(name)) {
@@ -296,37 +341,32 @@ impl DiskReader {
                 self.events.push((record.sequence, frame));
             }
         }
-        Ok((self.reached > cursor).then(|| Scanned {
-            events: self.events.clone(),
-            reached: self.reached,
-        }))
+        if self.reached <= *cursor {
+            return None;
+        }
+        if self.events.is_empty() {
+            *cursor = self.reached;
+        }
+        Some(self.events.clone())
     }
 
-    /// The next record behind what has been read, in this segment or the next one.
-    fn next(&mut self) -> io::Result<Option<Record>> {
+    /// The record behind what has been read, in this segment or the next one. `None` also where it cannot be read: it is
+    /// damaged, or has just been removed.
+    fn next(&mut self) -> Option<Record> {
+        let next = self.reached + 1;
         for _ in 0..2 {
-            while let Some(records) = &mut self.records
-                && let Some(record) = records.next_record()?
-            {
-                if record.sequence > self.reached {
-                    return Ok(Some(record));
+            while let Some(item) = self.records.as_mut().and_then(Records::next_item) {
+                if let Item::Record(record) = item
+                    && record.sequence >= next
+                {
+                    return (record.sequence == next).then_some(record);
                 }
             }
-            let Some(path) = self.segments.behind(self.reached) else {
-                return Ok(None);
-            };
-            self.records = Some(Records::open(&path)?);
+            let path = self.segments.behind(self.reached)?;
+            self.records = Some(Records::open(&path, 0).ok()?);
         }
-        Ok(None)
+        None
     }
-}
-
-/// What a reader gets out of the file at a time.
-#[derive(Debug)]
-pub(crate) struct Scanned {
-    pub(crate) events: Vec<(u64, Frame)>,
-    /// How far that has come: past events of other topics, too.
-    pub(crate) reached: u64,
 }
 
 /// One event as the file has it.
@@ -342,7 +382,7 @@ enum Item {
     Epoch(Epoch),
 }
 
-/// The records of one segment, in order.
+/// What one segment holds, in order.
 #[derive(Debug)]
 struct Records {
     file: BufReader<File>,
@@ -351,172 +391,59 @@ struct Records {
 }
 
 impl Records {
-    fn open(path: &Path) -> io::Result<Records> {
-        let file = BufReader::with_capacity(64 * 1024, File::open(path)?);
-        Ok(Records { file, position: 0 })
+    fn open(path: &Path, position: u64) -> io::Result<Records> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(position))?;
+        let file = BufReader::with_capacity(64 * 1024, file);
+        Ok(Records { file, position })
     }
 
-    fn next_record(&mut self) -> io::Result<Option<Record>> {
-        loop {
-            match self.next_item()? {
-                Some(Ok(Item::Record(record))) => return Ok(Some(record)),
-                Some(Ok(Item::Epoch(_))) => {}
-                // What is damaged is not read on; recovery finds out how far that goes.
-                Some(Err(Damaged)) | None => return Ok(None),
-            }
-        }
-    }
-
-    /// The next item; `None` at the end of the file.
-    fn next_item(&mut self) -> io::Result<Option<Result<Item, Damaged>>> {
-        let mut line = Vec::new();
-        self.file
-            .by_ref()
-            .take(MAX_LINE_BYTES)
-            .read_until(b'\n', &mut line)?;
-        if line.is_empty() {
-            return Ok(None);
-        }
-        let Some(header) = line
-            .strip_prefix(b": ")
-            .and_then(|line| line.strip_suffix(b"\n"))
-        else {
-            return Ok(Some(Err(Damaged)));
-        };
-        let Ok(header) = std::str::from_utf8(header) else {
-            return Ok(Some(Err(Damaged)));
-        };
+    /// The next item; `None` when nothing follows that is whole and readable.
+    fn next_item(&mut self) -> Option<Item> {
+        let mut line = String::new();
+        let mut limited = self.file.by_ref().take(MAX_LINE_BYTES);
+        limited.read_line(&mut line).ok()?;
+        let header = line.strip_prefix(": ")?.strip_suffix('\n')?;
         if let Some(epoch) = parse_epoch(header) {
             let mut blank = [0];
-            let whole = self.file.read(&mut blank)? == 1 && blank == *b"\n";
+            self.file.read_exact(&mut blank).ok()?;
+            if blank != *b"\n" {
+                return None;
+            }
             self.position += line.len() as u64 + 1;
-            return Ok(Some(if whole {
-                Ok(Item::Epoch(epoch))
-            } else {
-                Err(Damaged)
-            }));
+            return Some(Item::Epoch(epoch));
         }
-        let Some((sequence, crc, length, names)) = parse_header(header) else {
-            return Ok(Some(Err(Damaged)));
-        };
+        let (sequence, crc, length, names) = parse_header(header)?;
         let mut text = Vec::new();
-        self.file.by_ref().take(length).read_to_end(&mut text)?;
-        let topics = topics::check(&names.split('\t').collect::<Vec<_>>());
-        let (true, Ok(topics)) = (crc == checksum(sequence, names, &text), topics) else {
-            return Ok(Some(Err(Damaged)));
-        };
+        self.file
+            .by_ref()
+            .take(length)
+            .read_to_end(&mut text)
+            .ok()?;
+        let topics = topics::check(&names.split('\t').collect::<Vec<_>>()).ok()?;
+        if crc != checksum(sequence, names, &text) {
+            return None;
+        }
         self.position += line.len() as u64 + length;
-        Ok(Some(Ok(Item::Record(Record {
+        Some(Item::Record(Record {
             sequence,
             topics,
             text,
-        }))))
+        }))
     }
 
-    /// Goes on from the next place behind `from` where an item could begin.
-    fn resume_behind(path: &Path, from: u64) -> io::Result<Option<Records>> {
+    /// Goes on from the next place behind `from` where an item is whole.
+    fn behind_damage(path: &Path, from: u64) -> io::Result<Option<Records>> {
         let bytes = fs::read(path)?;
-        let mut at = from as usize;
-        while let Some(next) = bytes.get(at..).and_then(|rest| find(rest, b"\n: ")) {
-            at += next + 1;
-            let mut records = Records::open(path)?;
-            records.file.seek_relative(at as i64)?;
-            records.position = at as u64;
-            if let Some(Ok(_)) = records.next_item()? {
-                let mut records = Records::open(path)?;
-                records.file.seek_relative(at as i64)?;
-                records.position = at as u64;
-                return Ok(Some(records));
+        let behind = bytes.get(from as usize..).unwrap_or_default();
+        for (at, _) in behind.windows(3).enumerate().filter(|(_, w)| w == b"\n: ") {
+            let start = from + at as u64 + 1;
+            if Records::open(path, start)?.next_item().is_some() {
+                return Records::open(path, start).map(Some);
             }
         }
         Ok(None)
     }
-}
-
-/// Not what was written here.
-#[derive(Debug)]
-struct Damaged;
-
-/// Reads one segment at the start. A damaged tail is cut off; behind damage in the middle the history begins anew, so
-/// that whoever was before it is told of a gap.
-fn recover(
-    path: &Path,
-    newest: bool,
-    recovered: &mut Recovered,
-    segments: &Segments,
-    report: &dyn Fn(&str),
-    keep: &mut impl FnMut(Numbered),
-) -> io::Result<()> {
-    let mut records = Records::open(path)?;
-    let begun = fs::metadata(path)?
-        .modified()
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    let mut first = None;
-    loop {
-        match records.next_item()? {
-            None => break,
-            Some(Ok(Item::Epoch(epoch))) => {
-                if recovered.epochs.last() != Some(&epoch) {
-                    recovered.epochs.push(epoch);
-                }
-                if recovered.head < epoch.1 - 1 {
-                    // What was before has been removed, or is damaged.
-                    recovered.head = epoch.1 - 1;
-                    recovered.floor = recovered.head;
-                }
-            }
-            Some(Ok(Item::Record(record))) => {
-                if record.sequence <= recovered.head {
-                    continue;
-                }
-                if record.sequence != recovered.head + 1 {
-                    recovered.floor = record.sequence - 1;
-                }
-                recovered.head = record.sequence;
-                first.get_or_insert(record.sequence);
-                let text = Frame::from_text(&record.text);
-                let callers_id = callers_id(&record.text);
-                keep(Numbered {
-                    sequence: record.sequence,
-                    topics: record.topics,
-                    frame: text,
-                    callers_id,
-                });
-            }
-            Some(Err(Damaged)) => {
-                let from = records.position;
-                let name = path.display();
-                if let Some(rest) = Records::resume_behind(path, from)? {
-                    report(&format!(
-                        "{name} is damaged at byte {from}; the history begins anew behind it"
-                    ));
-                    recovered.floor = recovered.head + 1;
-                    records = rest;
-                    continue;
-                }
-                if newest && from == 0 && !may_be_ours(path)? {
-                    let text = format!("{name} is not a history, and stays as it is");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
-                report(&format!(
-                    "{name} is cut off at byte {from}, behind its last whole event"
-                ));
-                if newest {
-                    OpenOptions::new().write(true).open(path)?.set_len(from)?;
-                } else {
-                    recovered.floor = recovered.head + 1;
-                }
-                break;
-            }
-        }
-    }
-    segments.lock().push_back(Segment {
-        path: path.to_path_buf(),
-        first: first.unwrap_or(recovered.head + 1),
-        bytes: fs::metadata(path)?.len(),
-        begun,
-    });
-    Ok(())
 }
 
 /// Whether a file in which nothing is whole can be the beginning of one of ours: torn, or only zeros after a power failure.
@@ -591,12 +518,6 @@ fn checksum(sequence: u64, names: &str, text: &[u8]) -> u32 {
     })
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
-}
-
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".");
@@ -604,16 +525,29 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Keeps other processes away for as long as it is open.
+fn lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    let lock = options.open(with_suffix(path, "lock"))?;
+    match lock.try_lock().map_err(io::Error::from) {
+        Ok(()) => Ok(lock),
+        Err(error) => {
+            let name = path.display();
+            let text = format!("{name} is in use by another process: {error}");
+            Err(io::Error::new(error.kind(), text))
+        }
+    }
+}
+
 /// The full segments, oldest first: their names end in 20 digits.
-fn older_segments(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let prefix = with_suffix(path, "");
+fn full_segments(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder(path))? {
         let candidate = entry?.path();
-        let name = candidate.file_name().unwrap_or_default().to_string_lossy();
-        let prefix = prefix.file_name().unwrap_or_default().to_string_lossy();
-        let digits = name.strip_prefix(&*prefix);
-        if digits.is_some_and(|d| d.len() == 20 && d.bytes().all(|b| b.is_ascii_digit())) {
+        let digits = candidate.extension().unwrap_or_default().as_encoded_bytes();
+        let numbered = digits.len() == 20 && digits.iter().all(u8::is_ascii_digit);
+        if numbered && candidate.file_stem() == path.file_name() {
             found.push(candidate);
         }
     }
@@ -627,13 +561,7 @@ fn folder(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Has a rename and a new file survive a power failure.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder(path))?.sync_all()
-}
-
-fn open_segment(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
-    let bytes = file.metadata()?.len();
-    Ok((file, bytes))
+fn open_newest(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).open(path)
 }

@@ -208,7 +208,7 @@ impl Rounds {
                 let appended = store.append(&numbered);
                 self.core.note_storage(appended.as_ref().err());
                 match appended {
-                    Ok(removed) => floor = removed,
+                    Ok(removed) => floor = Some(removed),
                     Err(error) => {
                         // Nobody has seen these numbers.
                         self.head = head;
