@@ -53,7 +53,7 @@ pub struct Server {
     config: Config,
     router: Router,
     on_error: ErrorHook,
-    shutdown: ServerHandle,
+    shutdown: Arc<Shutdown>,
 }
 
 impl Server {
@@ -79,12 +79,11 @@ impl Server {
             config: Config::default(),
             router: Router::default(),
             on_error: Arc::new(|problem| eprintln!("tiny-sse: {problem}")),
-            shutdown: ServerHandle {
-                inner: Arc::new(Shutdown {
-                    address,
-                    state: Mutex::default(),
-                }),
-            },
+            shutdown: Arc::new(Shutdown {
+                address,
+                state: Mutex::default(),
+                closed: Condvar::new(),
+            }),
         })
     }
 
@@ -178,13 +177,15 @@ impl Server {
 
     /// The address that the server listens on, with the port that the system chose.
     pub fn addr(&self) -> SocketAddr {
-        self.shutdown.inner.address
+        self.shutdown.address
     }
 
     /// A handle that ends this server, before or while it runs: for a thread that learns of the program's end, or for a
     /// handler.
     pub fn handle(&self) -> ServerHandle {
-        self.shutdown.clone()
+        ServerHandle {
+            shutdown: Arc::clone(&self.shutdown),
+        }
     }
 
     /// Serves until a [`ServerHandle`] ends it, and returns when all streams and connections have ended, as
@@ -228,24 +229,21 @@ impl Server {
                 config.max_connections
             ));
         }
+        let slots = Slots::new(config, self.on_error);
         let plan = |name, most| Plan {
             name,
             least: 0,
             most,
-            stack_bytes: config.thread_stack_bytes,
+            stack_bytes: slots.config.thread_stack_bytes,
         };
-        let plans = (
-            plan("sse-connection", config.max_threads),
-            plan("sse-refusal", REFUSAL_THREADS),
-        );
-        let slots = Slots::new(config, self.on_error);
+        let of_connections = plan("sse-connection", slots.config.max_threads);
         let router = self.router;
         let running = Arc::new(Running {
-            connections: Threads::new(plans.0, move |socket| connection::serve(socket, &router)),
-            refusals: Threads::new(plans.1, connection::refuse),
+            connections: Threads::new(of_connections, move |socket| {
+                connection::serve(socket, &router);
+            }),
+            refusals: Threads::new(plan("sse-refusal", REFUSAL_THREADS), connection::refuse),
             slots,
-            listening: Mutex::new(true),
-            closed: Condvar::new(),
             shutdown: self.shutdown,
         });
         Ok((running, self.listener))
@@ -275,17 +273,18 @@ struct Running {
     connections: Threads<Socket>,
     refusals: Threads<Socket>,
     slots: Arc<Slots>,
-    /// The listener is open.
-    listening: Mutex<bool>,
-    closed: Condvar,
-    shutdown: ServerHandle,
+    shutdown: Arc<Shutdown>,
 }
 
 impl Running {
     fn serve(self: Arc<Running>, listener: TcpListener) {
-        if !self.shutdown.inner.begin(&self) {
+        let mut state = self.shutdown.lock();
+        if state.deadline.is_some() {
             return;
         }
+        state.running = Some(Arc::clone(&self));
+        state.listening = true;
+        drop(state);
         thread::scope(|scope| {
             for _ in 1..self.slots.config.accept_threads {
                 let accept = thread::Builder::new()
@@ -299,12 +298,15 @@ impl Running {
             self.accept(&listener);
         });
         drop(listener);
-        *self.listening() = false;
-        self.closed.notify_all();
+        let mut state = self.shutdown.lock();
+        state.listening = false;
+        let deadline = state.deadline.unwrap_or_else(Instant::now);
+        drop(state);
+        self.shutdown.closed.notify_all();
         // Whoever shuts down says what is left, and can ask again.
-        if self.finish(self.shutdown.inner.deadline()).is_ok() {
+        if self.finish(deadline).is_ok() {
             // The two hold each other while the server runs.
-            self.shutdown.inner.lock().running = None;
+            self.shutdown.lock().running = None;
         }
     }
 
@@ -367,56 +369,52 @@ impl Running {
     /// Wakes the threads that accept and waits until the last of them has closed the listener; false when the deadline
     /// comes first.
     fn stop_listening(&self, deadline: Instant) -> bool {
-        let mut listening = self.listening();
-        while *listening {
-            drop(listening);
+        let mut state = self.shutdown.lock();
+        while state.listening {
+            drop(state);
             // std cannot interrupt `accept`, so every thread in it gets a connection to take. One may be taken by another
             // process that shares the listener, or fail for want of descriptors: then the next round has more luck.
             for _ in 0..self.slots.config.accept_threads.max(1) {
-                let address = self.shutdown.inner.reachable();
+                let address = self.shutdown.reachable();
                 drop(TcpStream::connect_timeout(&address, BACK_OFF));
             }
-            listening = self
-                .closed
-                .wait_timeout_while(self.listening(), BACK_OFF, |listening| *listening)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let closed = &self.shutdown.closed;
+            (state, _) = closed
+                .wait_timeout_while(self.shutdown.lock(), BACK_OFF, |state| state.listening)
+                .unwrap_or_else(PoisonError::into_inner);
             if Instant::now() >= deadline {
                 break;
             }
         }
-        !*listening
-    }
-
-    /// Nothing that runs under this lock can leave it half changed.
-    fn listening(&self) -> MutexGuard<'_, bool> {
-        self.listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        !state.listening
     }
 }
 
 /// Ends a server, from any thread. Dropping it changes nothing: the server runs on.
 #[derive(Clone)]
 pub struct ServerHandle {
-    inner: Arc<Shutdown>,
+    shutdown: Arc<Shutdown>,
 }
 
+/// What a server and those who may end it share.
 struct Shutdown {
     address: SocketAddr,
     state: Mutex<State>,
+    /// The listener has been closed.
+    closed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     deadline: Option<Instant>,
     running: Option<Arc<Running>>,
+    listening: bool,
 }
 
 impl ServerHandle {
     /// The address that the server listens on.
     pub fn addr(&self) -> SocketAddr {
-        self.inner.address
+        self.shutdown.address
     }
 
     /// Stops accepting, lets requests that are being answered finish, and ends every stream with a `retry` of its own,
@@ -446,7 +444,7 @@ impl ServerHandle {
     ///
     /// [`StillOpen`] when something is left, most likely a handler or producer that does not return.
     pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
-        let mut state = self.inner.lock();
+        let mut state = self.shutdown.lock();
         let by = from_now(deadline);
         let by = state.deadline.map_or(by, |earlier| earlier.min(by));
         state.deadline = Some(by);
@@ -460,20 +458,6 @@ impl ServerHandle {
 }
 
 impl Shutdown {
-    /// Notes what is to be shut down; false when it already should be.
-    fn begin(&self, running: &Arc<Running>) -> bool {
-        let mut state = self.lock();
-        if state.deadline.is_some() {
-            return false;
-        }
-        state.running = Some(Arc::clone(running));
-        true
-    }
-
-    fn deadline(&self) -> Instant {
-        self.lock().deadline.unwrap_or_else(Instant::now)
-    }
-
     /// The server's own address as a client would use it: loopback for a wildcard.
     fn reachable(&self) -> SocketAddr {
         let mut address = self.address;
@@ -494,7 +478,7 @@ impl Shutdown {
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle")
-            .field("address", &self.inner.address)
+            .field("address", &self.shutdown.address)
             .finish_non_exhaustive()
     }
 }

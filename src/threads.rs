@@ -66,11 +66,7 @@ impl<T: Send + 'static> Threads<T> {
     /// Starts the threads that stay.
     pub(crate) fn start_least(&self) -> io::Result<()> {
         for _ in 0..self.shared.plan.least {
-            let mut state = self.shared.lock();
-            state.threads += 1;
-            state.starting += 1;
-            drop(state);
-            self.shared.start()?;
+            self.shared.start(self.shared.lock())?;
         }
         Ok(())
     }
@@ -85,10 +81,7 @@ impl<T: Send + 'static> Threads<T> {
         state.queue.push_back(item);
         // One that is starting will start the next.
         if state.starting == 0 && state.queue.len() > ready {
-            state.threads += 1;
-            state.starting += 1;
-            drop(state);
-            if self.shared.start().is_err() {
+            if self.shared.start(state).is_err() {
                 // Others may have come meanwhile, in the hope of this thread: they are refused with it.
                 let mut stranded = self.shared.lock().stranded();
                 return stranded.pop_back().map_or(Ok(()), Err);
@@ -110,22 +103,17 @@ impl<T: Send + 'static> Threads<T> {
     pub(crate) fn has_queue(&self) -> bool {
         !self.shared.lock().queue.is_empty()
     }
-}
 
-impl<T> Threads<T> {
     /// Lets the threads end as they become free, and waits for that, at most until `deadline`. Says how many are left.
     pub(crate) fn close(&self, deadline: Instant) -> usize {
         let mut state = self.shared.lock();
         state.closed = true;
         self.shared.wake.notify_all();
-        while state.threads > 0 {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            if remaining.is_zero() {
-                break;
-            }
-            let waited = self.shared.gone.wait_timeout(state, remaining);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let gone = &self.shared.gone;
+        let (state, _) = gone
+            .wait_timeout_while(state, remaining, |state| state.threads > 0)
+            .unwrap_or_else(PoisonError::into_inner);
         state.threads
     }
 }
@@ -145,20 +133,22 @@ impl<T> Shared<T> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Starts a thread that is already counted.
-    fn start(self: &Arc<Shared<T>>) -> io::Result<()> {
+    /// Counts one thread more and starts it.
+    fn start(self: &Arc<Shared<T>>, mut state: MutexGuard<'_, State<T>>) -> io::Result<()> {
+        state.threads += 1;
+        state.starting += 1;
+        drop(state);
         let shared = Arc::clone(self);
         let started = thread::Builder::new()
             .name(self.plan.name.to_string())
             .stack_size(self.plan.stack_bytes)
             .spawn(move || shared.serve());
-        if let Err(error) = started {
+        if started.is_err() {
             let mut state = self.lock();
             state.starting -= 1;
             state.threads -= 1;
-            return Err(error);
         }
-        Ok(())
+        started.map(drop)
     }
 
     fn serve(self: Arc<Shared<T>>) {
@@ -178,12 +168,7 @@ impl<T: Send + 'static> Shared<T> {
         loop {
             if let Some(item) = state.queue.pop_front() {
                 let another = state.queue.len() > state.ready() && state.threads < self.plan.most;
-                if another {
-                    state.threads += 1;
-                    state.starting += 1;
-                }
-                drop(state);
-                if another && self.start().is_err() && self.plan.least == 0 {
+                if another && self.start(state).is_err() && self.plan.least == 0 {
                     // No thread is sure to come back for them: they are refused.
                     let stranded = self.lock().stranded();
                     drop(stranded);
@@ -198,11 +183,11 @@ impl<T: Send + 'static> Shared<T> {
                 return None;
             }
             state.waiting += 1;
-            let (woken, timeout) = self
+            let timeout;
+            (state, timeout) = self
                 .wake
                 .wait_timeout(state, KEEP)
                 .unwrap_or_else(PoisonError::into_inner);
-            state = woken;
             state.waiting -= 1;
             rested = timeout.timed_out();
         }
@@ -358,11 +343,7 @@ mod tests {
         assert!(threads.run(one_more).is_err(), "100 wait for 100 threads");
 
         // As `run` does for the first of them.
-        let mut state = threads.shared.lock();
-        state.threads += 1;
-        state.starting += 1;
-        drop(state);
-        threads.shared.start().unwrap();
+        threads.shared.start(threads.shared.lock()).unwrap();
         let ids: HashSet<_> = (0..100)
             .map(|_| starts.recv_timeout(PATIENCE).unwrap())
             .collect();
