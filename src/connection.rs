@@ -208,13 +208,10 @@ fn overload(head: &Head, config: &Config) -> Answer {
     let mut accepted = head.request.headers("accept");
     let response = if accepted.any(|accept| accept.contains("text/event-stream")) {
         let text = format!(": too many connections\nretry: {}\n\n", wait.as_millis());
-        let mut response = Response::bytes("text/event-stream", text.into_bytes());
-        response.push_field("Cache-Control", "no-cache, no-transform");
-        response
+        Response::bytes("text/event-stream", text.into_bytes())
+            .with_field("Cache-Control", "no-cache, no-transform")
     } else {
-        let mut response = Response::of_status(503);
-        response.push_field("Retry-After", wait.as_secs().to_string());
-        response
+        Response::of_status(503).with_field("Retry-After", wait.as_secs().to_string())
     };
     Answer {
         response,

@@ -3,7 +3,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-use crate::http::{Method, Request, Response, allow_value, percent_decode};
+use crate::http::{Method, Request, Response, method_list, percent_decode};
 
 type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
 type Middleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
@@ -19,8 +19,7 @@ pub(crate) struct Router {
 }
 
 struct Route {
-    /// `None` takes any method.
-    method: Option<Method>,
+    methods: Vec<Method>,
     segments: Vec<Segment>,
     handler: Handler,
 }
@@ -57,6 +56,12 @@ impl Router {
             self.invalid.get_or_insert_with(|| pattern.to_string());
             return;
         };
+        let methods = match method {
+            None => Method::ALL.to_vec(),
+            // RFC 9110 section 9.3.2.
+            Some(Method::Get) => vec![Method::Get, Method::Head],
+            Some(method) => vec![method],
+        };
         let handler = Box::new(move |request: &Request| handler(request).into());
         let at = self
             .routes
@@ -64,7 +69,7 @@ impl Router {
         self.routes.insert(
             at,
             Route {
-                method,
+                methods,
                 segments,
                 handler,
             },
@@ -92,28 +97,20 @@ impl Router {
         self.invalid.as_deref()
     }
 
-    /// Finds the handler and fills in the path parameters. A GET route answers HEAD as well (RFC 9110 section 9.3.2).
+    /// Finds the handler and fills in the path parameters.
     pub(crate) fn find(&self, request: &mut Request) -> Found<'_> {
         let mut methods = Vec::new();
         for route in &self.routes {
             let Some(params) = match_path(&route.segments, request.path()) else {
                 continue;
             };
-            let wanted = request.method();
-            match route.method {
-                Some(method)
-                    if method != wanted && (method, wanted) != (Method::Get, Method::Head) =>
-                {
-                    let head = (method == Method::Get).then_some(Method::Head);
-                    for known in [Some(method), head].into_iter().flatten() {
-                        if !methods.contains(&known) {
-                            methods.push(known);
-                        }
-                    }
-                }
-                _ => {
-                    request.params = params;
-                    return Found::Handler(&route.handler);
+            if route.methods.contains(&request.method()) {
+                request.params = params;
+                return Found::Handler(&route.handler);
+            }
+            for method in &route.methods {
+                if !methods.contains(method) {
+                    methods.push(*method);
                 }
             }
         }
@@ -146,23 +143,22 @@ impl Next<'_> {
     /// OPTIONS request to a known path gets 204 with `Allow` (RFC 9110 section 9.3.7).
     pub fn run(self, request: &Request) -> Response {
         if let Some((first, rest)) = self.middleware.split_first() {
-            return first(
-                request,
-                Next {
-                    middleware: rest,
-                    found: self.found,
-                },
-            );
+            let next = Next {
+                middleware: rest,
+                ..self
+            };
+            return first(request, next);
         }
         match self.found {
             // The middleware sees the 500: a log wants its line, and a page of another site its CORS fields.
             Found::Handler(handler) => without_panic(request, "handler", || handler(request)),
-            Found::Methods(methods) if request.method() == Method::Options => {
-                let mut response = Response::new(204);
-                response.push_field("Allow", allow_value(methods));
-                response
+            Found::Methods(methods) => {
+                let response = match request.method() {
+                    Method::Options => Response::new(204),
+                    _ => Response::of_status(405),
+                };
+                response.with_field("Allow", method_list(methods))
             }
-            Found::Methods(methods) => Response::method_not_allowed(allow_value(methods)),
             // `OPTIONS *` asks the server as a whole, which is there.
             Found::Nothing if request.path() == "*" => Response::new(204),
             Found::Nothing => Response::of_status(404),

@@ -16,7 +16,8 @@ pub(crate) type ErrorHook = Arc<dyn Fn(&str) + Send + Sync>;
 pub(crate) struct Slots {
     pub(crate) config: Config,
     on_error: ErrorHook,
-    closing: Arc<AtomicBool>,
+    /// Set once the server shuts down.
+    pub(crate) closing: Arc<AtomicBool>,
     open: Mutex<Open>,
     emptied: Condvar,
 }
@@ -33,7 +34,7 @@ struct Open {
 pub(crate) struct Connected {
     pub(crate) stream: TcpStream,
     /// Waiting for a next request: nothing is lost when shutdown wakes it.
-    idle: AtomicBool,
+    pub(crate) idle: AtomicBool,
 }
 
 /// One connection's place in the count. Freed on drop; declare it after the socket, so that the descriptor goes first.
@@ -80,11 +81,6 @@ impl Slots {
         }
         open.connections.insert(slot.key, Arc::downgrade(connected));
         Ok(slot)
-    }
-
-    /// Set once the server shuts down.
-    pub(crate) fn closing(&self) -> &Arc<AtomicBool> {
-        &self.closing
     }
 
     /// Reports what has no caller to tell. A hook that panics does not take the thread along that has to tell.
@@ -143,17 +139,6 @@ impl Connected {
             stream,
             idle: AtomicBool::new(false),
         }
-    }
-
-    /// Marks the connection as waiting for a request, and says whether it may.
-    pub(crate) fn wait_idle(&self, slot: &Slot) -> bool {
-        // First the mark, then the look: a shutdown that comes between sees the mark.
-        self.idle.store(true, Ordering::SeqCst);
-        !slot.slots.is_closing()
-    }
-
-    pub(crate) fn end_idle(&self) {
-        self.idle.store(false, Ordering::SeqCst);
     }
 }
 

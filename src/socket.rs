@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -69,7 +69,7 @@ impl Socket {
 
     /// Set once the server shuts down.
     pub(crate) fn closing(&self) -> &Arc<AtomicBool> {
-        self.slot.slots.closing()
+        &self.slot.slots.closing
     }
 
     /// Counts the connection for the client behind a trusted proxy; false when that client has too many.
@@ -97,11 +97,13 @@ impl Socket {
 
     /// Marks the connection as waiting for its next request; false when the server is closing.
     pub(crate) fn wait_idle(&self) -> bool {
-        self.connected.wait_idle(&self.slot)
+        // First the mark, then the look: a shutdown that comes between sees the mark.
+        self.connected.idle.store(true, Ordering::SeqCst);
+        !self.is_closing()
     }
 
     pub(crate) fn end_idle(&self) {
-        self.connected.end_idle();
+        self.connected.idle.store(false, Ordering::SeqCst);
     }
 
     /// Makes the socket non-blocking for good: from here on it carries a stream.

@@ -51,24 +51,23 @@ pub struct Sse {
 impl Sse {
     /// Streams what comes out of a channel, bounded or not; a bounded one makes the producer wait for a slow client.
     pub fn new(receiver: Receiver<Event>) -> Sse {
-        Sse {
-            start: Box::new(|| Ok(receiver)),
-            last: None,
-            options: StreamOptions::default(),
-        }
+        Sse::starting(|| Ok(receiver))
     }
 
     /// Starts a producer on a thread of its own and streams what it sends. It starts when the head is about to be
     /// written: never for a HEAD request, or for one that a middleware refuses. At most 64 events wait, then a send
     /// blocks. If the thread cannot be started, the client gets a `retry` and the end, and the error hook the reason.
     pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {
-        let start = move || {
+        Sse::starting(move || {
             let (sender, receiver) = mpsc::sync_channel(SPAWN_QUEUE_EVENTS);
             thread::Builder::new()
                 .name("sse-producer".to_string())
                 .spawn(move || producer(sender))?;
             Ok(receiver)
-        };
+        })
+    }
+
+    fn starting(start: impl FnOnce() -> io::Result<Receiver<Event>> + Send + 'static) -> Sse {
         Sse {
             start: Box::new(start),
             last: None,
@@ -182,7 +181,7 @@ impl From<Sse> for Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     pub(crate) interval: Duration,
-    event: Option<Event>,
+    text: String,
 }
 
 impl KeepAlive {
@@ -191,7 +190,8 @@ impl KeepAlive {
         // None at all is a loop without a pause.
         KeepAlive {
             interval: interval.max(Duration::from_millis(1)),
-            event: None,
+            // No blank line behind it: some parsers would dispatch an empty event.
+            text: ": heartbeat\n".to_string(),
         }
     }
 
@@ -201,16 +201,12 @@ impl KeepAlive {
     ///
     /// [`InvalidField`] when the name contains a line break.
     pub fn event(mut self, name: impl AsRef<str>) -> Result<KeepAlive, InvalidField> {
-        self.event = Some(Event::data("").event(name)?);
+        self.text = Event::data("").event(name)?.to_string();
         Ok(self)
     }
 
     pub(crate) fn append(&self, coding: Coding, out: &mut Vec<u8>) {
-        match &self.event {
-            Some(event) => append_event(event, coding, out),
-            // No blank line behind it: some parsers would dispatch an empty event.
-            None => append_text(": heartbeat\n", coding, out),
-        }
+        append_text(&self.text, coding, out);
     }
 }
 
@@ -244,16 +240,11 @@ impl StreamOptions {
 
 /// The response whose body is an event stream.
 pub(crate) fn event_stream(stream: impl FnOnce(StreamHead, Socket) + Send + 'static) -> Response {
-    let mut response = Response::stream(Box::new(stream));
-    for (name, value) in [
-        ("Content-Type", "text/event-stream"),
-        ("Cache-Control", "no-cache, no-transform"),
+    Response::stream(Box::new(stream))
+        .with_field("Content-Type", "text/event-stream")
+        .with_field("Cache-Control", "no-cache, no-transform")
         // nginx would collect the events otherwise.
-        ("X-Accel-Buffering", "no"),
-    ] {
-        response.push_field(name, value);
-    }
-    response
+        .with_field("X-Accel-Buffering", "no")
 }
 
 pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {

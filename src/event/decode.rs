@@ -204,7 +204,7 @@ impl Decoder {
             }
             b"event" => self.event = text.into_owned(),
             b"id" if !text.contains('\0') => self.id = text.into_owned(),
-            b"retry" => return reconnection_time(value).map(Decoded::Retry),
+            b"retry" => return reconnection_time(&text).map(Decoded::Retry),
             _ => {}
         }
         None
@@ -229,16 +229,10 @@ impl Decoder {
 }
 
 /// The value of a `retry` field, unless it is empty or holds anything but ASCII digits.
-fn reconnection_time(value: &[u8]) -> Option<Duration> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let millis = value.iter().fold(0_u64, |millis, digit| {
-        millis
-            .saturating_mul(10)
-            .saturating_add(u64::from(digit - b'0'))
-    });
-    Some(Duration::from_millis(millis))
+fn reconnection_time(value: &str) -> Option<Duration> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    // Digits alone are no number only if they are one too large.
+    digits.then(|| Duration::from_millis(value.parse().unwrap_or(u64::MAX)))
 }
 
 /// The same as [`Decoder::new`].

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::allow::{InvalidEntry, parse_origins};
-use crate::http::{Method, Request, Response, is_token};
+use crate::http::{Method, Request, Response, is_token, method_list};
 use crate::router::Next;
 
 /// Lets pages of other sites read the answers, event streams included. Without it a browser keeps those from them, so a
@@ -127,14 +127,14 @@ impl Cors {
             (true, Some(_)) => self.preflight(),
         };
         if let Some(origin) = allowed {
-            response.push_field("Access-Control-Allow-Origin", origin.to_string());
+            response = response.with_field("Access-Control-Allow-Origin", origin.to_string());
             if self.credentials {
-                response.push_field("Access-Control-Allow-Credentials", "true");
+                response = response.with_field("Access-Control-Allow-Credentials", "true");
             }
         }
         // Also where no origin was sent: a cache must not hand that answer to a page of another site.
         if self.origins.is_some() {
-            response.push_field("Vary", "Origin");
+            response = response.with_field("Vary", "Origin");
         }
         response
     }
@@ -152,13 +152,11 @@ impl Cors {
     }
 
     fn preflight(&self) -> Response {
-        let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
-        let mut response = Response::new(204);
-        response.push_field("Access-Control-Allow-Methods", methods.join(", "));
-        // Named one by one, as `*` would not cover `Authorization`.
-        response.push_field("Access-Control-Allow-Headers", self.fields.clone());
-        response.push_field("Access-Control-Max-Age", self.max_age.as_secs().to_string());
-        response
+        Response::new(204)
+            .with_field("Access-Control-Allow-Methods", method_list(&self.methods))
+            // Named one by one, as `*` would not cover `Authorization`.
+            .with_field("Access-Control-Allow-Headers", self.fields.clone())
+            .with_field("Access-Control-Max-Age", self.max_age.as_secs().to_string())
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) use chunked::Coding;
 pub(crate) use request::{Framing, Head, Manner, RequestError, Version, is_token, read_head};
 pub use request::{Method, Request};
 pub use response::Response;
-pub(crate) use response::{Body, Stream, StreamHead, allow_value};
+pub(crate) use response::{Body, Stream, StreamHead, method_list};
 pub(crate) use target::{is_authority, percent_decode};
 
 /// Bytes to begin with for what a head is read into or written to: an ordinary one fits. Not less, as glibc keeps blocks of

@@ -31,7 +31,7 @@ pub enum Method {
 }
 
 impl Method {
-    const ALL: [Method; 8] = [
+    pub(crate) const ALL: [Method; 8] = [
         Method::Get,
         Method::Head,
         Method::Post,

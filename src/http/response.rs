@@ -88,10 +88,11 @@ impl Response {
 
     /// 200 with bytes of any type.
     pub fn bytes(content_type: &'static str, bytes: impl Into<Cow<'static, [u8]>>) -> Response {
-        let mut response = Response::new(200);
-        response.push_field("Content-Type", content_type);
-        response.body = Body::Whole(bytes.into());
-        response
+        let response = Response::new(200).with_field("Content-Type", content_type);
+        Response {
+            body: Body::Whole(bytes.into()),
+            ..response
+        }
     }
 
     /// 200 with the crate's own client for browsers, an ES module: `SharedEventSource`, in place of `EventSource`, shares
@@ -106,17 +107,17 @@ impl Response {
     /// ```
     pub fn client_script() -> Response {
         const SCRIPT: &str = include_str!("../client.js");
-        let mut response = Response::bytes("text/javascript; charset=utf-8", SCRIPT.as_bytes());
-        // Long enough for tabs that are opened one after the other, and soon up to date with its server.
-        response.push_field("Cache-Control", "max-age=300");
-        response
+        Response::bytes("text/javascript; charset=utf-8", SCRIPT.as_bytes())
+            // Long enough for tabs that are opened one after the other, and soon up to date with its server.
+            .with_field("Cache-Control", "max-age=300")
     }
 
     /// 500 with a fixed text; what went wrong goes to the server's error hook and never to the client.
     pub fn failed(error: impl fmt::Display) -> Response {
-        let mut response = Response::of_status(500);
-        response.error = Some(error.to_string());
-        response
+        Response {
+            error: Some(error.to_string()),
+            ..Response::of_status(500)
+        }
     }
 
     fn whole(content_type: &'static str, text: Cow<'static, str>) -> Response {
@@ -127,9 +128,15 @@ impl Response {
     }
 
     pub(crate) fn stream(stream: Stream) -> Response {
-        let mut response = Response::new(200);
-        response.body = Body::Stream(stream);
-        response
+        Response {
+            body: Body::Stream(stream),
+            ..Response::new(200)
+        }
+    }
+
+    /// An answer whose text is its own reason phrase.
+    pub(crate) fn of_status(status: u16) -> Response {
+        Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
     }
 
     /// The same answer with another status (as in [`Response::new`]); one that [failed](Response::failed) stays a 500.
@@ -146,13 +153,12 @@ impl Response {
     /// (RFC 9110 section 5.6.2), the value has a control character other than a tab (a line break would forge another
     /// field), or the server writes this field itself: `Connection`, `Content-Length`, `Date` and `Transfer-Encoding`, and
     /// of an event stream `Content-Type`, `Cache-Control` and `X-Accel-Buffering`.
-    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Response {
+    pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
         let value = value.as_ref();
-        if let Err(problem) = self.check_header(name, value) {
-            return Response::failed(problem);
+        match self.check_header(name, value) {
+            Ok(()) => self.with_field(name.to_string(), value.to_string()),
+            Err(problem) => Response::failed(problem),
         }
-        self.push_field(name.to_string(), value.to_string());
-        self
     }
 
     /// Checks a field that a caller brings.
@@ -172,13 +178,14 @@ impl Response {
         }
     }
 
-    /// For fields that are known to be clean.
-    pub(crate) fn push_field(
-        &mut self,
+    /// Adds a field that is known to be clean.
+    pub(crate) fn with_field(
+        mut self,
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Cow<'static, str>>,
-    ) {
+    ) -> Response {
         self.fields.push((name.into(), value.into()));
+        self
     }
 
     /// The status code.
@@ -299,20 +306,6 @@ impl<T: Into<Response>> From<Result<T, Response>> for Response {
     }
 }
 
-impl Response {
-    /// An answer whose text is its own reason phrase.
-    pub(crate) fn of_status(status: u16) -> Response {
-        Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
-    }
-
-    /// 405 with the methods that the path does know (RFC 9110 section 15.5.6).
-    pub(crate) fn method_not_allowed(allow: String) -> Response {
-        let mut response = Response::of_status(405);
-        response.push_field("Allow", allow);
-        response
-    }
-}
-
 fn valid_status(status: u16) -> u16 {
     if (200..600).contains(&status) {
         status
@@ -394,9 +387,9 @@ fn append_date(out: &mut Vec<u8>, now: SystemTime) {
     );
 }
 
-/// The methods of an `Allow` field, in the order given.
-pub(crate) fn allow_value(methods: &[Method]) -> String {
-    let names: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+/// Methods as a field lists them, in the order given.
+pub(crate) fn method_list(methods: &[Method]) -> String {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
     names.join(", ")
 }
 

@@ -72,9 +72,7 @@ pub(crate) fn answer(
     let mut body = format!("{{\"events\":[{}],\"last_event_id\":", events.join(","));
     json::append_string(&mut body, &core.log().id(position.cursor).to_string());
     body.push('}');
-    let mut response = Response::json(body);
-    response.push_field("Cache-Control", "no-store");
-    response
+    Response::json(body).with_field("Cache-Control", "no-store")
 }
 
 /// An event as JSON, if it is one that a client would dispatch.
