@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::http::{
@@ -74,8 +74,9 @@ fn answer_requests(mut socket: Socket, router: &Router) -> Option<(Stream, Strea
         };
         sent.ok()?;
         if !answer.manner.keep_alive {
-            drop(reader);
-            socket.linger(Instant::now() + LINGER);
+            let mut rest = reader.into_inner();
+            rest.set_deadline(LINGER);
+            socket.linger(rest);
             return None;
         }
     }
@@ -163,11 +164,8 @@ fn send_whole(socket: &Socket, answer: &Answer, body: &[u8], out: &mut Vec<u8>) 
 /// what stands before it is only what the client claims.
 fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
     let mut client = request.peer.ip();
-    let forwarded: Vec<&str> = request
-        .headers("x-forwarded-for")
-        .flat_map(|line| line.split(','))
-        .collect();
-    for address in forwarded.into_iter().rev() {
+    let lines: Vec<&str> = request.headers("x-forwarded-for").collect();
+    for address in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         if !trusted.contains(&client) {
             break;
         }
@@ -182,7 +180,6 @@ fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
 
 /// Tells a client that there is no room, in the way that it understands.
 pub(crate) fn refuse(socket: Socket) {
-    let deadline = Instant::now() + REFUSAL_TIMEOUT;
     if socket.prepare(REFUSAL_TIMEOUT).is_err() {
         return;
     }
@@ -192,12 +189,11 @@ pub(crate) fn refuse(socket: Socket) {
         Ok(head) => head.map(|head| overload(&head, socket.config())),
         Err(error) => refusal(error),
     };
-    drop(reader);
     if let Some(mut answer) = answer
         && let Body::Whole(body) = answer.response.take_body()
         && send_whole(&socket, &answer, &body, &mut Vec::new()).is_ok()
     {
-        socket.linger(deadline);
+        socket.linger(reader.into_inner());
     }
 }
 

@@ -173,24 +173,15 @@ impl Socket {
         self.peer_left();
     }
 
-    /// Closes after an answer: shuts down writing and drains what comes until the client closes, at most until
-    /// `deadline`; else a reset eats the answer. How much that is does not matter: a client that sends all of its body
-    /// before it reads shall see why it was refused.
-    pub(crate) fn linger(self, deadline: Instant) {
-        let mut stream = self.stream();
-        if stream.shutdown(Shutdown::Write).is_err() {
+    /// Closes after an answer: shuts down writing and drains what comes until the client closes, at most until the
+    /// reader's deadline; else a reset eats the answer. How much that is does not matter: a client that sends all of its
+    /// body before it reads shall see why it was refused.
+    pub(crate) fn linger(self, mut reader: DeadlineReader) {
+        if self.stream().shutdown(Shutdown::Write).is_err() {
             return;
         }
         let mut scratch = vec![0; 16 * 1024];
-        loop {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            if remaining.is_zero() || stream.set_read_timeout(Some(remaining)).is_err() {
-                return;
-            }
-            if matches!(stream.read(&mut scratch), Ok(0) | Err(_)) {
-                return;
-            }
-        }
+        while matches!(reader.read(&mut scratch), Ok(1..)) {}
     }
 
     fn stream(&self) -> &TcpStream {

@@ -1,6 +1,7 @@
 //! A receiver of events as a response: the one loop of events and heartbeats
 //! ([WHATWG HTML, server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html)).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -181,7 +182,7 @@ impl From<Sse> for Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
     pub(crate) interval: Duration,
-    text: String,
+    text: Cow<'static, str>,
 }
 
 impl KeepAlive {
@@ -191,7 +192,7 @@ impl KeepAlive {
         KeepAlive {
             interval: interval.max(Duration::from_millis(1)),
             // No blank line behind it: some parsers would dispatch an empty event.
-            text: ": heartbeat\n".to_string(),
+            text: ": heartbeat\n".into(),
         }
     }
 
@@ -201,7 +202,7 @@ impl KeepAlive {
     ///
     /// [`InvalidField`] when the name contains a line break.
     pub fn event(mut self, name: impl AsRef<str>) -> Result<KeepAlive, InvalidField> {
-        self.text = Event::data("").event(name)?.to_string();
+        self.text = Event::data("").event(name)?.to_string().into();
         Ok(self)
     }
 

@@ -204,7 +204,11 @@ impl Decoder {
             }
             b"event" => self.event = text.into_owned(),
             b"id" if !text.contains('\0') => self.id = text.into_owned(),
-            b"retry" => return reconnection_time(&text).map(Decoded::Retry),
+            b"retry" if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                // Digits alone are no number only if they are one too large.
+                let millis = text.parse().unwrap_or(u64::MAX);
+                return Some(Decoded::Retry(Duration::from_millis(millis)));
+            }
             _ => {}
         }
         None
@@ -226,13 +230,6 @@ impl Decoder {
             last_event_id: self.last_event_id.clone(),
         }))
     }
-}
-
-/// The value of a `retry` field, unless it is empty or holds anything but ASCII digits.
-fn reconnection_time(value: &str) -> Option<Duration> {
-    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-    // Digits alone are no number only if they are one too large.
-    digits.then(|| Duration::from_millis(value.parse().unwrap_or(u64::MAX)))
 }
 
 /// The same as [`Decoder::new`].
