@@ -26,7 +26,8 @@ pub struct HubConfig {
     pub writer_threads: usize,
     /// Most threads that serve the readers that have fallen behind. Default: 64.
     pub catch_up_threads: usize,
-    /// How long a long-poll request waits for an event. Default: 25 s, below the usual time-outs of proxies.
+    /// How long a long-poll request waits for an event, and holds its thread even if its client leaves meanwhile.
+    /// Default: 25 s, below the usual time-outs of proxies.
     pub poll_timeout: Duration,
     /// Most long-poll requests that wait at a time; one more is answered at once, empty, as each holds a thread.
     /// Default: 2,000, half of the default [`max_threads`](crate::Config::max_threads).
@@ -188,6 +189,9 @@ impl History {
     }
 
     /// Keeps at most this many bytes of encoded events, of all topics together; the oldest go first.
+    ///
+    /// In memory an event takes some 300 bytes beside those, and one that is alone in its topic some 480: where many small
+    /// ones are kept, choose a limit that leaves room for that.
     pub fn bytes(mut self, bytes: usize) -> History {
         self.bytes = bytes;
         self
