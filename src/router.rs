@@ -12,10 +12,10 @@ type Middleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Router {
     routes: Vec<Route>,
-    fallback: Option<Handler>,
-    middleware: Vec<Middleware>,
+    pub(crate) fallback: Option<Handler>,
+    pub(crate) middleware: Vec<Middleware>,
     /// The first pattern that is none, kept until there is a way to say so.
-    invalid: Option<String>,
+    pub(crate) invalid: Option<String>,
 }
 
 struct Route {
@@ -74,27 +74,6 @@ impl Router {
                 handler,
             },
         );
-    }
-
-    pub(crate) fn set_fallback<R: Into<Response>>(
-        &mut self,
-        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
-    ) {
-        self.fallback = Some(Box::new(move |request| handler(request).into()));
-    }
-
-    pub(crate) fn add_middleware<R: Into<Response>>(
-        &mut self,
-        middleware: impl Fn(&Request, Next<'_>) -> R + Send + Sync + 'static,
-    ) {
-        self.middleware.push(Box::new(move |request, next| {
-            middleware(request, next).into()
-        }));
-    }
-
-    /// The first pattern that was not valid.
-    pub(crate) fn invalid_pattern(&self) -> Option<&str> {
-        self.invalid.as_deref()
     }
 
     /// Finds the handler and fills in the path parameters.
@@ -306,15 +285,14 @@ mod tests {
     #[test]
     fn middleware_surrounds_handlers_and_refusals_alike() {
         let mut router = router();
-        router.add_middleware(|request: &Request, next: Next<'_>| {
+        router.middleware.push(Box::new(|request, next| {
             if request.header("x-refuse").is_some() {
                 return Response::new(403);
             }
             next.run(request).header("X-Outer", "1")
-        });
-        router.add_middleware(|request: &Request, next: Next<'_>| {
-            next.run(request).header("X-Inner", "2")
-        });
+        }));
+        let inner = |request: &Request, next: Next<'_>| next.run(request).header("X-Inner", "2");
+        router.middleware.push(Box::new(inner));
         for (line, status) in [("GET /", 200), ("GET /nothing", 404), ("GET /panic", 500)] {
             let mut request = request(line);
             let found = router.find(&mut request);

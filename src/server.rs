@@ -141,7 +141,7 @@ impl Server {
         mut self,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.router.set_fallback(handler);
+        self.router.fallback = Some(Box::new(move |request| handler(request).into()));
         self
     }
 
@@ -164,7 +164,8 @@ impl Server {
         mut self,
         middleware: impl Fn(&Request, Next<'_>) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.router.add_middleware(middleware);
+        let middleware = move |request: &Request, next: Next<'_>| middleware(request, next).into();
+        self.router.middleware.push(Box::new(middleware));
         self
     }
 
@@ -215,7 +216,7 @@ impl Server {
     }
 
     fn prepare(self) -> io::Result<(Arc<Running>, TcpListener)> {
-        if let Some(pattern) = self.router.invalid_pattern() {
+        if let Some(pattern) = self.router.invalid {
             let problem = format!("{pattern:?} is not a route pattern");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }

@@ -258,20 +258,14 @@ impl DeadlineReader {
             bytes_per_second: u32::try_from(config.min_bytes_per_second).unwrap_or(u32::MAX),
         });
     }
-
-    fn remaining(&self) -> Duration {
-        let until = self
-            .pace
-            .as_ref()
-            .map_or(self.deadline, |pace| pace.until.min(self.deadline));
-        until.saturating_duration_since(Instant::now())
-    }
 }
 
 impl Read for DeadlineReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            let remaining = self.remaining();
+            let paid = self.pace.as_ref().map(|pace| pace.until);
+            let until = paid.map_or(self.deadline, |paid| paid.min(self.deadline));
+            let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }

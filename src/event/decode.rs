@@ -120,10 +120,7 @@ impl Decoder {
             };
             self.check_limit(end + 1)?;
             let (line, rest) = bytes.split_at(end);
-            *bytes = match rest {
-                [b'\r', b'\n', rest @ ..] | [_, rest @ ..] => rest,
-                [] => rest,
-            };
+            *bytes = rest.strip_prefix(b"\r\n").unwrap_or(&rest[1..]);
             self.after_cr = rest == b"\r";
             let item = if self.line.is_empty() {
                 self.line(line)

@@ -191,7 +191,6 @@ impl Event {
     }
 
     /// Makes an event of bytes that [`Event::encode`] or [`Event::encode_with_id`] has put into `frame` at `text`.
-    #[allow(dead_code)] // Used by the hub.
     pub(crate) fn shared(frame: Arc<[u8]>, text: Range<usize>) -> Event {
         debug_assert!(frame[text.clone()].ends_with(b"\n"));
         Event(Text::Shared { frame, text })
@@ -204,7 +203,6 @@ impl Event {
     }
 
     /// Appends the whole event with this `id` in place of its own. The id holds no CR, LF or NUL.
-    #[allow(dead_code)] // Used by the hub.
     pub(crate) fn encode_with_id(&self, id: &str, out: &mut Vec<u8>) {
         debug_assert!(!id.contains(['\r', '\n', '\0']));
         write(Some(id.as_bytes()), self.fields().1, out);
@@ -222,7 +220,6 @@ impl Event {
     }
 
     /// The event's id; `None` where none was set, which differs from an empty one.
-    #[allow(dead_code)] // Used by the hub.
     pub(crate) fn id_text(&self) -> Option<&str> {
         let (id, _) = self.fields();
         str::from_utf8(id?).ok()
@@ -259,12 +256,8 @@ impl Event {
         let mut rest = text.as_bytes();
         while let Some(end) = line_break(rest) {
             write_line(prefix, &rest[..end], &mut fields);
-            let width = if rest[end..].starts_with(b"\r\n") {
-                2
-            } else {
-                1
-            };
-            rest = &rest[end + width..];
+            let at_break = &rest[end..];
+            rest = at_break.strip_prefix(b"\r\n").unwrap_or(&at_break[1..]);
         }
         write_line(prefix, rest, &mut fields);
         Event(Text::Owned { id, fields })

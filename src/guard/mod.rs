@@ -24,7 +24,7 @@ mod tests {
         fields: &[(&str, &str)],
     ) -> Response {
         let mut router = Router::default();
-        router.add_middleware(middleware);
+        router.middleware.push(Box::new(middleware));
         router.add(Some(Method::Get), "/", |_: &Request| "inner");
         router.add(Some(Method::Post), "/", |_: &Request| "inner");
         let mut request = Request::for_test(method, target, fields);
