@@ -1,6 +1,7 @@
 //! Encoded events: each once as a chunk of its own, and several of them as one write that can break off anywhere.
 
 use std::io::Write;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::event::Event;
@@ -42,9 +43,13 @@ impl Frame {
 
     /// The bytes for a stream of this coding.
     pub(crate) fn bytes(&self, coding: Coding) -> &[u8] {
+        &self.chunk[self.range(coding)]
+    }
+
+    fn range(&self, coding: Coding) -> Range<usize> {
         match coding {
-            Coding::Chunked => &self.chunk,
-            Coding::Bare => &self.chunk[usize::from(self.text)..self.chunk.len() - 2],
+            Coding::Chunked => 0..self.chunk.len(),
+            Coding::Bare => usize::from(self.text)..self.chunk.len() - 2,
         }
     }
 
@@ -54,8 +59,17 @@ impl Frame {
 
     /// The same event for code in this process; shares the bytes.
     pub(crate) fn event(&self) -> Event {
-        let text = usize::from(self.text)..self.chunk.len() - 2;
-        Event::shared(Arc::clone(&self.chunk), text)
+        Event::shared(Arc::clone(&self.chunk), self.range(Coding::Bare))
+    }
+
+    /// The event but for its first `sent` bytes; shares the others.
+    pub(crate) fn torn(&self, coding: Coding, sent: usize) -> Torn {
+        let mut rest = self.range(coding);
+        rest.start += sent;
+        Torn {
+            bytes: Arc::clone(&self.chunk),
+            rest,
+        }
     }
 }
 
@@ -68,28 +82,22 @@ pub(crate) struct Batch {
     joined: OnceLock<Vec<u8>>,
 }
 
-/// Where a write of a [`Batch`] broke off: in an event, be it before its first byte.
+/// How far a write of a [`Batch`] came.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct BrokenOff {
-    /// Events up to and with the torn one.
-    pub(crate) begun: usize,
-    /// The sequence number of the torn one.
+pub(crate) struct Reached {
+    /// Events that have begun, with the one in which it broke off, be it before its first byte.
+    pub(crate) begun: u64,
+    /// The sequence number of the last of these.
     pub(crate) last: u64,
-    pub(crate) torn: Torn,
+    pub(crate) torn: Option<Torn>,
 }
 
-/// What is left to send of an event, before anything else may be sent.
+/// What is left to send of an event, or of what is none (the head of a response, a heartbeat), before anything else may
+/// be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Torn {
-    bytes: TornBytes,
-    from: usize,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum TornBytes {
-    Frame(Frame, Coding),
-    /// What is no event: the head of a response, a heartbeat.
-    Own(Vec<u8>),
+    bytes: Arc<[u8]>,
+    rest: Range<usize>,
 }
 
 impl Batch {
@@ -101,13 +109,28 @@ impl Batch {
         }
     }
 
-    /// How many events.
-    pub(crate) fn len(&self) -> usize {
-        self.events.len()
+    /// An empty one for many readers: only chunks are shared.
+    pub(crate) fn shared() -> Batch {
+        Batch::new(Vec::new(), Coding::Chunked)
     }
 
-    pub(crate) fn last(&self) -> Option<u64> {
-        self.events.last().map(|(sequence, _)| *sequence)
+    /// Adds an event, which must be done before its bytes are asked for.
+    pub(crate) fn push(&mut self, sequence: u64, frame: Frame) {
+        self.events.push((sequence, frame));
+    }
+
+    pub(crate) fn events(&self) -> &[(u64, Frame)] {
+        &self.events
+    }
+
+    /// How many events.
+    pub(crate) fn len(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    /// The number of the last event; of none, 0.
+    pub(crate) fn last(&self) -> u64 {
+        self.events.last().map_or(0, |(sequence, _)| *sequence)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -115,60 +138,50 @@ impl Batch {
             return frame.bytes(self.coding);
         }
         self.joined.get_or_init(|| {
-            let all: Vec<&[u8]> = self
-                .events
-                .iter()
-                .map(|(_, frame)| frame.bytes(self.coding))
-                .collect();
+            let frames = self.events.iter().map(|(_, frame)| frame);
+            let all: Vec<&[u8]> = frames.map(|frame| frame.bytes(self.coding)).collect();
             all.concat()
         })
     }
 
-    /// Finds the event in which a write of `written` bytes broke off, unless it took all.
-    pub(crate) fn broken_off(&self, written: usize) -> Option<BrokenOff> {
+    /// How far a write of `written` bytes came.
+    pub(crate) fn reached(&self, written: usize) -> Reached {
         let mut before = 0;
-        for (index, (sequence, frame)) in self.events.iter().enumerate() {
+        for (begun, (sequence, frame)) in (1..).zip(&self.events) {
             let len = frame.bytes(self.coding).len();
             if written < before + len {
-                let torn = Torn::frame(frame.clone(), self.coding, written - before);
-                return Some(BrokenOff {
-                    begun: index + 1,
+                return Reached {
+                    begun,
                     last: *sequence,
-                    torn,
-                });
+                    torn: Some(frame.torn(self.coding, written - before)),
+                };
             }
             before += len;
         }
-        None
+        Reached {
+            begun: self.len(),
+            last: self.last(),
+            torn: None,
+        }
     }
 }
 
 impl Torn {
-    pub(crate) fn frame(frame: Frame, coding: Coding, from: usize) -> Torn {
-        Torn {
-            bytes: TornBytes::Frame(frame, coding),
-            from,
-        }
-    }
-
     pub(crate) fn own(bytes: Vec<u8>) -> Torn {
         Torn {
-            bytes: TornBytes::Own(bytes),
-            from: 0,
+            rest: 0..bytes.len(),
+            bytes: bytes.into(),
         }
     }
 
     /// What is still to be written.
     pub(crate) fn rest(&self) -> &[u8] {
-        match &self.bytes {
-            TornBytes::Frame(frame, coding) => &frame.bytes(*coding)[self.from..],
-            TornBytes::Own(bytes) => &bytes[self.from..],
-        }
+        &self.bytes[self.rest.clone()]
     }
 
     /// Notes that `n` more bytes were written.
     pub(crate) fn advance(&mut self, n: usize) {
-        self.from += n;
+        self.rest.start += n;
     }
 }
 
@@ -201,12 +214,10 @@ mod tests {
         );
         assert_eq!(batch.bytes(), b"1\r\na\r\n2\r\nbc\r\n");
         #[track_caller]
-        fn check(batch: &Batch, written: usize, begun: usize, last: u64, rest: &[u8]) {
-            let broken = batch.broken_off(written).unwrap();
-            assert_eq!(
-                (broken.begun, broken.last, broken.torn.rest()),
-                (begun, last, rest)
-            );
+        fn check(batch: &Batch, written: usize, begun: u64, last: u64, rest: &[u8]) {
+            let reached = batch.reached(written);
+            assert_eq!((reached.begun, reached.last), (begun, last));
+            assert_eq!(reached.torn.unwrap().rest(), rest);
         }
         check(&batch, 0, 1, 7, b"1\r\na\r\n"); // Nothing was taken: the first is still whole.
         check(&batch, 1, 1, 7, b"\r\na\r\n"); // In the first chunk's size.
@@ -214,7 +225,8 @@ mod tests {
         check(&batch, 6, 2, 9, b"2\r\nbc\r\n"); // Between the two.
         check(&batch, 7, 2, 9, b"\r\nbc\r\n"); // In the second.
         check(&batch, 12, 2, 9, b"\n"); // Before the very last byte.
-        assert_eq!(batch.broken_off(13), None); // All of it.
+        let all = batch.reached(13);
+        assert_eq!((all.begun, all.last, all.torn), (2, 9, None));
     }
 
     /// A socket that takes so many bytes and then would block, for every number of bytes.
@@ -226,21 +238,21 @@ mod tests {
             let batch = Batch::new(events.clone(), Coding::Chunked);
             let whole = batch.bytes();
             for taken in (0..whole.len()).step_by(step) {
-                let broken = batch.broken_off(taken).unwrap();
-                let mut torn = broken.torn;
+                let reached = batch.reached(taken);
+                let mut torn = reached.torn.unwrap();
                 let mut sent = whole[..taken].to_vec();
                 // The rest goes out in two parts.
                 let half = torn.rest().len() / 2;
                 sent.extend_from_slice(&torn.rest()[..half]);
                 torn.advance(half);
                 sent.extend_from_slice(torn.rest());
-                assert_eq!(broken.last, broken.begun as u64);
-                for (_, frame) in &events[broken.begun..] {
+                assert_eq!(reached.last, reached.begun);
+                for (_, frame) in &events[reached.begun as usize..] {
                     sent.extend_from_slice(frame.bytes(Coding::Chunked));
                 }
                 assert!(sent == whole, "{taken} of {sizes:?}");
             }
-            assert_eq!(batch.broken_off(whole.len()), None);
+            assert_eq!(batch.reached(whole.len()).torn, None);
         };
         check(&[1, 15, 16, 255, 256, 3000], 1);
         check(&[1, 1024 * 1024, 1], 65_521);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::config::History;
 use super::file::{Epoch, Recovered};
-use super::frame::Frame;
+use super::frame::{Batch, Frame};
 use super::id::EventId;
 use super::json;
 use super::topics::TopicSet;
@@ -63,7 +63,7 @@ pub(crate) struct Share {
     pub(crate) group: GroupId,
     /// The group's ordinal before this round.
     pub(crate) before: u64,
-    pub(crate) events: Vec<(u64, Frame)>,
+    pub(crate) batch: Batch,
 }
 
 /// The log of one hub.
@@ -246,44 +246,35 @@ impl Log {
     /// Keeps a round of events and says what each group gets of it. Readers in this process get theirs at once.
     pub(crate) fn append(&mut self, round: Vec<Numbered>, now: Instant) -> Vec<Share> {
         let epoch = self.id(0).epoch;
-        let mut shares: Vec<Share> = Vec::new();
-        let mut share_of: HashMap<GroupId, usize> = HashMap::new();
+        let mut shares: BTreeMap<GroupId, Share> = BTreeMap::new();
         for event in round {
             self.head = event.sequence;
             for group in self.groups_of(&event.topics) {
-                let index = *share_of.entry(group).or_insert_with(|| {
-                    let before = self.groups.get(&group).map_or(0, |group| group.ordinal);
-                    shares.push(Share {
-                        group,
-                        before,
-                        events: Vec::new(),
-                    });
-                    shares.len() - 1
+                let share = shares.entry(group).or_insert_with(|| Share {
+                    group,
+                    before: self.groups.get(&group).map_or(0, |group| group.ordinal),
+                    batch: Batch::shared(),
                 });
-                shares[index]
-                    .events
-                    .push((event.sequence, event.frame.clone()));
+                share.batch.push(event.sequence, event.frame.clone());
             }
             self.keep(event, now);
         }
-        for share in &shares {
+        for share in shares.values() {
             let Some(group) = self.groups.get_mut(&share.group) else {
                 continue;
             };
-            group.ordinal += share.events.len() as u64;
+            group.ordinal += share.batch.len();
             if let Some(news) = &group.news {
                 news.notify_all();
             }
             group.receivers.retain_mut(|receiver| {
-                share
-                    .events
-                    .iter()
-                    .all(|(sequence, frame)| receiver.give(epoch, *sequence, frame))
+                let mut events = share.batch.events().iter();
+                events.all(|(sequence, frame)| receiver.give(epoch, *sequence, frame))
             });
             self.drop_if_unused(share.group);
         }
         self.expire(now);
-        shares
+        shares.into_values().collect()
     }
 
     fn keep(&mut self, event: Numbered, now: Instant) {

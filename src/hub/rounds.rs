@@ -231,7 +231,7 @@ impl Rounds {
             let shares = log.append(numbered, now);
             expires_at = log.expires_at();
             if !shares.is_empty() {
-                let round = Arc::new(Round::new(shares));
+                let round: Round = shares.into();
                 for writer in &self.core.writers {
                     writer.send(Arc::clone(&round));
                 }

@@ -32,24 +32,24 @@ const LOOK_AT_LIVE: Duration = Duration::from_secs(5);
 
 /// Owned by one thread at a time: its connection's, one that catches up, or a writer.
 pub(crate) struct Subscriber {
-    core: Arc<Core>,
-    socket: Socket,
+    pub(super) core: Arc<Core>,
+    pub(super) socket: Socket,
     reader: Arc<Reader>,
-    group: GroupId,
-    position: Position,
+    pub(super) group: GroupId,
+    pub(super) position: Position,
     coding: Coding,
-    lag: Lag,
+    pub(super) lag: Lag,
     /// Where it reads what memory no longer has.
     disk: Option<DiskReader>,
     /// To be sent before anything else.
-    torn: Option<Torn>,
+    pub(super) torn: Option<Torn>,
     /// What is torn is the end of the stream.
     ending: bool,
     /// Set while it does not take what there is.
     pace: Option<Pace>,
     /// It was live once, so that it is behind by its own fault.
     fell_behind: bool,
-    keep_alive: KeepAlive,
+    pub(super) keep_alive: KeepAlive,
     last_sent: Instant,
     next_look: Instant,
     ends_at: Option<Instant>,
@@ -123,18 +123,6 @@ impl Subscriber {
             Coding::Bare => subscriber.stay_behind(),
         }
     }
-
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    pub(crate) fn group(&self) -> GroupId {
-        self.group
-    }
-
-    pub(crate) fn lag(&self) -> Lag {
-        self.lag
-    }
 }
 
 /// Behind: on a thread of its own for a slice at a time.
@@ -154,38 +142,38 @@ impl Subscriber {
             // rounds: with everything up to the one, before the other.
             let log = core.log();
             if !core.is_closed() && log.is_at_head(self.group, &self.position) {
-                return self.go_live();
+                self.reader.set_live();
+                self.pace = None;
+                self.fell_behind = true;
+                let index = self.reader.key() as usize % core.writers.len();
+                return core.writers[index].join(self);
             }
         }
     }
 
     /// Serves the reader on this thread for as long as it lives: only chunks are shared by many sockets.
     fn stay_behind(mut self: Box<Subscriber>) {
-        let core = Arc::clone(&self.core);
-        let ended = loop {
+        loop {
             match self.advance(Instant::now() + SLICE) {
                 Ok(Progress::AtHead) => {}
                 Ok(Progress::Behind) => continue,
-                Ok(Progress::Ended) => break Ok(()),
-                Err(error) => break Err(error),
+                Ok(Progress::Ended) => return,
+                Err(error) => return self.core.count_drop(&error),
             }
             self.reader.set_live();
             self.pace = None;
             let wait = LOOK.min(self.keep_alive.interval);
-            core.wait_for_news(self.group, &self.position, wait);
+            self.core.wait_for_news(self.group, &self.position, wait);
             let now = Instant::now();
             if self.next_look <= now {
                 self.next_look = now + LOOK;
                 if self.socket.peer_left() {
-                    break Ok(());
+                    return;
                 }
             }
             if now - self.last_sent >= self.keep_alive.interval {
-                self.torn = Some(Torn::own(self.heartbeat()));
+                self.torn = Some(self.heartbeat());
             }
-        };
-        if let Err(error) = ended {
-            core.count_drop(&error);
         }
     }
 
@@ -199,13 +187,13 @@ impl Subscriber {
                 return Ok(Progress::Ended);
             }
             if let Some(ending) = self.due_ending(Instant::now()) {
-                self.torn = Some(Torn::own(self.ending_bytes(&ending)));
+                self.torn = Some(Torn::own(self.ending_bytes(ending)));
                 self.ending = true;
                 continue;
             }
             match self.next() {
                 Next::AtHead | Next::OnDisk { .. } => return Ok(Progress::AtHead),
-                Next::Gap(gap) => self.torn = Some(Torn::frame(gap, self.coding, 0)),
+                Next::Gap(gap) => self.torn = Some(gap.torn(self.coding, 0)),
                 Next::Events(events) => self.send(&Batch::new(events, self.coding))?,
             }
             self.reader.set_behind(self.position.cursor);
@@ -228,23 +216,14 @@ impl Subscriber {
 
     /// Writes what goes out at once; where that breaks off, the torn event is left to be sent.
     fn send(&mut self, batch: &Batch) -> io::Result<()> {
-        let written = self.try_write(batch.bytes())?;
+        let written = self.socket.try_write(batch.bytes())?;
         self.note_written(written)?;
-        let (begun, last) = match batch.broken_off(written) {
-            None => (batch.len(), batch.last()),
-            Some(broken) => {
-                self.torn = Some(broken.torn);
-                (broken.begun, Some(broken.last))
-            }
-        };
-        self.core
-            .counters
-            .delivered
-            .fetch_add(begun as u64, Ordering::Relaxed);
-        if let Some(last) = last {
-            let ordinal = self.position.ordinal.unwrap_or(0) + begun as u64;
-            self.stood_at(last, ordinal);
-        }
+        let reached = batch.reached(written);
+        self.torn = reached.torn;
+        let delivered = &self.core.counters.delivered;
+        delivered.fetch_add(reached.begun, Ordering::Relaxed);
+        let ordinal = self.position.ordinal.unwrap_or(0) + reached.begun;
+        self.stood_at(reached.last, ordinal);
         Ok(())
     }
 
@@ -290,15 +269,12 @@ impl Subscriber {
     }
 
     /// How the stream is to end, if it is.
-    fn due_ending(&self, now: Instant) -> Option<Ending> {
-        let over = self.ends_at.is_some_and(|end| now >= end);
-        match self.reader.ending() {
-            Some(ending) => Some(ending.clone()),
-            None if over || self.socket.is_closing() || self.core.is_closed() => {
-                Some(Ending::ComeBack)
-            }
-            None => None,
-        }
+    fn due_ending(&self, now: Instant) -> Option<&Ending> {
+        let over = self.ends_at.is_some_and(|end| now >= end)
+            || self.socket.is_closing()
+            || self.core.is_closed();
+        let come_back = over.then_some(&Ending::ComeBack);
+        self.reader.ending().or(come_back)
     }
 
     fn ending_bytes(&self, ending: &Ending) -> Vec<u8> {
@@ -313,10 +289,10 @@ impl Subscriber {
         out
     }
 
-    fn heartbeat(&self) -> Vec<u8> {
+    fn heartbeat(&self) -> Torn {
         let mut out = Vec::new();
         self.keep_alive.append(self.coding, &mut out);
-        out
+        Torn::own(out)
     }
 }
 
@@ -338,30 +314,11 @@ pub(crate) enum Found {
 
 /// Live: in a writer's hands.
 impl Subscriber {
-    /// Hands itself to a writer.
-    fn go_live(mut self: Box<Subscriber>) {
-        self.reader.set_live();
-        self.pace = None;
-        self.fell_behind = true;
-        let core = Arc::clone(&self.core);
-        let index = self.reader.key() as usize % core.writers.len();
-        core.writers[index].join(self);
-    }
-
     /// Goes to the threads that wait.
     pub(crate) fn leave_live(self: Box<Subscriber>) {
         let core = Arc::clone(&self.core);
         self.reader.set_behind(self.position.cursor);
         core.behind.enqueue(self);
-    }
-
-    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.try_write(bytes)
-    }
-
-    /// Whether it got the event of this number before it became live.
-    pub(crate) fn has(&self, sequence: u64) -> bool {
-        self.position.cursor >= sequence
     }
 
     /// Notes where it stands, which a writer keeps for all members of a group together.
@@ -372,29 +329,20 @@ impl Subscriber {
         }
     }
 
-    pub(crate) fn set_torn(&mut self, torn: Torn) {
-        self.torn = Some(torn);
-    }
-
-    pub(crate) fn heartbeat_interval(&self) -> Duration {
-        self.keep_alive.interval
-    }
-
     /// Sends a heartbeat where its group was silent for so long, and looks whether the client has left.
     pub(crate) fn look_after(&mut self, now: Instant, last_round: Instant) -> Found {
         if self.due_ending(now).is_some() {
             return Found::Busy;
         }
         if now - self.last_sent.max(last_round) >= self.keep_alive.interval {
-            let heartbeat = self.heartbeat();
-            let Ok(written) = self.try_write(&heartbeat) else {
+            let mut heartbeat = self.heartbeat();
+            let Ok(written) = self.socket.try_write(heartbeat.rest()) else {
                 return Found::Gone;
             };
             self.last_sent = now;
-            if written < heartbeat.len() {
-                let mut torn = Torn::own(heartbeat);
-                torn.advance(written);
-                self.torn = Some(torn);
+            heartbeat.advance(written);
+            if !heartbeat.rest().is_empty() {
+                self.torn = Some(heartbeat);
                 return Found::Busy;
             }
         }

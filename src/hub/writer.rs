@@ -10,10 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::Lag;
-use super::frame::Batch;
 use super::log::{GroupId, Share};
 use super::subscriber::{Found, Subscriber};
-use crate::http::Coding;
 use crate::sse::LOOK;
 
 /// Members that one step of a sweep looks at, so that a round does not wait for all of it.
@@ -36,7 +34,7 @@ pub(crate) struct Mailbox {
 
 #[derive(Default)]
 struct Mail {
-    rounds: VecDeque<Arc<Round>>,
+    rounds: VecDeque<Round>,
     /// Those who have become live since the writer last looked, before each round and each sweep.
     joined: Subscribers,
     /// Somebody is to end, or many have joined: look now.
@@ -56,14 +54,14 @@ impl Mailbox {
     }
 
     /// Hands over a round, which must be done under the log's lock, and after there was room.
-    pub(crate) fn send(&self, round: Arc<Round>) {
+    pub(crate) fn send(&self, round: Round) {
         self.lock().rounds.push_back(round);
         self.changed.notify_all();
     }
 
     /// Hands over a reader, which must be done under the log's lock: see [`Subscriber::catch_up`].
     pub(crate) fn join(&self, subscriber: Box<Subscriber>) {
-        let impatient = subscriber.heartbeat_interval() < LOOK;
+        let impatient = subscriber.keep_alive.interval < LOOK;
         let mut mail = self.lock();
         mail.joined.push(subscriber);
         let many = mail.joined.len().is_multiple_of(MANY_JOINED);
@@ -86,7 +84,7 @@ impl Mailbox {
     }
 
     /// Waits at most so long for something to do, and takes it: all who have joined, at most one round.
-    fn take(&self, wait: Duration) -> Option<(Subscribers, bool, Option<Arc<Round>>)> {
+    fn take(&self, wait: Duration) -> Option<(Subscribers, bool, Option<Round>)> {
         let idle = |mail: &mut Mail| mail.rounds.is_empty() && !mail.sweep && !mail.closed;
         let waited = self.changed.wait_timeout_while(self.lock(), wait, idle);
         let mut mail = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -107,33 +105,8 @@ impl Mailbox {
     }
 }
 
-/// A round as the writers get it.
-pub(crate) struct Round {
-    parts: Vec<Part>,
-}
-
-struct Part {
-    group: GroupId,
-    /// The group's ordinal before this round.
-    before: u64,
-    /// The last of its events.
-    last: u64,
-    batch: Batch,
-}
-
-impl Round {
-    pub(crate) fn new(shares: Vec<Share>) -> Round {
-        let part = |share: Share| Part {
-            group: share.group,
-            before: share.before,
-            last: share.events.last().map_or(0, |(sequence, _)| *sequence),
-            batch: Batch::new(share.events, Coding::Chunked),
-        };
-        Round {
-            parts: shares.into_iter().map(part).collect(),
-        }
-    }
-}
+/// A round as the writers get it: what each group gets of it.
+pub(crate) type Round = Arc<[Share]>;
 
 /// One writer's share of the live readers.
 pub(crate) struct Writer {
@@ -202,10 +175,10 @@ impl Writer {
 
     fn take_in(&mut self, joined: Subscribers) {
         for subscriber in joined {
-            self.sweep.period = self.sweep.period.min(subscriber.heartbeat_interval());
+            self.sweep.period = self.sweep.period.min(subscriber.keep_alive.interval);
             let members = self
                 .groups
-                .entry(subscriber.group())
+                .entry(subscriber.group)
                 .or_insert_with(|| Members {
                     subscribers: Vec::new(),
                     cursor: 0,
@@ -216,39 +189,39 @@ impl Writer {
         }
     }
 
-    fn deliver(&mut self, round: &Round) {
-        for part in &round.parts {
-            let Some(members) = self.groups.get_mut(&part.group) else {
+    fn deliver(&mut self, round: &[Share]) {
+        for share in round {
+            let Some(members) = self.groups.get_mut(&share.group) else {
                 continue;
             };
-            let bytes = part.batch.bytes();
+            let (bytes, last) = (share.batch.bytes(), share.batch.last());
             let mut index = 0;
             let mut delivered = 0;
             while let Some(subscriber) = members.subscribers.get(index) {
-                if subscriber.has(part.last) {
+                if subscriber.position.cursor >= last {
                     // It joined between this round and the next, while this one was on its way.
                     index += 1;
                     continue;
                 }
-                match subscriber.try_write(bytes) {
+                match subscriber.socket.try_write(bytes) {
                     Ok(written) if written == bytes.len() => {
                         delivered += 1;
                         index += 1;
                     }
                     Ok(written) => {
                         let subscriber = members.subscribers.swap_remove(index);
-                        fall_behind(subscriber, part, written);
+                        fall_behind(subscriber, share, written);
                     }
                     Err(_) => drop(members.subscribers.swap_remove(index)),
                 }
             }
             if let Some(subscriber) = members.subscribers.first() {
-                let events = delivered * part.batch.len() as u64;
-                let counters = &subscriber.core().counters;
+                let counters = &subscriber.core.counters;
+                let events = delivered * share.batch.len();
                 counters.delivered.fetch_add(events, Ordering::Relaxed);
             }
-            members.cursor = part.last;
-            members.ordinal = part.before + part.batch.len() as u64;
+            members.cursor = last;
+            members.ordinal = share.before + share.batch.len();
             members.last_round = Instant::now();
         }
     }
@@ -297,18 +270,14 @@ impl Writer {
 }
 
 /// A write that took only a part, or nothing: the reader goes where waiting costs nobody anything.
-fn fall_behind(mut subscriber: Box<Subscriber>, part: &Part, written: usize) {
-    if subscriber.lag() == Lag::Disconnect {
-        subscriber
-            .core()
-            .counters
-            .lagged
-            .fetch_add(1, Ordering::Relaxed);
+fn fall_behind(mut subscriber: Box<Subscriber>, share: &Share, written: usize) {
+    if subscriber.lag == Lag::Disconnect {
+        let lagged = &subscriber.core.counters.lagged;
+        lagged.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    if let Some(broken) = part.batch.broken_off(written) {
-        subscriber.stood_at(broken.last, part.before + broken.begun as u64);
-        subscriber.set_torn(broken.torn);
-    }
+    let reached = share.batch.reached(written);
+    subscriber.stood_at(reached.last, share.before + reached.begun);
+    subscriber.torn = reached.torn;
     subscriber.leave_live();
 }
