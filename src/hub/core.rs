@@ -177,7 +177,7 @@ impl Core {
             history_bytes: log.bytes(),
             topics: log.topics(),
             oldest: log.oldest(),
-            newest: (log.head() > 0).then(|| log.id(log.head())),
+            newest: Some(log.newest_id()).filter(|id| id.sequence > 0),
         }
     }
 }

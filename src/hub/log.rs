@@ -218,6 +218,11 @@ impl Log {
         Some(oldest.at + self.history.age?)
     }
 
+    /// The wire id of the last number given out.
+    pub(crate) fn newest_id(&self) -> EventId {
+        self.id(self.head)
+    }
+
     /// The wire id of a sequence number.
     pub(crate) fn id(&self, sequence: u64) -> EventId {
         let epoch = self.epochs.last().map_or(0, |(epoch, _)| *epoch);

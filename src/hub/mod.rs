@@ -46,8 +46,8 @@ use self::core::Core;
 use self::file::Store;
 use self::frame::Frame;
 use self::log::Log;
-use self::registry::Ending;
-use self::rounds::{Inbox, NotTaken, Publication, Reply, Rounds};
+use self::registry::{Ending, Notice};
+use self::rounds::{Inbox, Publication, Reply, Rounds};
 use self::subscriber::Subscriber;
 use self::writer::{Mailbox, Writer};
 use crate::event::Event;
@@ -108,7 +108,6 @@ impl Hub {
             log.recover(recovered);
             store = Some(opened);
         }
-        let head = log.head();
         let behind = catch_up_threads(&config);
         behind.start_least()?;
         let mailbox = |_| Arc::<Mailbox>::default();
@@ -123,8 +122,6 @@ impl Hub {
         let rounds = Rounds {
             core: Arc::clone(&core),
             outbox,
-            epoch,
-            head,
             store,
         };
         start("sse-hub", move || rounds.run())?;
@@ -146,7 +143,7 @@ impl Hub {
             return self.publish_wait(topics, event).map(drop);
         }
         let publication = self.check(&topics, event)?;
-        Ok(self.inbox.put(publication)?)
+        self.inbox.put(publication)
     }
 
     /// As [`publish`](Hub::publish), but never waits.
@@ -156,7 +153,7 @@ impl Hub {
     /// [`PublishError::Full`] when it would have to wait, and as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
         let publication = self.check(&topics, event)?;
-        Ok(self.inbox.try_put(publication)?)
+        self.inbox.try_put(publication)
     }
 
     /// As [`publish`](Hub::publish), but returns only when the event is in the history, with the hub's id for it.
@@ -240,10 +237,7 @@ impl Hub {
     ///
     /// An id that the event brings is replaced.
     pub fn end(&self, matches: impl Fn(&Reader) -> bool, event: Event) -> usize {
-        let id = {
-            let log = self.core.log();
-            log.id(log.head()).ending()
-        };
+        let id = self.core.log().newest_id().ending();
         let frame = Frame::encode(&event, Some(&id), &mut Vec::new());
         self.end_with(matches, &Ending::ForGood(frame))
     }
@@ -261,7 +255,8 @@ impl Hub {
     ///
     /// What the system says when that thread cannot be started.
     pub fn on_connect(&self, callback: impl FnMut(&Reader) + Send + 'static) -> io::Result<()> {
-        self.core.registry.on_connect(Box::new(callback))
+        let notice = Notice::OnConnect(Box::new(callback));
+        self.core.registry.add_callback(notice)
     }
 
     /// Calls this for each reader whose connection has ended, as [`on_connect`](Hub::on_connect) does. That a reader has
@@ -271,7 +266,8 @@ impl Hub {
     ///
     /// As [`on_connect`](Hub::on_connect).
     pub fn on_disconnect(&self, callback: impl FnMut(&Reader) + Send + 'static) -> io::Result<()> {
-        self.core.registry.on_disconnect(Box::new(callback))
+        let notice = Notice::OnDisconnect(Box::new(callback));
+        self.core.registry.add_callback(notice)
     }
 }
 
@@ -342,15 +338,6 @@ pub enum PublishError {
     Closed,
     /// The history could not be written, and the event was not delivered.
     Storage(String),
-}
-
-impl From<NotTaken> for PublishError {
-    fn from(error: NotTaken) -> PublishError {
-        match error {
-            NotTaken::Full => PublishError::Full,
-            NotTaken::Closed => PublishError::Closed,
-        }
-    }
 }
 
 impl fmt::Display for PublishError {

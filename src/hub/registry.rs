@@ -89,7 +89,8 @@ impl fmt::Debug for Reader {
 
 type Callback = Box<dyn FnMut(&Reader) + Send>;
 
-enum Notice {
+/// What the thread for callbacks is told.
+pub(crate) enum Notice {
     OnConnect(Callback),
     OnDisconnect(Callback),
     Connected(Arc<Reader>),
@@ -154,15 +155,8 @@ impl Registry {
             .count()
     }
 
-    pub(crate) fn on_connect(&self, callback: Callback) -> io::Result<()> {
-        self.add_callback(Notice::OnConnect(callback))
-    }
-
-    pub(crate) fn on_disconnect(&self, callback: Callback) -> io::Result<()> {
-        self.add_callback(Notice::OnDisconnect(callback))
-    }
-
-    fn add_callback(&self, notice: Notice) -> io::Result<()> {
+    /// Hands a callback to the thread for all of them, which the first one starts.
+    pub(crate) fn add_callback(&self, notice: Notice) -> io::Result<()> {
         if self.notices.get().is_none() {
             let (sender, receiver) = mpsc::channel();
             if self.notices.set(sender).is_ok() {
@@ -192,21 +186,18 @@ impl Registry {
 fn run_callbacks(notices: mpsc::Receiver<Notice>) {
     let (mut on_connect, mut on_disconnect): (Vec<Callback>, Vec<Callback>) = Default::default();
     for notice in notices {
-        let (callbacks, reader) = match &notice {
-            Notice::Connected(reader) => (&mut on_connect, reader),
-            Notice::Disconnected(reader, _slot) => (&mut on_disconnect, reader),
-            Notice::OnConnect(_) | Notice::OnDisconnect(_) => {
-                match notice {
-                    Notice::OnConnect(callback) => on_connect.push(callback),
-                    Notice::OnDisconnect(callback) => on_disconnect.push(callback),
-                    _ => {}
-                }
-                continue;
-            }
-        };
-        for callback in callbacks {
-            // The panic hook has reported it; the others still want to know.
-            let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| callback(reader)));
+        match notice {
+            Notice::OnConnect(callback) => on_connect.push(callback),
+            Notice::OnDisconnect(callback) => on_disconnect.push(callback),
+            Notice::Connected(reader) => call(&mut on_connect, &reader),
+            Notice::Disconnected(reader, _slot) => call(&mut on_disconnect, &reader),
         }
+    }
+}
+
+fn call(callbacks: &mut [Callback], reader: &Reader) {
+    for callback in callbacks {
+        // The panic hook has reported it; the others still want to know.
+        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| callback(reader)));
     }
 }

@@ -1,5 +1,6 @@
 //! The hub thread: takes what waits in the inbox as one round, numbers and encodes it, keeps it, hands it on.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -56,13 +57,6 @@ pub(crate) struct Inbox {
     budget: Arc<Budget>,
 }
 
-/// Why a publication was not taken.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NotTaken {
-    Full,
-    Closed,
-}
-
 /// Bytes that wait in the inbox.
 struct Budget {
     most: usize,
@@ -93,44 +87,36 @@ pub(crate) fn inbox(events: usize, bytes: usize) -> (Inbox, Outbox) {
 
 impl Inbox {
     /// Puts a publication in, waiting for room.
-    pub(crate) fn put(&self, publication: Publication) -> Result<(), NotTaken> {
+    pub(crate) fn put(&self, publication: Publication) -> Result<(), PublishError> {
         let bytes = publication.event.encoded_len();
-        let mut used = self.budget.lock();
-        while !used.closed && !self.budget.fits(&used, bytes) {
-            used = self
-                .budget
-                .freed
-                .wait(used)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        used.bytes += bytes;
-        drop(used);
-        self.sender
-            .send(publication)
-            .map_err(|SendError(_)| NotTaken::Closed)
+        let full = |used: &mut Used| self.budget.is_full(used, bytes);
+        let used = self.budget.freed.wait_while(self.budget.lock(), full);
+        used.unwrap_or_else(PoisonError::into_inner).bytes += bytes;
+        let sent = self.sender.send(publication);
+        sent.map_err(|SendError(_)| PublishError::Closed)
     }
 
     /// Puts a publication in where there is room.
-    pub(crate) fn try_put(&self, publication: Publication) -> Result<(), NotTaken> {
+    pub(crate) fn try_put(&self, publication: Publication) -> Result<(), PublishError> {
         let bytes = publication.event.encoded_len();
         let mut used = self.budget.lock();
-        if !used.closed && !self.budget.fits(&used, bytes) {
-            return Err(NotTaken::Full);
+        if self.budget.is_full(&used, bytes) {
+            return Err(PublishError::Full);
         }
         // Under the lock, as it does not wait; so nothing has to be given back.
         match self.sender.try_send(publication) {
             Ok(()) => used.bytes += bytes,
-            Err(TrySendError::Full(_)) => return Err(NotTaken::Full),
-            Err(TrySendError::Disconnected(_)) => return Err(NotTaken::Closed),
+            Err(TrySendError::Full(_)) => return Err(PublishError::Full),
+            Err(TrySendError::Disconnected(_)) => return Err(PublishError::Closed),
         }
         Ok(())
     }
 }
 
 impl Budget {
-    /// A single event fits into an empty inbox, whatever its size.
-    fn fits(&self, used: &Used, bytes: usize) -> bool {
-        used.bytes == 0 || used.bytes + bytes <= self.most
+    /// A single event fits into an empty inbox, whatever its size; a closed one has nobody to wait for.
+    fn is_full(&self, used: &Used, bytes: usize) -> bool {
+        !used.closed && used.bytes > 0 && used.bytes + bytes > self.most
     }
 
     /// Nothing that runs under this lock can leave it half changed.
@@ -187,8 +173,6 @@ impl Drop for Outbox {
 pub(crate) struct Rounds {
     pub(crate) core: Arc<Core>,
     pub(crate) outbox: Outbox,
-    pub(crate) epoch: u64,
-    pub(crate) head: u64,
     pub(crate) store: Option<Store>,
 }
 
@@ -198,7 +182,6 @@ impl Rounds {
         let mut scratch = Vec::new();
         let mut expires_at = None;
         while let Some(round) = self.outbox.take(expires_at) {
-            let head = self.head;
             let (numbered, replies) = self.number(round, &mut scratch);
             let count = numbered.len() as u64;
             let mut floor = None;
@@ -210,8 +193,7 @@ impl Rounds {
                 match appended {
                     Ok(removed) => floor = Some(removed),
                     Err(error) => {
-                        // Nobody has seen these numbers.
-                        self.head = head;
+                        // Nobody has seen these numbers: the next round gets them.
                         for (reply, _) in replies {
                             reply.give(Err(PublishError::Storage(error.to_string())));
                         }
@@ -237,10 +219,8 @@ impl Rounds {
                 }
             }
             drop(log);
-            self.core
-                .counters
-                .published
-                .fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+            let published = &self.core.counters.published;
+            published.fetch_add(count, Ordering::Relaxed);
             for (reply, id) in replies {
                 reply.give(Ok(id));
             }
@@ -249,29 +229,23 @@ impl Rounds {
         self.core.close();
     }
 
+    /// Only this thread appends, so the numbers go on from the log's head.
     fn number(
-        &mut self,
+        &self,
         round: Vec<Publication>,
         scratch: &mut Vec<u8>,
     ) -> (Vec<Numbered>, Vec<(Reply, EventId)>) {
         let mut numbered = Vec::with_capacity(round.len());
         let mut replies = Vec::new();
+        let mut id = self.core.log().newest_id();
         for publication in round {
-            self.head += 1;
-            let id = EventId {
-                epoch: self.epoch,
-                sequence: self.head,
-            };
+            id.sequence += 1;
             let callers_id = publication.event.id_text().map(Arc::from);
-            let frame = match &callers_id {
-                Some(_) => Frame::encode(&publication.event, None, scratch),
-                None => Frame::encode(&publication.event, Some(&id.to_string()), scratch),
-            };
-            let topics = publication.topics;
+            let hubs_id = callers_id.is_none().then(|| id.to_string());
             numbered.push(Numbered {
-                sequence: self.head,
-                topics,
-                frame,
+                sequence: id.sequence,
+                topics: publication.topics,
+                frame: Frame::encode(&publication.event, hubs_id.as_deref(), scratch),
                 callers_id,
             });
             replies.extend(publication.reply.map(|reply| (reply, id)));
