@@ -116,7 +116,7 @@ impl Core {
 
     /// Waits at most so long until there is something for a reader that has everything.
     pub(crate) fn wait_for_news(&self, group: GroupId, position: &Position, wait: Duration) {
-        let mut log = self.log();
+        let log = self.log();
         let news = log.news(group);
         let nothing = |log: &mut Log| !self.is_closed() && log.is_at_head(group, position);
         drop(news.wait_timeout_while(log, wait, nothing));

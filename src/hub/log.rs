@@ -44,6 +44,17 @@ pub(crate) struct Position {
     pub(crate) unknown: Option<String>,
 }
 
+impl Position {
+    fn at(cursor: u64) -> Position {
+        Position {
+            cursor,
+            announced: cursor,
+            ordinal: None,
+            unknown: None,
+        }
+    }
+}
+
 /// What a reader gets next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -111,8 +122,8 @@ struct Group {
     members: usize,
     /// Counts the events of its topics, from an arbitrary start.
     ordinal: u64,
-    /// Where readers of this group wait for news, once one has.
-    news: Option<Arc<Condvar>>,
+    /// Where readers of this group wait for news.
+    news: Arc<Condvar>,
     receivers: Vec<InProcess>,
 }
 
@@ -127,29 +138,22 @@ struct InProcess {
 
 impl InProcess {
     /// Puts an event into the channel, behind a gap if some have not fitted; false when nobody listens any more.
-    fn give(&mut self, epoch: u64, sequence: u64, frame: &Frame) -> bool {
-        let before = EventId {
-            epoch,
-            sequence: sequence - 1,
-        };
-        let gap = || {
-            let from = EventId {
-                epoch,
-                sequence: self.given,
-            }
-            .to_string();
-            gap_frame(&from, before, before, Some(self.lost)).event()
-        };
+    fn give(&mut self, id: EventId, frame: &Frame) -> bool {
+        let at = |sequence| EventId { sequence, ..id };
         let mut sent = Ok(());
         if self.lost > 0 {
-            sent = self.sender.try_send(gap());
+            let before = at(id.sequence - 1);
+            let from = at(self.given).to_string();
+            sent = self
+                .sender
+                .try_send(gap_frame(&from, before, before, Some(self.lost)).event());
             if sent.is_ok() {
                 self.given = before.sequence;
                 self.lost = 0;
             }
         }
         match sent.and_then(|()| self.sender.try_send(frame.event())) {
-            Ok(()) => self.given = sequence,
+            Ok(()) => self.given = id.sequence,
             Err(TrySendError::Full(_)) => self.lost += 1,
             Err(TrySendError::Disconnected(_)) => return false,
         }
@@ -269,12 +273,18 @@ impl Log {
                 continue;
             };
             group.ordinal += share.batch.len();
-            if let Some(news) = &group.news {
-                news.notify_all();
-            }
+            group.news.notify_all();
             group.receivers.retain_mut(|receiver| {
                 let mut events = share.batch.events().iter();
-                events.all(|(sequence, frame)| receiver.give(epoch, *sequence, frame))
+                events.all(|(sequence, frame)| {
+                    receiver.give(
+                        EventId {
+                            sequence: *sequence,
+                            epoch,
+                        },
+                        frame,
+                    )
+                })
             });
             self.drop_if_unused(share.group);
         }
@@ -284,18 +294,7 @@ impl Log {
 
     fn keep(&mut self, event: Numbered, now: Instant) {
         for name in &*event.topics {
-            // Interned: the map's key is shared by all that speak of this topic.
-            let topic = match self.topics.get_mut(name) {
-                Some(topic) => topic,
-                None => self
-                    .topics
-                    .entry(Arc::clone(name))
-                    .or_insert_with(|| Topic {
-                        evicted: self.forgotten,
-                        ..Topic::default()
-                    }),
-            };
-            topic.kept.push_back(event.sequence);
+            self.topic(name).kept.push_back(event.sequence);
         }
         if let Some(id) = &event.callers_id {
             // The same id twice: the newest counts.
@@ -311,14 +310,19 @@ impl Log {
         };
         self.records.insert(event.sequence, record);
         for name in &*event.topics {
-            while self
-                .topics
-                .get(name)
-                .is_some_and(|topic| topic.kept.len() > self.history.events)
-            {
+            if self.topic(name).kept.len() > self.history.events {
                 self.evict_oldest_of(name);
             }
         }
+    }
+
+    /// What is known of a topic; of a new one, what was forgotten of all that are no more.
+    fn topic(&mut self, name: &Arc<str>) -> &mut Topic {
+        let topic = self.topics.entry(Arc::clone(name));
+        topic.or_insert_with(|| Topic {
+            evicted: self.forgotten,
+            ..Topic::default()
+        })
     }
 
     /// Lets go of what is too old or too much.
@@ -390,55 +394,38 @@ impl Log {
 impl Log {
     /// The position of a reader that has everything.
     pub(crate) fn latest(&self) -> Position {
-        Position {
-            cursor: self.head,
-            announced: self.head,
-            ordinal: None,
-            unknown: None,
-        }
+        Position::at(self.head)
     }
 
     /// The position before all that is kept; nothing before that is missed.
     pub(crate) fn earliest(&self, topics: &TopicSet) -> Position {
-        let evicted = self.floor.unwrap_or(self.last_evicted(topics));
-        Position {
-            cursor: self.floor.unwrap_or(0),
-            announced: evicted,
-            ordinal: None,
-            unknown: None,
+        match self.floor {
+            Some(floor) => Position::at(floor),
+            // A topic may keep what is older than the last that another let go of.
+            None => Position {
+                announced: self.last_evicted(topics),
+                ..Position::at(0)
+            },
         }
     }
 
     /// The position behind the event with this wire id; only the log knows what one means. What it does not know is a
     /// gap, never a guess.
     pub(crate) fn after(&self, id: &str, topics: &TopicSet) -> Position {
-        let known = match EventId::parse(id) {
-            Some(own) => match self.last_of(own.epoch) {
-                Some(last) if own.sequence <= last => Some(own.sequence),
-                // It was given out and then lost, with the power: all that came after is new to this reader.
-                Some(last) if last < self.head => {
-                    let unknown = Some(id.to_string());
-                    return Position {
-                        cursor: last,
-                        announced: last,
-                        ordinal: None,
-                        unknown,
-                    };
-                }
-                _ => None,
-            },
-            None => self.callers_ids.get(id).copied(),
+        let unknown = |position| Position {
+            unknown: Some(id.to_string()),
+            ..position
         };
-        match known {
-            Some(cursor) => Position {
-                cursor,
-                announced: cursor,
-                ordinal: None,
-                unknown: None,
+        match EventId::parse(id) {
+            Some(own) => match self.last_of(own.epoch) {
+                Some(last) if own.sequence <= last => Position::at(own.sequence),
+                // It was given out and then lost, with the power: all that came after is new to this reader.
+                Some(last) if last < self.head => unknown(Position::at(last)),
+                _ => unknown(self.earliest(topics)),
             },
-            None => Position {
-                unknown: Some(id.to_string()),
-                ..self.earliest(topics)
+            None => match self.callers_ids.get(id) {
+                Some(cursor) => Position::at(*cursor),
+                None => unknown(self.earliest(topics)),
             },
         }
     }
@@ -446,51 +433,40 @@ impl Log {
     /// The last number of an epoch.
     fn last_of(&self, epoch: u64) -> Option<u64> {
         let index = self.epochs.iter().position(|(known, _)| *known == epoch)?;
-        Some(
-            self.epochs
-                .get(index + 1)
-                .map_or(self.head, |(_, first)| first - 1),
-        )
+        let next = self.epochs.get(index + 1);
+        Some(next.map_or(self.head, |(_, first)| first - 1))
     }
 
     /// Makes a reader a member of its topics' group, which counts what it gets from its position on.
     pub(crate) fn join(&mut self, topics: &TopicSet, position: &mut Position) -> GroupId {
-        let group = match self.group_of.get(topics) {
-            Some(group) => *group,
-            None => self.new_group(topics),
-        };
+        let id = self.group_for(topics);
         let ahead = self.count_after(topics, position.cursor);
         let gap = self
             .groups
-            .get(&group)
+            .get(&id)
             .is_some_and(|group| self.has_gap(group, position));
-        if let Some(group) = self.groups.get_mut(&group) {
+        if let Some(group) = self.groups.get_mut(&id) {
             group.members += 1;
             position.ordinal = (!gap).then_some(group.ordinal - ahead);
         }
-        group
+        id
     }
 
-    fn new_group(&mut self, topics: &TopicSet) -> GroupId {
+    fn group_for(&mut self, topics: &TopicSet) -> GroupId {
+        if let Some(id) = self.group_of.get(topics) {
+            return *id;
+        }
         let id = self.next_group;
         self.next_group += 1;
         for name in &**topics {
-            let forgotten = self.forgotten;
-            let topic = self
-                .topics
-                .entry(Arc::clone(name))
-                .or_insert_with(|| Topic {
-                    evicted: forgotten,
-                    ..Topic::default()
-                });
-            topic.groups.push(id);
+            self.topic(name).groups.push(id);
         }
         let group = Group {
             topics: Arc::clone(topics),
             members: 0,
             // As if it had been there from the first event kept.
             ordinal: self.count_after(topics, 0),
-            news: None,
+            news: Arc::default(),
             receivers: Vec::new(),
         };
         self.groups.insert(id, group);
@@ -526,21 +502,16 @@ impl Log {
     }
 
     /// Where to wait, with the log's lock, until there is something for this group.
-    pub(crate) fn news(&mut self, group: GroupId) -> Arc<Condvar> {
-        let news = self.groups.get_mut(&group).map(|group| &mut group.news);
-        news.map_or_else(Arc::default, |news| {
-            Arc::clone(news.get_or_insert_with(Arc::default))
-        })
+    pub(crate) fn news(&self, group: GroupId) -> Arc<Condvar> {
+        let group = self.groups.get(&group);
+        group.map_or_else(Arc::default, |group| Arc::clone(&group.news))
     }
 
     /// Gives all events of these topics from now on to a reader in this process. Its place is freed at the first event
     /// after it has gone.
     pub(crate) fn add_receiver(&mut self, topics: &TopicSet, sender: SyncSender<Event>) {
-        let mut position = self.latest();
-        let id = self.join(topics, &mut position);
+        let id = self.group_for(topics);
         if let Some(group) = self.groups.get_mut(&id) {
-            // It is no member, it cannot leave.
-            group.members -= 1;
             group.receivers.push(InProcess {
                 sender,
                 given: self.head,
@@ -570,59 +541,34 @@ impl Log {
             events.push((sequence, frame.clone()));
         }
         if events.is_empty() {
-            Next::AtHead
-        } else {
-            Next::Events(events)
+            // It was given all that its group was, be it from a file, where nobody counts.
+            position.ordinal = Some(group.ordinal);
+            return Next::AtHead;
         }
+        Next::Events(events)
     }
 
     /// Whether a reader has everything, and nothing to be told.
     pub(crate) fn is_at_head(&self, group: GroupId, position: &Position) -> bool {
-        self.groups.get(&group).is_none_or(|group| {
-            let on_disk =
-                self.floor.is_some() && self.last_evicted(&group.topics) > position.cursor;
-            !on_disk
-                && !self.has_gap(group, position)
-                && self
-                    .kept_after(&group.topics, position.cursor)
-                    .next()
-                    .is_none()
-        })
+        matches!(self.next(group, &mut position.clone(), 0), Next::AtHead)
     }
 
     /// As [`next`](Log::next), for a reader that only wants the newest event, and to be told how many it skips.
-    pub(crate) fn newest(&self, group: GroupId, position: &mut Position) -> Next {
-        let Some(group) = self.groups.get(&group) else {
+    pub(crate) fn newest(&self, id: GroupId, position: &mut Position) -> Next {
+        let Some(group) = self.groups.get(&id) else {
             return Next::AtHead;
         };
-        let kept = group
-            .topics
-            .iter()
-            .filter_map(|name| self.topics.get(name)?.kept.back());
-        let newest = kept
-            .max()
-            .and_then(|sequence| self.records.get_key_value(sequence));
-        let newest = newest.filter(|(sequence, _)| **sequence > position.cursor);
-        let ahead = u64::from(newest.is_some());
-        let counted = group.ordinal - ahead;
+        let topics = group.topics.iter();
+        let kept = topics.filter_map(|name| self.topics.get(name)?.kept.back());
+        let newest = kept.max().filter(|newest| **newest > position.cursor);
+        let counted = group.ordinal - u64::from(newest.is_some());
         let lost = counted - position.ordinal.unwrap_or(counted);
-        if lost > 0 {
-            let before = newest.map_or(self.head, |(sequence, _)| sequence - 1);
-            let from = self.id(position.cursor).to_string();
-            position.cursor = before;
-            position.announced = before;
-            position.ordinal = Some(counted);
-            return Next::Gap(gap_frame(
-                &from,
-                self.id(before),
-                self.id(before),
-                Some(lost),
-            ));
+        if lost == 0 {
+            return self.next(id, position, 0);
         }
-        match newest {
-            Some((sequence, record)) => Next::Events(vec![(*sequence, record.frame.clone())]),
-            None => Next::AtHead,
-        }
+        let before = newest.map_or(self.head, |newest| newest - 1);
+        position.ordinal = Some(counted);
+        Next::Gap(self.skip(position, before, before, Some(lost)))
     }
 
     /// The newest event kept of each topic, up to a cursor, in order of sequence.
@@ -649,46 +595,33 @@ impl Log {
             return None;
         }
         if let Some(floor) = self.floor {
-            let from = position
-                .unknown
-                .take()
-                .unwrap_or(self.id(position.cursor).to_string());
-            return Some(self.gap_up_to(floor.max(position.cursor), &from, position));
+            let to = floor.max(position.cursor);
+            return Some(self.skip(position, to, to, None));
         }
         let evicted = self.last_evicted(&group.topics);
         let oldest = self.kept_after(&group.topics, position.cursor).next();
         // The next reconnect resumes right before what comes now.
         let rebased = oldest.map_or(self.head, |(sequence, _)| sequence - 1);
-        let ahead = self.count_after(&group.topics, position.cursor);
-        let (from, lost) = match position.unknown.take() {
-            Some(unknown) => (unknown, None),
-            None => {
-                let lost = |ordinal| group.ordinal - ordinal - ahead;
-                let from = self.id(position.cursor).to_string();
-                (from, position.ordinal.map(lost))
-            }
-        };
-        position.cursor = rebased;
-        position.announced = evicted.max(rebased);
-        position.ordinal = Some(group.ordinal - ahead);
+        let counted = group.ordinal - self.count_after(&group.topics, position.cursor);
+        let before = position.ordinal.replace(counted);
+        let lost = before.filter(|_| position.unknown.is_none());
         let to = if evicted > 0 { evicted } else { rebased };
-        Some(gap_frame(&from, self.id(to), self.id(rebased), lost))
+        Some(self.skip(position, to, rebased, lost.map(|before| counted - before)))
     }
 
     /// The gap for a reader that goes on from what memory has, because the file could not be read.
     pub(crate) fn gap_to_memory(&self, topics: &TopicSet, position: &mut Position) -> Frame {
-        let from = self.id(position.cursor).to_string();
-        self.gap_up_to(
-            self.last_evicted(topics).max(position.cursor),
-            &from,
-            position,
-        )
+        let to = self.last_evicted(topics).max(position.cursor);
+        self.skip(position, to, to, None)
     }
 
-    fn gap_up_to(&self, sequence: u64, from: &str, position: &mut Position) -> Frame {
-        position.cursor = sequence;
-        position.announced = sequence;
-        gap_frame(from, self.id(sequence), self.id(sequence), None)
+    /// Moves a reader on, and tells it that what it has not got up to `to` is lost.
+    fn skip(&self, position: &mut Position, to: u64, cursor: u64, lost: Option<u64>) -> Frame {
+        let unknown = position.unknown.take();
+        let from = unknown.unwrap_or_else(|| self.id(position.cursor).to_string());
+        position.cursor = cursor;
+        position.announced = to.max(cursor);
+        gap_frame(&from, self.id(to), self.id(cursor), lost)
     }
 
     /// Whether anything of the group's is lost to a reader that it has not been told of.
