@@ -336,11 +336,11 @@ impl Running {
     }
 
     fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
-        if self.slots.is_closing() {
-            return;
-        }
         let admitted = Socket::admit(&self.slots, stream, peer);
-        if let Err(refused) = admitted.and_then(|socket| self.connections.run(socket)) {
+        // Whoever comes while the server closes gets no answer, and not one that says it is full.
+        if let Err(refused) = admitted.and_then(|socket| self.connections.run(socket))
+            && !self.slots.is_closing()
+        {
             // When even those who refuse are busy, closing says it all.
             drop(self.refusals.run(refused));
         }
