@@ -1,8 +1,8 @@
 //! The little of JSON (RFC 8259) that a gap and a long-poll answer need: strings.
 
-/// Appends a text as a JSON string (RFC 8259 section 7).
-pub(crate) fn append_string(out: &mut String, text: &str) {
-    out.push('"');
+/// A text as a JSON string (RFC 8259 section 7).
+pub(crate) fn string(text: &str) -> String {
+    let mut out = String::from('"');
     for c in text.chars() {
         match c {
             '"' => out.push_str("\\\""),
@@ -13,6 +13,7 @@ pub(crate) fn append_string(out: &mut String, text: &str) {
         }
     }
     out.push('"');
+    out
 }
 
 #[cfg(test)]
@@ -23,9 +24,7 @@ mod tests {
     fn strings_are_escaped() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
-            let mut out = String::new();
-            append_string(&mut out, text);
-            assert_eq!(out, expected);
+            assert_eq!(string(text), expected);
         }
         check("é 😀", r#""é 😀""#); // UTF-8 as it is.
         check(r#"a"b\c"#, r#""a\"b\\c""#); // The two that must be escaped.

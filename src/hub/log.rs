@@ -164,14 +164,10 @@ impl InProcess {
 /// `event: gap`: from the last event that the reader has to the last that it misses, how many where that is known, and
 /// the id from which the next reconnect goes on.
 fn gap_frame(from: &str, to: EventId, rebased: EventId, lost: Option<u64>) -> Frame {
-    let mut text = format!("id: {rebased}\nevent: gap\ndata: {{\"from\":");
-    json::append_string(&mut text, from);
-    text.push_str(&format!(",\"to\":\"{to}\",\"lost\":"));
-    match lost {
-        Some(lost) => text.push_str(&lost.to_string()),
-        None => text.push_str("null"),
-    }
-    text.push_str("}\n\n");
+    let from = json::string(from);
+    let lost = lost.map_or("null".to_string(), |lost| lost.to_string());
+    let data = format!(r#"{{"from":{from},"to":"{to}","lost":{lost}}}"#);
+    let text = format!("id: {rebased}\nevent: gap\ndata: {data}\n\n");
     Frame::from_text(text.as_bytes())
 }
 

@@ -69,23 +69,19 @@ pub(crate) fn answer(
             }
         }
     }
-    let mut body = format!("{{\"events\":[{}],\"last_event_id\":", events.join(","));
-    json::append_string(&mut body, &core.log().id(position.cursor).to_string());
-    body.push('}');
+    let events = events.join(",");
+    let last = core.log().id(position.cursor);
+    let body = format!(r#"{{"events":[{events}],"last_event_id":"{last}"}}"#);
     Response::json(body).with_field("Cache-Control", "no-store")
 }
 
 /// An event as JSON, if it is one that a client would dispatch.
 fn event_text(event: &Event) -> Option<String> {
     let message = event.message()?;
-    let mut out = String::from("{\"id\":");
-    json::append_string(&mut out, &message.last_event_id);
-    out.push_str(",\"event\":");
-    json::append_string(&mut out, &message.event);
-    out.push_str(",\"data\":");
-    json::append_string(&mut out, &message.data);
-    out.push('}');
-    Some(out)
+    let id = json::string(&message.last_event_id);
+    let event = json::string(&message.event);
+    let data = json::string(&message.data);
+    Some(format!(r#"{{"id":{id},"event":{event},"data":{data}}}"#))
 }
 
 /// A member of a group for as long as one request waits.
