@@ -436,14 +436,13 @@ impl Log {
     /// Makes a reader a member of its topics' group, which counts what it gets from its position on.
     pub(crate) fn join(&mut self, topics: &TopicSet, position: &mut Position) -> GroupId {
         let id = self.group_for(topics);
-        let ahead = self.count_after(topics, position.cursor);
-        let gap = self
-            .groups
-            .get(&id)
-            .is_some_and(|group| self.has_gap(group, position));
         if let Some(group) = self.groups.get_mut(&id) {
             group.members += 1;
-            position.ordinal = (!gap).then_some(group.ordinal - ahead);
+        }
+        if let Some(group) = self.groups.get(&id)
+            && !self.has_gap(group, position)
+        {
+            position.ordinal = Some(self.ordinal_at(group, position.cursor));
         }
         id
     }
@@ -598,7 +597,7 @@ impl Log {
         let oldest = self.kept_after(&group.topics, position.cursor).next();
         // The next reconnect resumes right before what comes now.
         let rebased = oldest.map_or(self.head, |(sequence, _)| sequence - 1);
-        let counted = group.ordinal - self.count_after(&group.topics, position.cursor);
+        let counted = self.ordinal_at(group, position.cursor);
         let before = position.ordinal.replace(counted);
         let lost = before.filter(|_| position.unknown.is_none());
         let to = if evicted > 0 { evicted } else { rebased };
@@ -626,17 +625,20 @@ impl Log {
             return true;
         }
         if let Some(floor) = self.floor {
-            return floor > position.cursor.max(position.announced);
+            return floor > position.cursor;
         }
         let evicted = self.last_evicted(&group.topics);
         match position.ordinal {
             _ if evicted <= position.cursor => false,
             None => evicted > position.announced,
             // Topics are kept for different times: some of what was evicted may be behind it, or announced already.
-            Some(ordinal) => {
-                group.ordinal - self.count_after(&group.topics, position.cursor) > ordinal
-            }
+            Some(ordinal) => self.ordinal_at(group, position.cursor) > ordinal,
         }
+    }
+
+    /// The ordinal that a group had before the first event that it still gets behind a cursor.
+    fn ordinal_at(&self, group: &Group, cursor: u64) -> u64 {
+        group.ordinal - self.count_after(&group.topics, cursor)
     }
 
     fn last_evicted(&self, topics: &TopicSet) -> u64 {
