@@ -889,6 +889,27 @@ mod tests {
     }
 
     #[test]
+    fn one_that_skips_comes_to_the_head_whatever_the_file_has_let_go_of() {
+        let mut log = log(History::events(10));
+        let position = log.log.latest();
+        let mut reader = log.reader("a", position);
+        // As a file has it whose events nobody counts.
+        reader.position.ordinal = Some(7);
+        assert_eq!(log.read(&mut reader), "");
+        log.publish("b");
+        log.publish("b");
+        log.log.raise_floor(1);
+        let next = log.log.newest(reader.group, &mut reader.position);
+        let Next::Gap(gap) = next else {
+            panic!("{next:?}")
+        };
+        assert_eq!(gap_text(&gap), "gap(0,1,null)@1");
+        let next = log.log.newest(reader.group, &mut reader.position);
+        assert_eq!(next, Next::AtHead);
+        assert!(log.log.is_at_head(reader.group, &reader.position));
+    }
+
+    #[test]
     fn history_ends_by_number_age_and_size() {
         let mut by_age = log(History::events(100).age(Duration::from_secs(10)));
         by_age.publish("a");
