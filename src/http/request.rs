@@ -494,34 +494,32 @@ fn settle_host(
 fn framing(request: &Request, version: Version) -> Result<Framing, RequestError> {
     let mut lengths = request.headers("content-length");
     let mut codings = request.headers("transfer-encoding");
-    match (lengths.next(), codings.next()) {
-        (None, None) => Ok(Framing::Length(0)),
-        (Some(_), Some(_)) => Err(malformed(
+    let (length, coding) = (lengths.next(), codings.next());
+    match (length, lengths.next(), coding, codings.next()) {
+        (None, _, None, _) => Ok(Framing::Length(0)),
+        (Some(_), _, Some(_), _) => Err(malformed(
             "there are both a content length and a transfer coding",
         )),
-        (Some(length), None) => {
-            // Digits alone, where `parse` would take a sign; a list of equal ones could be taken, and is not (RFC 9110
-            // section 8.6).
-            let digits = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
-            if lengths.next().is_some() || !digits {
-                return Err(malformed("content length is not one number"));
-            }
-            let length = length
-                .parse()
-                .map_err(|_| refused(413, "body is too large"))?;
-            Ok(Framing::Length(length))
-        }
         // For an unknown coding RFC 9112 section 6.1 suggests 501; all that is not plainly this one gets the same 400.
-        (None, Some(coding)) => {
-            let once = codings.next().is_none() && coding.eq_ignore_ascii_case("chunked");
-            if !once || version == Version::Http10 {
-                return Err(malformed("transfer coding is not chunked alone"));
-            }
+        (_, _, Some(coding), None)
+            if coding.eq_ignore_ascii_case("chunked") && version == Version::Http11 =>
+        {
             Ok(Framing::Chunked)
         }
+        (_, _, Some(_), _) => Err(malformed("transfer coding is not chunked alone")),
+        // Digits alone, where `parse` would take a sign; a list of equal ones could be taken, and is not (RFC 9110
+        // section 8.6).
+        (Some(length), None, ..)
+            if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
+            match length.parse() {
+                Ok(length) => Ok(Framing::Length(length)),
+                Err(_) => Err(refused(413, "body is too large")),
+            }
+        }
+        _ => Err(malformed("content length is not one number")),
     }
 }
-
 /// RFC 9112 section 9.3.
 fn keep_alive(request: &Request, version: Version) -> bool {
     let has =

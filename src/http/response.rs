@@ -62,13 +62,13 @@ impl Response {
     /// An answer of this status without a body. A status below 200 or above 599 is not one that ends a request, and
     /// becomes 500.
     pub fn new(status: u16) -> Response {
-        let body = Body::Whole(Cow::Borrowed(b""));
-        Response {
-            status: valid_status(status),
+        let response = Response {
+            status: 200,
             fields: Vec::new(),
-            body,
+            body: Body::Whole(Cow::Borrowed(b"")),
             error: None,
-        }
+        };
+        response.with_status(status)
     }
 
     /// 200 with plain text.
@@ -142,7 +142,10 @@ impl Response {
     /// The same answer with another status (as in [`Response::new`]); one that [failed](Response::failed) stays a 500.
     pub fn with_status(mut self, status: u16) -> Response {
         if self.error.is_none() {
-            self.status = valid_status(status);
+            self.status = match status {
+                200..600 => status,
+                _ => 500,
+            };
         }
         self
     }
@@ -303,14 +306,6 @@ impl<T: Into<Response>, E: fmt::Display> From<Result<T, E>> for Response {
 impl<T: Into<Response>> From<Result<T, Response>> for Response {
     fn from(result: Result<T, Response>) -> Response {
         result.map_or_else(|refusal| refusal, Into::into)
-    }
-}
-
-fn valid_status(status: u16) -> u16 {
-    if (200..600).contains(&status) {
-        status
-    } else {
-        500
     }
 }
 
