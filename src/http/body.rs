@@ -50,7 +50,13 @@ fn read_chunks(
         extension_bytes = extension_bytes.checked_sub(extension).ok_or(too_long)?;
         if size == 0 {
             // Trailers are checked as fields are, and dropped (RFC 9112 section 7.1.2).
-            return read_fields(reader, MAX_TRAILER_BYTES, MAX_TRAILER_FIELDS, |_, _| ());
+            return read_fields(
+                reader,
+                &mut line,
+                MAX_TRAILER_BYTES,
+                MAX_TRAILER_FIELDS,
+                |_, _| (),
+            );
         }
 
         append(reader, size, max_body_bytes, body)?;

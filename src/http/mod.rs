@@ -17,7 +17,3 @@ pub use request::{Method, Request};
 pub use response::Response;
 pub(crate) use response::{Body, Stream, StreamHead, method_list};
 pub(crate) use target::{is_authority, percent_decode};
-
-/// Bytes to begin with for what a head is read into or written to: an ordinary one fits. Not less, as glibc keeps blocks of
-/// up to 1,032 bytes for the thread that has freed them, for as long as it lives, and a stream's lives long.
-const ROOM: usize = 1280;

@@ -11,7 +11,6 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use super::ROOM;
 use super::target::{Target, form_pairs, is_authority};
 use crate::config::Config;
 
@@ -315,7 +314,7 @@ pub(crate) fn read_head(
 ) -> Result<Option<Head>, RequestError> {
     let too_long = refused(414, "request line is too long");
     let max_line_bytes = config.max_request_line_bytes.saturating_add(2) as u64;
-    let mut line = Vec::with_capacity(ROOM);
+    let mut line = Vec::with_capacity(128);
     if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
         return Ok(None);
     }
@@ -327,10 +326,10 @@ pub(crate) fn read_head(
 
     let mut request = Box::new(Request {
         method,
-        text: String::with_capacity(ROOM),
+        text: String::with_capacity(256),
         path_end: target.path.len(),
         query: Vec::new(),
-        fields: Vec::with_capacity(ROOM / size_of::<Pair>()),
+        fields: Vec::with_capacity(8),
         params: Vec::new(),
         body: Vec::new(),
         peer: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -343,8 +342,10 @@ pub(crate) fn read_head(
         let pair = request.push(&name, &value);
         request.query.push(pair);
     }
+    let authority = target.authority.map(str::to_owned);
     read_fields(
         reader,
+        &mut line,
         config.max_head_bytes,
         config.max_fields,
         |name, value| {
@@ -353,7 +354,7 @@ pub(crate) fn read_head(
         },
     )?;
 
-    settle_host(&mut request, version, target.authority)?;
+    settle_host(&mut request, version, authority.as_deref())?;
     let framing = framing(&request, version)?;
     let expects_continue = expects_continue(&request, version)? && framing != Framing::Length(0);
     Ok(Some(Head {
@@ -403,15 +404,15 @@ fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, Version), Requ
 /// Reads field lines to the empty line behind them, and gives each name and value to `found`.
 pub(super) fn read_fields(
     reader: &mut impl BufRead,
+    line: &mut Vec<u8>,
     max_bytes: usize,
     max_fields: usize,
     mut found: impl FnMut(&str, &[u8]),
 ) -> Result<(), RequestError> {
     let too_large = refused(431, "fields are too large");
     let mut section = reader.take(max_bytes as u64);
-    let mut line = Vec::with_capacity(ROOM);
     for count in 0.. {
-        if !read_line(&mut section, &mut line, too_large)? {
+        if !read_line(&mut section, line, too_large)? {
             return Err(cut());
         }
         if line.is_empty() {
@@ -420,7 +421,7 @@ pub(super) fn read_fields(
         if count == max_fields {
             return Err(refused(431, "there are too many fields"));
         }
-        let (name, value) = parse_field(&line)?;
+        let (name, value) = parse_field(line)?;
         found(name, value);
     }
     Ok(())

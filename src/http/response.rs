@@ -5,7 +5,6 @@ use std::fmt;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::ROOM;
 use super::chunked::Coding;
 use super::request::{Manner, Method, Version, is_token};
 use crate::socket::Socket;
@@ -233,7 +232,9 @@ impl Response {
 
     /// The head of a stream. To HTTP/1.0 it says nothing of length or chunks: closing ends it.
     pub(crate) fn stream_head(&self, version: Version) -> StreamHead {
-        let mut bytes = Vec::with_capacity(ROOM);
+        // Not less: glibc keeps blocks of up to 1,032 bytes for the thread that has freed them, and this one may carry its
+        // stream for days.
+        let mut bytes = Vec::with_capacity(1280);
         self.append_fields(&mut bytes);
         let coding = match version {
             Version::Http11 => {

@@ -17,8 +17,6 @@ pub(crate) use request::{Framing, Head, RequestError, Version, read_head};
 
 use crate::config::Config;
 
-/// As the crate's own, which does not matter here.
-const ROOM: usize = 1280;
 pub(crate) const MAX_BODY_BYTES: usize = 256;
 
 pub(crate) fn config() -> Config {
