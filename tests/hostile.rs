@@ -487,12 +487,11 @@ fn without_descriptors_those_who_are_there_are_served() {
     let mut reader = None;
     eventually(|| {
         let mut client = Client::connect(child.addr());
-        client.request("GET", "/events", &[], b"");
-        let served = client
-            .head()
-            .fields
-            .iter()
-            .any(|(_, value)| value == "chunked");
+        let request = b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n";
+        // While all who refuse are busy too, it is cut off.
+        let asked = client.stream.write_all(request);
+        let head = asked.and_then(|()| client.try_head());
+        let served = head.is_ok_and(|head| head.field("transfer-encoding") == Some("chunked"));
         reader = served.then_some(client);
         served
     });
@@ -504,11 +503,9 @@ fn without_descriptors_those_who_are_there_are_served() {
     eventually(|| client.get("/errors").text().contains("accept failed"));
     does_not_spin(&child, "no descriptor to be had");
     let errors = client.get("/errors");
-    assert!(
-        errors.text().matches("accept failed").count() <= 2,
-        "said once for each thread: {}",
-        errors.text()
-    );
+    // Once for each thread, and again where a descriptor came free in between; not twenty times a second.
+    let said = errors.text().matches("accept failed").count();
+    assert!(said < 10, "{}", errors.text());
     client.request("POST", "/publish", &[], b"still here");
     assert_eq!(client.answer().status(), 204);
     let mut reader = reader.unwrap();

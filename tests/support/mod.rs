@@ -129,13 +129,18 @@ impl Client {
 
     /// Reads a head up to its empty line.
     pub(crate) fn head(&mut self) -> Head {
+        self.try_head().expect("a whole head")
+    }
+
+    /// As [`Client::head`], where the connection may be cut.
+    pub(crate) fn try_head(&mut self) -> io::Result<Head> {
         let end = loop {
             match find(self.unread(), b"\r\n\r\n") {
                 Some(at) => break at + 4,
-                None => self.read_more().expect("a whole head"),
+                None => self.read_more()?,
             }
         };
-        Head::parse(self.take(end))
+        Ok(Head::parse(self.take(end)))
     }
 
     /// Reads an answer to anything but HEAD, by its own framing.
