@@ -183,6 +183,14 @@ impl<T: Send + 'static> Shared<T> {
                 return None;
             }
             state.waiting += 1;
+            // One moment for those who have something to hand over: what comes now costs no sleep and no wake-up.
+            drop(state);
+            thread::yield_now();
+            state = self.lock();
+            if !state.queue.is_empty() || state.closed {
+                state.waiting -= 1;
+                continue;
+            }
             let timeout;
             (state, timeout) = self
                 .wake
