@@ -19,7 +19,7 @@ use crate::threads::Threads;
 pub(crate) struct Core {
     pub(crate) config: HubConfig,
     /// Held by the hub thread while it appends a round and hands it on, and by a reader's thread while it takes its
-    /// next events or hands itself over. Never across a system call.
+    /// next events or hands itself over. Never across one that waits for a peer or for the disk.
     log: Mutex<Log>,
     pub(crate) registry: Registry,
     pub(crate) writers: Vec<Arc<Mailbox>>,

@@ -269,7 +269,10 @@ impl Log {
                 continue;
             };
             group.ordinal += share.batch.len();
-            group.news.notify_all();
+            // Whoever waits holds it too.
+            if Arc::strong_count(&group.news) > 1 {
+                group.news.notify_all();
+            }
             group.receivers.retain_mut(|receiver| {
                 let mut events = share.batch.events().iter();
                 events.all(|(sequence, frame)| {

@@ -159,11 +159,11 @@ impl Registry {
     pub(crate) fn add_callback(&self, notice: Notice) -> io::Result<()> {
         if self.notices.get().is_none() {
             let (sender, receiver) = mpsc::channel();
-            if self.notices.set(sender).is_ok() {
-                thread::Builder::new()
-                    .name("sse-callbacks".to_string())
-                    .spawn(move || run_callbacks(receiver))?;
-            }
+            thread::Builder::new()
+                .name("sse-callbacks".to_string())
+                .spawn(move || run_callbacks(receiver))?;
+            // Where another thread was faster, the one just started ends with its sender.
+            let _ = self.notices.set(sender);
         }
         self.tell(|| notice);
         Ok(())
