@@ -16,6 +16,10 @@ use crate::socket::{Socket, from_now};
 /// How often a stream looks whether its client has left or the server is closing.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
+/// How soon a stream with a thread of its own looks for the first time, then after twice as long each: visitors who
+/// leave at once do not hold a thread for a second.
+const FIRST_LOOK: Duration = Duration::from_millis(16);
+
 /// Most bytes of waiting events that go into one write.
 const MAX_WRITE_BYTES: usize = 64 * 1024;
 
@@ -125,7 +129,8 @@ impl Sse {
 
         let keep_alive = self.options.keep_alive(&socket);
         let ends_at = ends_at(&socket);
-        let mut look_at = Instant::now() + LOOK;
+        let mut pause = FIRST_LOOK;
+        let mut look_at = Instant::now() + pause;
         let mut heartbeat_at = from_now(keep_alive.interval);
         loop {
             let now = Instant::now();
@@ -137,7 +142,8 @@ impl Sse {
                     let event = come_back(&socket);
                     return end_with(socket, out, coding, Some(event));
                 }
-                look_at = now + LOOK;
+                pause = LOOK.min(pause * 2);
+                look_at = now + pause;
             }
             if now >= heartbeat_at {
                 keep_alive.append(coding, &mut out);
