@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::file::{self, Open};
 use crate::slots::ErrorHook;
 
 /// The limits of a [`Hub`](crate::Hub). Start from [`HubConfig::default`] and change what you need.
@@ -85,6 +86,7 @@ pub struct History {
 }
 
 /// Where a history is kept beyond the life of its process.
+#[allow(unpredictable_function_pointer_comparisons)] // There is one function, and it is not generic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileHistory {
     pub(crate) path: PathBuf,
@@ -92,6 +94,7 @@ pub(crate) struct FileHistory {
     pub(crate) bytes: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) age: Option<Duration>,
+    pub(crate) open: Open,
 }
 
 /// When an event counts as kept in a history's file.
@@ -131,6 +134,7 @@ impl History {
             bytes: 1024 * 1024 * 1024,
             segment_bytes: 16 * 1024 * 1024,
             age: None,
+            open: file::open,
         };
         History {
             file: Some(file),

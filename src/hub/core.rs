@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::config::HubConfig;
-use super::file::{DiskReader, Segments};
+use super::file::{OnDisk, Readers};
 use super::id::EventId;
 use super::log::{GroupId, Log, Next, Position};
 use super::registry::Registry;
@@ -30,7 +30,7 @@ pub(crate) struct Core {
     /// The history's file could not be written the last time.
     failing: AtomicBool,
     /// The history's file, for those who read it.
-    segments: Option<Segments>,
+    disk: Option<Readers>,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Core {
         log: Log,
         writers: Vec<Arc<Mailbox>>,
         behind: Threads<Box<Subscriber>>,
-        segments: Option<Segments>,
+        disk: Option<Readers>,
     ) -> Core {
         Core {
             config,
@@ -59,7 +59,7 @@ impl Core {
             counters: Counters::default(),
             closed: AtomicBool::new(false),
             failing: AtomicBool::new(false),
-            segments,
+            disk,
         }
     }
 
@@ -90,17 +90,17 @@ impl Core {
         group: GroupId,
         topics: &TopicSet,
         position: &mut Position,
-        disk: &mut Option<DiskReader>,
+        disk: &mut Option<Box<dyn OnDisk>>,
         max_bytes: usize,
     ) -> Next {
         loop {
             let next = self.log().next(group, position, max_bytes);
-            let (Next::OnDisk { head }, Some(segments)) = (&next, &self.segments) else {
+            let (Next::OnDisk { head }, Some(readers)) = (&next, &self.disk) else {
                 // Its buffer is only worth its memory while it is used.
                 *disk = None;
                 return next;
             };
-            let reader = disk.get_or_insert_with(|| DiskReader::new(segments));
+            let reader = disk.get_or_insert_with(readers);
             let found = reader.read(topics, &mut position.cursor, *head, max_bytes);
             match found {
                 Some(events) if !events.is_empty() => return Next::Events(events),

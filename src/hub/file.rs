@@ -1,7 +1,7 @@
 //! The log's file: an event stream like any other, with a comment in front of each event that says what recovery needs.
 //!
 //! ```text
-//! : epoch 5c0f9a3be1d27764 from 1
+//! : epoch 5c0f9a3be1d27764 from 1 5d3c0e81
 //!
 //! : 1 8c2f01aa 41 news
 //! id: 5c0f9a3be1d27764-1
@@ -15,10 +15,9 @@
 //!
 //! The newest segment has the path that was asked for; a full one is renamed to that path and its first sequence number.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -29,13 +28,31 @@ use super::topics::{self, TopicSet};
 use crate::http::Coding;
 
 /// Longest comment line: 64 topics of 256 bytes, and the numbers.
-const MAX_LINE_BYTES: u64 = 32 * 1024;
+const MAX_LINE_BYTES: usize = 32 * 1024;
 
-/// An epoch and its first sequence number. It ends where the next one begins.
-pub(crate) type Epoch = (u64, u64);
+/// Bytes that are read at a time, unless an event needs more.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Opens or creates a history's file, gives each event that it holds to `keep`, in order, and begins a new epoch.
+///
+/// Only [`History::file`](crate::History::file) names the one function of this type, and the hub knows what it opens by
+/// two traits: a program that names no file has no code for one.
+pub(crate) type Open = fn(
+    config: &FileHistory,
+    epoch: u64,
+    report: &dyn Fn(&str),
+    keep: &mut dyn FnMut(Numbered),
+) -> io::Result<Opened>;
+
+/// A file that is open.
+pub(crate) struct Opened {
+    pub(crate) recovered: Recovered,
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) readers: Readers,
+}
 
 /// What the file held when it was opened.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Recovered {
     pub(crate) epochs: Vec<Epoch>,
     /// The last number in use.
@@ -44,19 +61,112 @@ pub(crate) struct Recovered {
     pub(crate) floor: u64,
 }
 
-/// The segments there are, oldest first, for those who read them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Segments(Arc<Mutex<VecDeque<Segment>>>);
+/// An epoch and its first sequence number. It ends where the next one begins.
+pub(crate) type Epoch = (u64, u64);
 
-#[derive(Debug)]
+/// The writing end, owned by the hub thread.
+pub(crate) trait Store: Send {
+    /// Appends a round with one write and, where that is asked for, one sync. Says up to which number the file has been
+    /// cut off at its old end.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; then nothing of the round is in the file.
+    fn append(&mut self, round: &[Numbered]) -> io::Result<u64>;
+}
+
+/// Makes a reader of the file.
+pub(crate) type Readers = Box<dyn Fn() -> Box<dyn OnDisk> + Send + Sync>;
+
+/// The file for a reader whose cursor is older than what memory holds.
+pub(crate) trait OnDisk: Send {
+    /// The events of these topics behind `cursor` and up to `head`, at most about `max_bytes` or one event. Where there
+    /// are none yet, the cursor moves past those of other topics. `None` when the file has nothing more.
+    fn read(
+        &mut self,
+        topics: &TopicSet,
+        cursor: &mut u64,
+        head: u64,
+        max_bytes: usize,
+    ) -> Option<Vec<(u64, Frame)>>;
+}
+
+/// See [`Open`].
+///
+/// # Errors
+///
+/// What the system says; `WouldBlock` when another process has the file, `InvalidData` when it is something else.
+pub(crate) fn open(
+    config: &FileHistory,
+    epoch: u64,
+    report: &dyn Fn(&str),
+    keep: &mut dyn FnMut(Numbered),
+) -> io::Result<Opened> {
+    let newest = &config.path;
+    let lock = lock(newest)?;
+    let file = open_to_write(newest)?;
+    let mut paths = full_segments(newest)?;
+    paths.push(newest.clone());
+    let mut recovered = Recovered::default();
+    let mut segments = Vec::new();
+    let mut good = 0;
+    for path in paths {
+        let before = recovered.head;
+        good = recovered.read(&path, newest, report, keep)?;
+        let first = before.max(recovered.floor) + 1;
+        segments.push(Segment { path, first });
+    }
+    // No number that was given out is given out again, also where its event is damaged.
+    recovered.head = recovered.head.max(recovered.floor);
+    let epoch = (epoch, recovered.head + 1);
+    recovered.epochs.push(epoch);
+    let segments = Segments(Arc::new(Mutex::new(segments)));
+    let mut store = FileStore {
+        config: config.clone(),
+        _lock: lock,
+        file,
+        good,
+        torn: true,
+        epoch,
+        floor: recovered.floor,
+        segments: segments.clone(),
+    };
+    store.write(epoch_line(epoch).as_bytes())?;
+    store.sync_folder()?;
+    Ok(Opened {
+        recovered,
+        store: Box::new(store),
+        readers: Box::new(move || Box::new(DiskReader::new(&segments))),
+    })
+}
+
+/// The segments there are, oldest first, for those who read them.
+#[derive(Clone)]
+struct Segments(Arc<Mutex<Vec<Segment>>>);
+
 struct Segment {
     path: PathBuf,
     first: u64,
 }
 
-/// The writing end, owned by the hub thread.
-#[derive(Debug)]
-pub(crate) struct Store {
+impl Segments {
+    /// Nothing that runs under this lock can leave it half changed.
+    fn lock(&self) -> MutexGuard<'_, Vec<Segment>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the segment that has, or would have, the event behind a cursor. `None` also where it has just been removed.
+    fn open(&self, cursor: u64) -> Option<Items> {
+        let segments = self.lock();
+        let mut newest_first = segments.iter().rev();
+        let holds = newest_first.find(|segment| segment.first <= cursor + 1)?;
+        let path = holds.path.clone();
+        drop(segments);
+        Items::open(&path).ok()
+    }
+}
+
+struct FileStore {
     config: FileHistory,
     /// Locked for as long as the store lives.
     _lock: File,
@@ -71,61 +181,8 @@ pub(crate) struct Store {
     segments: Segments,
 }
 
-impl Store {
-    /// Opens or creates the file, gives each event that it holds to `keep`, in order, and begins a new epoch.
-    ///
-    /// # Errors
-    ///
-    /// What the system says; `WouldBlock` when another process has the file, `InvalidData` when it is something else.
-    pub(crate) fn open(
-        config: FileHistory,
-        epoch: u64,
-        report: &dyn Fn(&str),
-        mut keep: impl FnMut(Numbered),
-    ) -> io::Result<(Store, Recovered)> {
-        let lock = lock(&config.path)?;
-        let file = open_newest(&config.path)?;
-        let mut store = Store {
-            config,
-            _lock: lock,
-            file,
-            good: 0,
-            torn: true,
-            epoch: (epoch, 1),
-            floor: 0,
-            segments: Segments::default(),
-        };
-        let mut recovered = Recovered::default();
-        let newest = &store.config.path;
-        let mut paths = full_segments(newest)?;
-        paths.push(newest.clone());
-        for path in paths {
-            let before = recovered.head;
-            store.good = recovered.read(&path, newest, report, &mut keep)?;
-            let first = before.max(recovered.floor) + 1;
-            store.segments.lock().push_back(Segment { path, first });
-        }
-        // No number that was given out is given out again, also where its event is damaged.
-        recovered.head = recovered.head.max(recovered.floor);
-        store.floor = recovered.floor;
-        store.epoch = (epoch, recovered.head + 1);
-        recovered.epochs.push(store.epoch);
-        store.write(epoch_line(store.epoch).as_bytes())?;
-        store.sync_folder()?;
-        Ok((store, recovered))
-    }
-
-    pub(crate) fn segments(&self) -> Segments {
-        self.segments.clone()
-    }
-
-    /// Appends a round with one write and, where that is asked for, one sync. Says up to which number the file has been
-    /// cut off at its old end.
-    ///
-    /// # Errors
-    ///
-    /// What the system says; then nothing of the round is in the file.
-    pub(crate) fn append(&mut self, round: &[Numbered]) -> io::Result<u64> {
+impl Store for FileStore {
+    fn append(&mut self, round: &[Numbered]) -> io::Result<u64> {
         if let Some(event) = round.first() {
             self.make_room(event.sequence)?;
         }
@@ -134,12 +191,14 @@ impl Store {
             bytes.extend_from_slice(epoch_line(self.epoch).as_bytes());
         }
         for event in round {
-            append_record(&mut bytes, event);
+            append_event(&mut bytes, event);
         }
         self.write(&bytes)?;
         Ok(self.floor)
     }
+}
 
+impl FileStore {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.torn {
             self.file.set_len(self.good)?;
@@ -162,20 +221,19 @@ impl Store {
         if exists && self.good < self.config.segment_bytes {
             return Ok(());
         }
-        if exists && let Some(newest) = self.segments.lock().back_mut() {
+        if exists && let Some(newest) = self.segments.lock().last_mut() {
             let full = with_suffix(&path, &format!("{:020}", newest.first));
             fs::rename(&path, &full)?;
             newest.path = full;
         }
-        self.file = open_newest(&path)?;
+        self.file = open_to_write(&path)?;
         (self.good, self.torn) = (0, false);
         let mut segments = self.segments.lock();
-        if segments.back().is_some_and(|newest| newest.path == path) {
+        if segments.pop_if(|newest| newest.path == path).is_some() {
             // Nobody can read what was removed under our feet.
-            segments.pop_back();
             self.floor = next - 1;
         }
-        segments.push_back(Segment { path, first: next });
+        segments.push(Segment { path, first: next });
         drop(segments);
         self.remove_old();
         self.sync_folder()
@@ -198,7 +256,7 @@ impl Store {
                 }
                 bytes -= oldest.len();
             }
-            segments.pop_front();
+            segments.remove(0);
             self.floor = self.floor.max(segments[0].first - 1);
         }
     }
@@ -222,19 +280,20 @@ impl Recovered {
         report: &dyn Fn(&str),
         keep: &mut dyn FnMut(Numbered),
     ) -> io::Result<u64> {
-        let mut records = Records::open(path, 0)?;
+        let name = path.display();
+        let mut items = Items::open(path)?;
         loop {
-            while let Some(item) = records.next_item() {
+            while let Some(item) = items.next()? {
                 self.take(item, keep);
             }
-            let (name, good) = (path.display(), records.position);
-            if good == fs::metadata(path)?.len() {
+            let good = items.position;
+            if items.rest().is_empty() {
                 return Ok(good);
             }
-            let Some(rest) = Records::behind_damage(path, good)? else {
+            if !items.skip_damage() {
                 if path != newest {
                     self.floor = self.head + 1;
-                } else if good == 0 && !may_be_ours(path)? {
+                } else if good == 0 && !items.may_be_ours() {
                     let text = format!("{name} is not a history, and stays as it is");
                     return Err(io::Error::new(io::ErrorKind::InvalidData, text));
                 }
@@ -242,12 +301,11 @@ impl Recovered {
                     "{name} is cut off at byte {good}, behind its last whole event"
                 ));
                 return Ok(good);
-            };
+            }
             report(&format!(
                 "{name} is damaged at byte {good}; the history begins anew behind it"
             ));
             self.floor = self.head + 1;
-            records = rest;
         }
     }
 
@@ -259,17 +317,12 @@ impl Recovered {
                     self.epochs.push(epoch);
                 }
             }
-            Item::Record(record) if record.sequence > self.head => {
-                self.skip_to(record.sequence);
-                self.head = record.sequence;
-                keep(Numbered {
-                    sequence: record.sequence,
-                    topics: record.topics,
-                    frame: Frame::from_text(&record.text),
-                    callers_id: callers_id(&record.text),
-                });
+            Item::Event(event) if event.sequence > self.head => {
+                self.skip_to(event.sequence);
+                self.head = event.sequence;
+                keep(event);
             }
-            Item::Record(_) => {}
+            Item::Event(_) => {}
         }
     }
 
@@ -282,45 +335,17 @@ impl Recovered {
     }
 }
 
-impl Segments {
-    /// Nothing that runs under this lock can leave it half changed.
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Segment>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The segment that has, or would have, the event behind a cursor.
-    fn behind(&self, cursor: u64) -> Option<PathBuf> {
-        let segments = self.lock();
-        let mut newest_first = segments.iter().rev();
-        let holds = newest_first.find(|segment| segment.first <= cursor + 1)?;
-        Some(holds.path.clone())
-    }
-}
-
-/// Reads events from the segments, for a reader whose cursor is older than what memory holds.
-#[derive(Debug)]
-pub(crate) struct DiskReader {
+struct DiskReader {
     segments: Segments,
-    records: Option<Records>,
+    items: Option<Items>,
     /// Read, but perhaps not sent.
     events: Vec<(u64, Frame)>,
     /// All up to here have been read.
     reached: u64,
 }
 
-impl DiskReader {
-    pub(crate) fn new(segments: &Segments) -> DiskReader {
-        DiskReader {
-            segments: segments.clone(),
-            records: None,
-            events: Vec::new(),
-            reached: 0,
-        }
-    }
-
-    /// The events of these topics behind `cursor` and up to `head`, at most about `max_bytes` or one event. Where there
-    /// are none yet, the cursor moves past those of other topics. `None` when the file has nothing more.
-    pub(crate) fn read(
+impl OnDisk for DiskReader {
+    fn read(
         &mut self,
         topics: &TopicSet,
         cursor: &mut u64,
@@ -332,13 +357,12 @@ impl DiskReader {
         let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
         let mut scanned = 0;
         while bytes < max_bytes && scanned < 16 * max_bytes && self.reached < head {
-            let Some(record) = self.next() else { break };
-            scanned += record.text.len();
-            self.reached = record.sequence;
-            if record.topics.iter().any(|name| topics.contains(name)) {
-                let frame = Frame::from_text(&record.text);
-                bytes += frame.len();
-                self.events.push((record.sequence, frame));
+            let Some(event) = self.next() else { break };
+            scanned += event.frame.len();
+            self.reached = event.sequence;
+            if event.topics.iter().any(|name| topics.contains(name)) {
+                bytes += event.frame.len();
+                self.events.push((event.sequence, event.frame));
             }
         }
         if self.reached <= *cursor {
@@ -349,112 +373,139 @@ impl DiskReader {
         }
         Some(self.events.clone())
     }
+}
 
-    /// The record behind what has been read, in this segment or the next one. `None` also where it cannot be read: it is
+impl DiskReader {
+    fn new(segments: &Segments) -> DiskReader {
+        DiskReader {
+            segments: segments.clone(),
+            items: None,
+            events: Vec::new(),
+            reached: 0,
+        }
+    }
+
+    /// The event behind what has been read, in this segment or the next one. `None` also where it cannot be read: it is
     /// damaged, or has just been removed.
-    fn next(&mut self) -> Option<Record> {
+    fn next(&mut self) -> Option<Numbered> {
         let next = self.reached + 1;
         for _ in 0..2 {
-            while let Some(item) = self.records.as_mut().and_then(Records::next_item) {
-                if let Item::Record(record) = item
-                    && record.sequence >= next
+            while let Some(items) = &mut self.items
+                && let Ok(Some(item)) = items.next()
+            {
+                if let Item::Event(event) = item
+                    && event.sequence >= next
                 {
-                    return (record.sequence == next).then_some(record);
+                    return (event.sequence == next).then_some(event);
                 }
             }
-            let path = self.segments.behind(self.reached)?;
-            self.records = Some(Records::open(&path, 0).ok()?);
+            self.items = Some(self.segments.open(self.reached)?);
         }
         None
     }
 }
 
-/// One event as the file has it.
-struct Record {
-    sequence: u64,
-    topics: TopicSet,
-    text: Vec<u8>,
-}
-
 /// What comes next in a segment.
 enum Item {
-    Record(Record),
+    Event(Numbered),
     Epoch(Epoch),
 }
 
 /// What one segment holds, in order.
-#[derive(Debug)]
-struct Records {
-    file: BufReader<File>,
-    /// Behind the last whole item.
+struct Items {
+    file: File,
+    /// What has been read of it.
+    bytes: Vec<u8>,
+    /// So many of these have been taken.
+    taken: usize,
+    /// Where that is in the file: behind the last whole item.
     position: u64,
 }
 
-impl Records {
-    fn open(path: &Path, position: u64) -> io::Result<Records> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(position))?;
-        let file = BufReader::with_capacity(64 * 1024, file);
-        Ok(Records { file, position })
+impl Items {
+    fn open(path: &Path) -> io::Result<Items> {
+        Ok(Items {
+            file: File::open(path)?,
+            bytes: Vec::new(),
+            taken: 0,
+            position: 0,
+        })
     }
 
-    /// The next item; `None` when nothing follows that is whole and readable.
-    fn next_item(&mut self) -> Option<Item> {
-        let mut line = String::new();
-        let mut limited = self.file.by_ref().take(MAX_LINE_BYTES);
-        limited.read_line(&mut line).ok()?;
-        let header = line.strip_prefix(": ")?.strip_suffix('\n')?;
-        if let Some(epoch) = parse_epoch(header) {
-            let mut blank = [0];
-            self.file.read_exact(&mut blank).ok()?;
-            if blank != *b"\n" {
-                return None;
-            }
-            self.position += line.len() as u64 + 1;
-            return Some(Item::Epoch(epoch));
-        }
-        let (sequence, crc, length, names) = parse_header(header)?;
-        let mut text = Vec::new();
-        self.file
-            .by_ref()
-            .take(length)
-            .read_to_end(&mut text)
-            .ok()?;
-        let topics = topics::check(&names.split('\t').collect::<Vec<_>>()).ok()?;
-        if crc != checksum(sequence, names, &text) {
-            return None;
-        }
-        self.position += line.len() as u64 + length;
-        Some(Item::Record(Record {
-            sequence,
-            topics,
-            text,
-        }))
+    /// What has been read and not taken: all there is, once no item has come.
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.taken..]
     }
 
-    /// Goes on from the next place behind `from` where an item is whole.
-    fn behind_damage(path: &Path, from: u64) -> io::Result<Option<Records>> {
-        let bytes = fs::read(path)?;
-        let behind = bytes.get(from as usize..).unwrap_or_default();
-        for (at, _) in behind.windows(3).enumerate().filter(|(_, w)| w == b"\n: ") {
-            let start = from + at as u64 + 1;
-            if Records::open(path, start)?.next_item().is_some() {
-                return Records::open(path, start).map(Some);
+    /// The next item; `None` when nothing follows that is whole.
+    fn next(&mut self) -> io::Result<Option<Item>> {
+        loop {
+            if let Some((item, len)) = parse_item(self.rest()) {
+                self.take(len);
+                return Ok(Some(item));
+            }
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+            // Twice as many each time, so that a large event is not looked at often.
+            let more = self.bytes.len().max(BLOCK_BYTES) as u64;
+            let mut file = (&self.file).take(more);
+            if file.read_to_end(&mut self.bytes)? == 0 {
+                return Ok(None);
             }
         }
-        Ok(None)
+    }
+
+    /// Goes on from the next place where an item is whole; false when there is none.
+    fn skip_damage(&mut self) -> bool {
+        let rest = self.rest();
+        let mut lines = (1..rest.len()).filter(|at| rest[at - 1..].starts_with(b"\n: "));
+        let whole = lines.find(|at| parse_item(&rest[*at..]).is_some());
+        self.take(whole.unwrap_or(0));
+        whole.is_some()
+    }
+
+    /// Whether a file in which nothing is whole can be the beginning of one of ours: torn, or only zeros after a power
+    /// failure. Whatever else it is, it is not ours to cut off.
+    fn may_be_ours(&self) -> bool {
+        let start = &self.bytes[..self.bytes.len().min(8)];
+        b": epoch ".starts_with(start) || start.iter().all(|&byte| byte == 0)
+    }
+
+    fn take(&mut self, len: usize) {
+        self.taken += len;
+        self.position += len as u64;
     }
 }
 
-/// Whether a file in which nothing is whole can be the beginning of one of ours: torn, or only zeros after a power failure.
-/// Whatever else it is, it is not ours to cut off.
-fn may_be_ours(path: &Path) -> io::Result<bool> {
-    let mut start = Vec::new();
-    File::open(path)?.take(8).read_to_end(&mut start)?;
-    Ok(b": epoch ".starts_with(&start) || start.iter().all(|&byte| byte == 0))
+/// The item at the beginning of these bytes, and its length; `None` when none is whole there.
+fn parse_item(bytes: &[u8]) -> Option<(Item, usize)> {
+    let mut line = bytes.iter().take(MAX_LINE_BYTES);
+    let end = line.position(|byte| *byte == b'\n')?;
+    let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+    let line = str::from_utf8(line).ok()?.strip_prefix(": ")?;
+    if let Some(epoch) = parse_epoch(line) {
+        return rest
+            .starts_with(b"\n")
+            .then_some((Item::Epoch(epoch), end + 2));
+    }
+    let mut fields = line.splitn(4, ' ');
+    let sequence = fields.next()?.parse().ok()?;
+    let crc = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let text = rest.get(..fields.next()?.parse().ok()?)?;
+    let names = fields.next()?;
+    if crc != checksum(sequence, names, text) {
+        return None;
+    }
+    let event = Numbered {
+        sequence,
+        topics: topics::check(names.split('\t').collect()).ok()?,
+        frame: Frame::from_text(text),
+        callers_id: callers_id(text),
+    };
+    Some((Item::Event(event), end + 1 + text.len()))
 }
 
-fn append_record(out: &mut Vec<u8>, event: &Numbered) {
+fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
     let names = names.join("\t");
     let text = event.frame.bytes(Coding::Bare);
@@ -462,13 +513,6 @@ fn append_record(out: &mut Vec<u8>, event: &Numbered) {
     // Writing to a vector cannot fail.
     let _ = writeln!(out, ": {} {crc:08x} {} {names}", event.sequence, text.len());
     out.extend_from_slice(text);
-}
-
-fn parse_header(line: &str) -> Option<(u64, u32, u64, &str)> {
-    let mut parts = line.splitn(4, ' ');
-    let sequence = parts.next()?.parse().ok()?;
-    let crc = u32::from_str_radix(parts.next()?, 16).ok()?;
-    Some((sequence, crc, parts.next()?.parse().ok()?, parts.next()?))
 }
 
 fn epoch_line((epoch, first): Epoch) -> String {
@@ -527,9 +571,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// Keeps other processes away for as long as it is open.
 fn lock(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true);
-    let lock = options.open(with_suffix(path, "lock"))?;
+    let lock = open_to_write(&with_suffix(path, "lock"))?;
     match lock.try_lock().map_err(io::Error::from) {
         Ok(()) => Ok(lock),
         Err(error) => {
@@ -561,7 +603,7 @@ fn folder(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-fn open_newest(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+fn open_to_write(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
     options.create(true).truncate(false).write(true).open(path)
 }

@@ -712,7 +712,7 @@ mod tests {
     }
 
     fn set(names: &str) -> TopicSet {
-        topics::check(&names.split_whitespace().collect::<Vec<_>>()).unwrap()
+        topics::check(names.split_whitespace().collect()).unwrap()
     }
 
     impl Fixture {

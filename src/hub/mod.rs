@@ -43,7 +43,6 @@ pub use self::subscription::{Start, Subscription};
 pub use self::topics::{InvalidTopic, Topics};
 
 use self::core::Core;
-use self::file::Store;
 use self::frame::Frame;
 use self::log::Log;
 use self::registry::{Ending, Notice};
@@ -100,21 +99,20 @@ impl Hub {
         let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
         let epoch = random_u64();
         let mut log = Log::new(config.history.clone(), epoch);
-        let mut store = None;
-        if let Some(file) = config.history.file.clone() {
+        let (mut store, mut disk) = (None, None);
+        if let Some(file) = &config.history.file {
             let now = Instant::now();
-            let keep = |event| log.restore(event, now);
-            let (opened, recovered) = Store::open(file, epoch, &*config.on_error, keep)?;
-            log.recover(recovered);
-            store = Some(opened);
+            let mut keep = |event| log.restore(event, now);
+            let opened = (file.open)(file, epoch, &*config.on_error, &mut keep)?;
+            log.recover(opened.recovered);
+            (store, disk) = (Some(opened.store), Some(opened.readers));
         }
         let behind = catch_up_threads(&config);
         behind.start_least()?;
         let mailbox = |_| Arc::<Mailbox>::default();
         let writers: Vec<_> = (0..config.writer_threads.max(1)).map(mailbox).collect();
-        let segments = store.as_ref().map(Store::segments);
         // From here on, dropping it ends the writers that have started.
-        let core = Arc::new(Core::new(config, log, writers, behind, segments));
+        let core = Arc::new(Core::new(config, log, writers, behind, disk));
         for mailbox in &core.writers {
             let writer = Writer::new(Arc::clone(mailbox));
             start("sse-writer", move || writer.run())?;
@@ -173,7 +171,7 @@ impl Hub {
     }
 
     fn check(&self, topics: &impl Topics, event: Event) -> Result<Publication, PublishError> {
-        let topics = topics::check(topics).map_err(PublishError::Topic)?;
+        let topics = topics::check(topics.names()).map_err(PublishError::Topic)?;
         if let Some(id) = event.id_text() {
             id::check_callers(id).map_err(PublishError::Id)?;
         }
@@ -198,7 +196,7 @@ impl Hub {
     /// ([`Event::event`](crate::Event::event)) where it matters. Topic names often come from the client: one that is not
     /// valid gets 400, and which ones there are is for the handler to say.
     pub fn subscribe(&self, request: &Request, topics: impl Topics) -> Subscription {
-        Subscription::new(&self.core, request, topics::check(&topics))
+        Subscription::new(&self.core, request, topics::check(topics.names()))
     }
 
     /// A channel with all events of these topics from now on, for code in this process or for
@@ -211,7 +209,7 @@ impl Hub {
     ///
     /// [`InvalidTopic`], as for publishing.
     pub fn receiver(&self, topics: impl Topics) -> Result<Receiver<Event>, InvalidTopic> {
-        let topics = topics::check(&topics)?;
+        let topics = topics::check(topics.names())?;
         let (sender, receiver) = mpsc::sync_channel(self.core.config.receiver_events.max(1));
         self.core.log().add_receiver(&topics, sender);
         Ok(receiver)

@@ -173,7 +173,7 @@ impl Drop for Outbox {
 pub(crate) struct Rounds {
     pub(crate) core: Arc<Core>,
     pub(crate) outbox: Outbox,
-    pub(crate) store: Option<Store>,
+    pub(crate) store: Option<Box<dyn Store>>,
 }
 
 impl Rounds {

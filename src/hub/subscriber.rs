@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Lag;
 use super::core::Core;
-use super::file::DiskReader;
+use super::file::OnDisk;
 use super::frame::{Batch, Frame, Torn};
 use super::id::EventId;
 use super::log::{GroupId, Next, Position};
@@ -40,7 +40,7 @@ pub(crate) struct Subscriber {
     coding: Coding,
     pub(super) lag: Lag,
     /// Where it reads what memory no longer has.
-    disk: Option<DiskReader>,
+    disk: Option<Box<dyn OnDisk>>,
     /// To be sent before anything else.
     pub(super) torn: Option<Torn>,
     /// What is torn is the end of the stream.
