@@ -54,55 +54,32 @@ pub(crate) fn is_ending(text: &str) -> bool {
 
 /// Checks the id that a caller gives to an event: it must come back from the client as it is, and mean this event.
 pub(crate) fn check_callers(id: &str) -> Result<(), InvalidId> {
-    let problem = if id.is_empty() {
+    let len = id.len();
+    let problem = if len == 0 {
         // It would make the client forget where it is.
-        Problem::Empty
-    } else if id.len() > MAX_ID_BYTES {
-        Problem::Long(id.len())
+        "event id cannot be empty".to_string()
+    } else if len > MAX_ID_BYTES {
+        format!("event id of {len} bytes is longer than {MAX_ID_BYTES}")
     } else if let Some(found) = id.chars().find(|c| c.is_control()) {
-        Problem::Character(found)
+        format!("event id cannot contain {found:?}")
     } else if id.starts_with(' ') || id.ends_with(' ') {
         // A request field loses the blanks at its ends (RFC 9110 section 5.5).
-        Problem::Blank
+        format!("event id {id:?} cannot begin or end with a blank")
     } else if EventId::parse(id).is_some() || is_ending(id) || matches!(id, "earliest" | "latest") {
-        Problem::Reserved
+        format!("event id {id:?} is reserved for the hub")
     } else {
         return Ok(());
     };
-    Err(InvalidId {
-        id: id.to_string(),
-        problem,
-    })
+    Err(InvalidId(problem))
 }
 
 /// Why the hub refused an event's own id: it could not come back from a client, or would mean something else then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidId {
-    id: String,
-    problem: Problem,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Problem {
-    Empty,
-    Long(usize),
-    Character(char),
-    Blank,
-    Reserved,
-}
+pub struct InvalidId(String);
 
 impl fmt::Display for InvalidId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = &self.id;
-        match self.problem {
-            Problem::Empty => f.write_str("event id cannot be empty"),
-            Problem::Long(len) => {
-                write!(f, "event id of {len} bytes is longer than {MAX_ID_BYTES}")
-            }
-            Problem::Character(found) => write!(f, "event id cannot contain {found:?}"),
-            Problem::Blank => write!(f, "event id {id:?} cannot begin or end with a blank"),
-            Problem::Reserved => write!(f, "event id {id:?} is reserved for the hub"),
-        }
+        f.write_str(&self.0)
     }
 }
 
