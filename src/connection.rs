@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::http::{
-    Body, Framing, Head, Manner, Request, RequestError, Response, Stream, StreamHead, Version,
-    read_body, read_head,
+    Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, read_body,
 };
 use crate::random::jitter;
-use crate::router::{Found, Router};
+use crate::router::{Handler, Router};
 use crate::socket::{DeadlineReader, Socket};
-
-type Reader = BufReader<DeadlineReader>;
 
 /// As much of an answer leaves in one write with its head, at the price of a copy.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
+
+/// Room for the head of an ordinary answer. Not less, as of a request's buffers: it may carry a stream for days.
+const HEAD_BYTES: usize = 1280;
 
 /// How long a closing connection waits for the client to take its answer and close.
 const LINGER: Duration = Duration::from_secs(1);
@@ -26,10 +25,13 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long a client that will be refused has, from its request head to the end.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A response and what the request says about how to send it.
-struct Answer {
-    response: Response,
-    manner: Manner,
+/// What a connection uses for one request after the other.
+struct Connection {
+    socket: Socket,
+    reader: BufReader<DeadlineReader>,
+    request: Request,
+    /// A head's lines, then the answer.
+    out: Vec<u8>,
 }
 
 /// Serves a connection until it ends or has become a stream that others carry on.
@@ -42,42 +44,38 @@ pub(crate) fn serve(socket: Socket, router: &Router) {
 /// Answers requests, up to the one whose answer is a stream. Not part of the caller, so that a stream's thread has its
 /// stack to itself: each page counts ten thousand times.
 #[inline(never)]
-fn answer_requests(mut socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
-    socket.prepare(socket.config().write_timeout).ok()?;
-    let mut reader = BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader());
-    let mut out = Vec::new();
+fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
+    let mut connection = Connection::new(socket);
     // A fresh connection has no time to be idle: it came with something to ask.
-    let mut patience = socket.config().head_timeout;
-    while await_request(&socket, &mut reader, patience) {
-        patience = socket.config().idle_timeout;
-        let mut answer = match next_request(&mut socket, &mut reader, router) {
-            Ok((head, found)) => Answer {
-                response: router.answer(&head.request, &found),
-                manner: head.manner,
-            },
+    let mut patience = connection.socket.config().head_timeout;
+    while connection.await_request(patience) {
+        patience = connection.socket.config().idle_timeout;
+        let mut response = match connection.read_request(router) {
+            Ok(handler) => router.answer(&connection.request, handler),
             Err(refusal) => refusal?,
         };
-        if let Some(error) = &answer.response.error {
-            socket.report(error);
+        if let Some(error) = &response.error {
+            connection.socket.report(error);
         }
-        answer.manner.keep_alive &= !socket.is_closing();
-        let sent = match answer.response.take_body() {
-            Body::Whole(body) => send_whole(&socket, &answer, &body, &mut out),
+        connection.request.keep_alive &= !connection.socket.is_closing();
+        match response.take_body() {
+            Body::Whole(body) => connection.send_whole(&response, &body).ok()?,
             Body::Stream(stream) => {
-                let head = answer.response.stream_head(answer.manner.version);
-                if !answer.manner.head_only {
+                let request = &mut connection.request;
+                let head = response.stream_head(connection.out, request.version);
+                if request.method() != Method::Head {
                     // A stream is the last answer on its connection.
-                    return Some((stream, head, socket));
+                    return Some((stream, head, connection.socket));
                 }
-                answer.manner.keep_alive &= answer.manner.version == Version::Http11;
-                socket.write_all(&head.bytes)
+                request.keep_alive &= request.version == Version::Http11;
+                connection.out = head.bytes;
+                connection.socket.write_all(&connection.out).ok()?;
             }
-        };
-        sent.ok()?;
-        if !answer.manner.keep_alive {
-            let mut rest = reader.into_inner();
+        }
+        if !connection.request.keep_alive {
+            let rest = connection.reader.get_mut();
             rest.set_deadline(LINGER);
-            socket.linger(rest);
+            connection.socket.linger(rest);
             return None;
         }
         // One moment for the others: a request that has come by then costs no sleep and no wake-up.
@@ -86,81 +84,129 @@ fn answer_requests(mut socket: Socket, router: &Router) -> Option<(Stream, Strea
     None
 }
 
-/// Waits for the first byte of a request; false when none comes.
-fn await_request(socket: &Socket, reader: &mut Reader, patience: Duration) -> bool {
-    if !reader.buffer().is_empty() {
-        return true;
+/// Tells a client that there is no room, in the way that it understands.
+pub(crate) fn refuse(socket: Socket) {
+    let mut connection = Connection::new(socket);
+    connection.reader.get_mut().set_deadline(REFUSAL_TIMEOUT);
+    let refusal = match connection.read_head() {
+        Ok(()) => Some(connection.overload()),
+        Err(refusal) => refusal,
+    };
+    if let Some(mut response) = refusal
+        && let Body::Whole(body) = response.take_body()
+        && connection.send_whole(&response, &body).is_ok()
+    {
+        connection.socket.linger(connection.reader.get_mut());
     }
-    if !socket.wait_idle() {
-        return false;
-    }
-    reader.get_mut().set_deadline(patience);
-    let came = reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
-    socket.end_idle();
-    came
 }
 
-/// Reads one request and finds its handler. An error is the answer in its place, or that there is nobody to answer.
-#[inline(never)] // As above.
-fn next_request<'a>(
-    socket: &mut Socket,
-    reader: &mut Reader,
-    router: &'a Router,
-) -> Result<(Head, Found<'a>), Option<Answer>> {
-    reader.get_mut().set_deadline(socket.config().head_timeout);
-    let head = read_head(reader, socket.config()).map_err(refusal)?;
-    let mut head = head.ok_or(None)?;
-    let request = &mut head.request;
-    request.peer = socket.peer();
-    request.closing = Arc::clone(socket.closing());
-    request.client_ip = client_ip(request, &socket.config().trusted_proxies);
-    if !socket.count_for(request.client_ip) {
-        return Err(Some(overload(&head, socket.config())));
-    }
-    let found = router.find(request);
-    if head.expects_continue && !matches!(found, Found::Handler(_)) {
-        // The final answer comes instead of a 100, and the body never (RFC 9110 section 10.1.1).
-        head.manner.keep_alive = false;
-        return Ok((head, found));
-    }
-    let config = socket.config();
-    // A body that is announced as too large is refused without a 100.
-    let fits =
-        !matches!(head.framing, Framing::Length(length) if length > config.max_body_bytes as u64);
-    if head.expects_continue && reader.buffer().is_empty() && fits {
-        socket
-            .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-            .map_err(|_| None)?;
-    }
-    reader.get_mut().set_body_deadline(config);
-    request.body = read_body(reader, head.framing, config.max_body_bytes).map_err(refusal)?;
-    Ok((head, found))
-}
+/// An error is the answer in a request's place, or that there is nobody to answer.
+type Read<T> = Result<T, Option<Response>>;
 
-/// What could not be read is answered, where there is somebody to answer, and ends the connection: where the next
-/// request would begin is not known (RFC 9112 section 9.6).
-fn refusal(error: RequestError) -> Option<Answer> {
-    Some(Answer {
-        response: Response::text(format!("{}\n", error.reason)).with_status(error.status?),
-        manner: Manner {
-            version: Version::Http11,
-            head_only: false,
-            keep_alive: false,
-        },
-    })
-}
-
-fn send_whole(socket: &Socket, answer: &Answer, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-    let Answer { response, manner } = answer;
-    out.clear();
-    response.append_whole_head(out, body.len(), *manner);
-    if manner.head_only || !response.has_content() {
-        return socket.write_all(out);
+impl Connection {
+    fn new(socket: Socket) -> Connection {
+        // Where it cannot be set the connection has ended, which reading will tell.
+        let _ = socket.set_nodelay();
+        Connection {
+            reader: BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader()),
+            request: Request::new(socket.peer(), Arc::clone(socket.closing())),
+            out: Vec::with_capacity(HEAD_BYTES),
+            socket,
+        }
     }
-    let (first, rest) = body.split_at(body.len().min(ONE_WRITE_BYTES));
-    out.extend_from_slice(first);
-    socket.write_all(out)?;
-    socket.write_all(rest)
+
+    /// Waits for the first byte of a request; false when none comes.
+    fn await_request(&mut self, patience: Duration) -> bool {
+        if !self.reader.buffer().is_empty() {
+            return true;
+        }
+        if !self.socket.wait_idle() {
+            return false;
+        }
+        self.reader.get_mut().set_deadline(patience);
+        let came = self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        self.socket.end_idle();
+        came
+    }
+
+    /// Reads one request and finds its handler.
+    #[inline(never)] // As above.
+    fn read_request<'a>(&mut self, router: &'a Router) -> Read<Option<&'a Handler>> {
+        let time = self.socket.config().head_timeout;
+        self.reader.get_mut().set_deadline(time);
+        self.read_head()?;
+        self.request.client_ip = client_ip(&self.request, &self.socket.config().trusted_proxies);
+        if !self.socket.count_for(self.request.client_ip) {
+            return Err(Some(self.overload()));
+        }
+        let handler = router.find(&mut self.request);
+        let request = &mut self.request;
+        if request.expects_continue && handler.is_none() {
+            // The final answer comes instead of a 100, and the body never (RFC 9110 section 10.1.1).
+            request.keep_alive = false;
+            return Ok(handler);
+        }
+        let most = self.socket.config().max_body_bytes;
+        // A body that is announced as too large is refused without a 100.
+        let fits = !matches!(request.framing, Framing::Length(length) if length > most as u64);
+        if request.expects_continue && self.reader.buffer().is_empty() && fits {
+            let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+            self.socket.write_all(go_on).map_err(|_| None)?;
+        }
+        let config = self.socket.config();
+        self.reader.get_mut().set_body_deadline(config);
+        match read_body(&mut self.reader, request.framing, most) {
+            Ok(body) => request.body = body,
+            Err(error) => return Err(self.refusal(error)),
+        }
+        Ok(handler)
+    }
+
+    fn read_head(&mut self) -> Read<()> {
+        let config = self.socket.config();
+        let came = (self.request).read_head(&mut self.reader, &mut self.out, config);
+        match came {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(None),
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    /// What could not be read is answered, where there is somebody to answer, and ends the connection: where the next
+    /// request would begin is not known (RFC 9112 section 9.6).
+    fn refusal(&mut self, error: RequestError) -> Option<Response> {
+        self.request.keep_alive = false;
+        let reason = Response::text(format!("{}\n", error.reason));
+        Some(reason.with_status(error.status?))
+    }
+
+    /// A browser that gets a 503 for an event stream never tries again, so it gets a stream that tells it to come back
+    /// and ends. Everyone else gets 503.
+    fn overload(&mut self) -> Response {
+        self.request.keep_alive = false;
+        let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
+        let mut accepted = self.request.headers("accept");
+        if accepted.any(|accept| accept.contains("text/event-stream")) {
+            let text = format!(": too many connections\nretry: {}\n\n", wait.as_millis());
+            Response::bytes("text/event-stream", text.into_bytes())
+                .with_field("Cache-Control", "no-cache, no-transform")
+        } else {
+            Response::of_status(503).with_field("Retry-After", wait.as_secs().to_string())
+        }
+    }
+
+    fn send_whole(&mut self, response: &Response, body: &[u8]) -> io::Result<()> {
+        let out = &mut self.out;
+        out.clear();
+        response.append_whole_head(out, body.len(), &self.request);
+        if self.request.method() == Method::Head || !response.has_content() {
+            return self.socket.write_all(out);
+        }
+        let (first, rest) = body.split_at(body.len().min(ONE_WRITE_BYTES));
+        out.extend_from_slice(first);
+        self.socket.write_all(out)?;
+        self.socket.write_all(rest)
+    }
 }
 
 /// The last address of `X-Forwarded-For` that is not a trusted proxy's own: each proxy adds the one that it saw, so
@@ -179,46 +225,6 @@ fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
         client = address.to_canonical();
     }
     client
-}
-
-/// Tells a client that there is no room, in the way that it understands.
-pub(crate) fn refuse(socket: Socket) {
-    if socket.prepare(REFUSAL_TIMEOUT).is_err() {
-        return;
-    }
-    let mut reader = BufReader::with_capacity(1024, socket.reader());
-    reader.get_mut().set_deadline(REFUSAL_TIMEOUT);
-    let answer = match read_head(&mut reader, socket.config()) {
-        Ok(head) => head.map(|head| overload(&head, socket.config())),
-        Err(error) => refusal(error),
-    };
-    if let Some(mut answer) = answer
-        && let Body::Whole(body) = answer.response.take_body()
-        && send_whole(&socket, &answer, &body, &mut Vec::new()).is_ok()
-    {
-        socket.linger(reader.into_inner());
-    }
-}
-
-/// A browser that gets a 503 for an event stream never tries again, so it gets a stream that tells it to come back and
-/// ends. Everyone else gets 503.
-fn overload(head: &Head, config: &Config) -> Answer {
-    let wait = Duration::from_secs(1) + jitter(config.reconnect_spread);
-    let mut accepted = head.request.headers("accept");
-    let response = if accepted.any(|accept| accept.contains("text/event-stream")) {
-        let text = format!(": too many connections\nretry: {}\n\n", wait.as_millis());
-        Response::bytes("text/event-stream", text.into_bytes())
-            .with_field("Cache-Control", "no-cache, no-transform")
-    } else {
-        Response::of_status(503).with_field("Retry-After", wait.as_secs().to_string())
-    };
-    Answer {
-        response,
-        manner: Manner {
-            keep_alive: false,
-            ..head.manner
-        },
-    }
 }
 
 #[cfg(test)]

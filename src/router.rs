@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::http::{Method, Request, Response, method_list, percent_decode};
 
-type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
+pub(crate) type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
 type Middleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
 
 /// Which handler answers which request.
@@ -19,7 +19,8 @@ pub(crate) struct Router {
 }
 
 struct Route {
-    methods: Vec<Method>,
+    /// `None` is any.
+    method: Option<Method>,
     segments: Vec<Segment>,
     handler: Handler,
 }
@@ -31,18 +32,11 @@ enum Segment {
     Parameter(Arc<str>),
 }
 
-/// What a request has been found to be for.
-pub(crate) enum Found<'a> {
-    Handler(&'a (dyn Fn(&Request) -> Response + Send + Sync)),
-    /// A known path, but not with this method: those it knows.
-    Methods(Vec<Method>),
-    Nothing,
-}
-
 /// The rest of a request's way: further middleware, then the handler.
 pub struct Next<'a> {
     middleware: &'a [Middleware],
-    found: &'a Found<'a>,
+    handler: Option<&'a Handler>,
+    router: &'a Router,
 }
 
 impl Router {
@@ -56,12 +50,6 @@ impl Router {
             self.invalid.get_or_insert_with(|| pattern.to_string());
             return;
         };
-        let methods = match method {
-            None => Method::ALL.to_vec(),
-            // RFC 9110 section 9.3.2.
-            Some(Method::Get) => vec![Method::Get, Method::Head],
-            Some(method) => vec![method],
-        };
         let handler = Box::new(move |request: &Request| handler(request).into());
         let at = self
             .routes
@@ -69,7 +57,7 @@ impl Router {
         self.routes.insert(
             at,
             Route {
-                methods,
+                method,
                 segments,
                 handler,
             },
@@ -77,42 +65,68 @@ impl Router {
     }
 
     /// Finds the handler and fills in the path parameters.
-    pub(crate) fn find(&self, request: &mut Request) -> Found<'_> {
-        let mut methods = Vec::new();
+    pub(crate) fn find(&self, request: &mut Request) -> Option<&Handler> {
         for route in &self.routes {
-            let Some(params) = match_path(&route.segments, request.path()) else {
-                continue;
-            };
-            if route.methods.contains(&request.method()) {
+            if route.answers(request.method())
+                && let Some(params) = match_path(&route.segments, request.path())
+            {
                 request.params = params;
-                return Found::Handler(&route.handler);
-            }
-            for method in &route.methods {
-                if !methods.contains(method) {
-                    methods.push(*method);
-                }
+                return Some(&route.handler);
             }
         }
-        match &self.fallback {
-            _ if !methods.is_empty() => Found::Methods(methods),
-            Some(handler) => Found::Handler(handler),
-            None => Found::Nothing,
-        }
+        let fallback = self.fallback.as_ref()?;
+        self.methods(request.path()).is_empty().then_some(fallback)
     }
 
-    /// Sends the request through the middleware to what was found. A panic on the way is a 500.
-    pub(crate) fn answer(&self, request: &Request, found: &Found<'_>) -> Response {
+    /// The methods that routes know on this path, whatever the request's own.
+    fn methods(&self, path: &str) -> Vec<Method> {
+        let known = |method: &Method| {
+            let mut routes = self.routes.iter();
+            routes
+                .any(|route| route.answers(*method) && match_path(&route.segments, path).is_some())
+        };
+        Method::ALL.into_iter().filter(known).collect()
+    }
+
+    /// Sends the request through the middleware to what was found.
+    pub(crate) fn answer(&self, request: &Request, handler: Option<&Handler>) -> Response {
         let next = Next {
             middleware: &self.middleware,
-            found,
+            handler,
+            router: self,
         };
-        without_panic(request, "middleware", || next.run(request))
+        next.run(request)
+    }
+
+    /// The answer where no handler is found. A function of its own, as its room on the stack would be taken below that
+    /// of each handler.
+    #[inline(never)]
+    fn refuse(&self, request: &Request) -> Response {
+        let methods = self.methods(request.path());
+        let response = match request.method() {
+            // `OPTIONS *` asks the server as a whole, which is there.
+            _ if request.path() == "*" => return Response::new(204),
+            _ if methods.is_empty() => return Response::of_status(404),
+            Method::Options => Response::new(204),
+            _ => Response::of_status(405),
+        };
+        response.with_field("Allow", method_list(&methods))
     }
 }
 
-/// A panic becomes a 500. What is shared with other requests is its owner's to keep consistent, as after any panic of a
-/// thread.
-fn without_panic(request: &Request, who: &str, answer: impl FnOnce() -> Response) -> Response {
+impl Route {
+    fn answers(&self, method: Method) -> bool {
+        match (self.method, method) {
+            // RFC 9110 section 9.3.2.
+            (Some(Method::Get), Method::Head) => true,
+            (known, _) => known.is_none_or(|known| known == method),
+        }
+    }
+}
+
+/// A panic becomes a 500, which the middleware around it sees: a log wants its line, and a page of another site its CORS
+/// fields. What is shared with other requests is its owner's to keep consistent, as after any panic of a thread.
+fn without_panic(request: &Request, who: &str, answer: &dyn Fn() -> Response) -> Response {
     panic::catch_unwind(AssertUnwindSafe(answer))
         .unwrap_or_else(|_| Response::failed(format!("the {who} of {:?} panicked", request.path())))
 }
@@ -122,25 +136,17 @@ impl Next<'_> {
     /// OPTIONS request to a known path gets 204 with `Allow` (RFC 9110 section 9.3.7).
     pub fn run(self, request: &Request) -> Response {
         if let Some((first, rest)) = self.middleware.split_first() {
-            let next = Next {
-                middleware: rest,
-                ..self
-            };
-            return first(request, next);
-        }
-        match self.found {
-            // The middleware sees the 500: a log wants its line, and a page of another site its CORS fields.
-            Found::Handler(handler) => without_panic(request, "handler", || handler(request)),
-            Found::Methods(methods) => {
-                let response = match request.method() {
-                    Method::Options => Response::new(204),
-                    _ => Response::of_status(405),
+            return without_panic(request, "middleware", &|| {
+                let next = Next {
+                    middleware: rest,
+                    ..self
                 };
-                response.with_field("Allow", method_list(methods))
-            }
-            // `OPTIONS *` asks the server as a whole, which is there.
-            Found::Nothing if request.path() == "*" => Response::new(204),
-            Found::Nothing => Response::of_status(404),
+                first(request, next)
+            });
+        }
+        match self.handler {
+            Some(handler) => without_panic(request, "handler", &|| handler(request)),
+            None => self.router.refuse(request),
         }
     }
 }
@@ -224,7 +230,7 @@ mod tests {
         let router = router();
         let mut request = request(line);
         let found = router.find(&mut request);
-        let response = router.answer(&request, &found);
+        let response = router.answer(&request, found);
         let crate::http::Body::Whole(bytes) = &response.body else {
             panic!("a stream")
         };
@@ -261,7 +267,7 @@ mod tests {
         for (line, status) in [("DELETE /events/all", 405), ("OPTIONS /events/all", 204)] {
             let mut request = request(line);
             let found = router.find(&mut request);
-            let response = router.answer(&request, &found);
+            let response = router.answer(&request, found);
             assert_eq!(response.status(), status);
             assert_eq!(response.header_value("allow"), Some("GET, HEAD, POST"));
         }
@@ -296,7 +302,7 @@ mod tests {
         for (line, status) in [("GET /", 200), ("GET /nothing", 404), ("GET /panic", 500)] {
             let mut request = request(line);
             let found = router.find(&mut request);
-            let response = router.answer(&request, &found);
+            let response = router.answer(&request, found);
             assert_eq!(response.status(), status);
             assert_eq!(response.header_value("x-outer"), Some("1"));
             assert_eq!(response.header_value("x-inner"), Some("2"));

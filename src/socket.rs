@@ -24,6 +24,9 @@ pub(crate) struct Socket {
     peer: SocketAddr,
     /// Non-blocking, as [`start_stream`](Socket::start_stream) left it.
     streaming: bool,
+    /// A write that blocks ends with the write time-out, or before. A stream's writes do not block, so that most
+    /// connections to one never need it.
+    has_write_timeout: bool,
     stray_bytes: usize,
     slot: Arc<Slot>,
 }
@@ -40,6 +43,7 @@ impl Socket {
             connected: Arc::clone(&connected),
             peer,
             streaming: false,
+            has_write_timeout: false,
             stray_bytes: 0,
             slot: Arc::new(slot),
         };
@@ -83,11 +87,8 @@ impl Socket {
         &self.slot
     }
 
-    /// Sets what stays the same for as long as requests are answered.
-    pub(crate) fn prepare(&self, write_timeout: Duration) -> io::Result<()> {
-        self.stream().set_nodelay(self.config().nodelay)?;
-        self.stream()
-            .set_write_timeout(Some(write_timeout.max(SHORTEST)))
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        self.stream().set_nodelay(self.config().nodelay)
     }
 
     /// A reader of this socket whose every read ends by a deadline.
@@ -118,9 +119,14 @@ impl Socket {
     }
 
     /// Writes everything, waiting for the peer as long as it takes bytes often and fast enough.
-    pub(crate) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
+        }
+        if !self.streaming && !self.has_write_timeout {
+            let timeout = self.config().write_timeout.max(SHORTEST);
+            self.stream().set_write_timeout(Some(timeout))?;
+            self.has_write_timeout = true;
         }
         let mut pace = Pace::new(Instant::now());
         // Where the socket blocks, this may already take the whole time-out, and end with a part.
@@ -176,7 +182,7 @@ impl Socket {
     /// Closes after an answer: shuts down writing and drains what comes until the client closes, at most until the
     /// reader's deadline; else a reset eats the answer. How much that is does not matter: a client that sends all of its
     /// body before it reads shall see why it was refused.
-    pub(crate) fn linger(self, mut reader: DeadlineReader) {
+    pub(crate) fn linger(&self, reader: &mut DeadlineReader) {
         if self.stream().shutdown(Shutdown::Write).is_err() {
             return;
         }

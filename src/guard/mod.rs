@@ -29,6 +29,6 @@ mod tests {
         router.add(Some(Method::Post), "/", |_: &Request| "inner");
         let mut request = Request::for_test(method, target, fields);
         let found = router.find(&mut request);
-        router.answer(&request, &found)
+        router.answer(&request, found)
     }
 }

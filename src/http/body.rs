@@ -55,7 +55,7 @@ fn read_chunks(
                 &mut line,
                 MAX_TRAILER_BYTES,
                 MAX_TRAILER_FIELDS,
-                |_, _| (),
+                &mut |_, _| (),
             );
         }
 

@@ -12,7 +12,7 @@ mod vectors;
 
 pub(crate) use body::read_body;
 pub(crate) use chunked::Coding;
-pub(crate) use request::{Framing, Head, Manner, RequestError, Version, is_token, read_head};
+pub(crate) use request::{Framing, RequestError, Version, is_token};
 pub use request::{Method, Request};
 pub use response::Response;
 pub(crate) use response::{Body, Stream, StreamHead, method_list};

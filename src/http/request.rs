@@ -77,7 +77,18 @@ pub struct Request {
     pub(crate) client_ip: IpAddr,
     /// Set once the server shuts down, for answers that take their time.
     pub(crate) closing: Arc<AtomicBool>,
+    pub(crate) version: Version,
+    pub(crate) framing: Framing,
+    /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
+    pub(crate) expects_continue: bool,
+    /// The connection stays for another request (RFC 9112 section 9.3).
+    pub(crate) keep_alive: bool,
 }
+
+/// Capacities with which a connection starts. Each makes a block that is larger than the 1,032 bytes up to which glibc
+/// keeps what is freed for the same thread, which may go on to carry a stream for days.
+const TEXT_BYTES: usize = 1280;
+const FIELDS: usize = 48;
 
 /// Where a name and the value behind it stand in [`Request::text`].
 struct Pair {
@@ -87,6 +98,26 @@ struct Pair {
 }
 
 impl Request {
+    /// None yet: a connection reads all of its requests into one.
+    pub(crate) fn new(peer: SocketAddr, closing: Arc<AtomicBool>) -> Request {
+        Request {
+            method: Method::Get,
+            text: String::with_capacity(TEXT_BYTES),
+            path_end: 0,
+            query: Vec::new(),
+            fields: Vec::with_capacity(FIELDS),
+            params: Vec::new(),
+            body: Vec::new(),
+            peer,
+            client_ip: peer.ip(),
+            closing,
+            version: Version::Http11,
+            framing: Framing::Length(0),
+            expects_continue: false,
+            keep_alive: false,
+        }
+    }
+
     /// The method.
     pub fn method(&self) -> Method {
         self.method
@@ -221,30 +252,11 @@ impl Request {
             max_fields: 1000,
             ..Config::default()
         };
-        let head = read_head(&mut head.as_bytes(), &config);
-        *head.unwrap().unwrap().request
+        let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
+        let read = request.read_head(&mut head.as_bytes(), &mut Vec::new(), &config);
+        assert!(read.unwrap());
+        request
     }
-}
-
-/// What a connection has to know of a head beside the request itself.
-#[derive(Debug)]
-pub(crate) struct Head {
-    /// Parameters, body, peer and client address are the connection's to fill in. Boxed, as it moves a few times.
-    pub(crate) request: Box<Request>,
-    pub(crate) manner: Manner,
-    pub(crate) framing: Framing,
-    /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
-    pub(crate) expects_continue: bool,
-}
-
-/// In what way a request wants to be answered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Manner {
-    pub(crate) version: Version,
-    /// Without a body, as HEAD asks.
-    pub(crate) head_only: bool,
-    /// The connection stays for another request (RFC 9112 section 9.3).
-    pub(crate) keep_alive: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,70 +315,75 @@ impl From<io::Error> for RequestError {
     }
 }
 
-/// Reads one head. `None` when the connection ended before it began.
-///
-/// # Errors
-///
-/// A time-out before the first byte is an error too: the caller knows whether the connection was idle.
-pub(crate) fn read_head(
-    reader: &mut impl BufRead,
-    config: &Config,
-) -> Result<Option<Head>, RequestError> {
-    let too_long = refused(414, "request line is too long");
-    let max_line_bytes = config.max_request_line_bytes.saturating_add(2) as u64;
-    let mut line = Vec::with_capacity(128);
-    if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
-        return Ok(None);
-    }
-    // One empty line before the request line is ignored, as some clients send one behind a body (RFC 9112 section 2.2).
-    if line.is_empty() && !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
-        return Ok(None);
-    }
-    let (method, target, version) = parse_request_line(&line)?;
+impl Request {
+    /// Reads the next head in place of what was there; `line` is where its lines go one by one. False when the connection
+    /// ended before it began.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of a request that is not whole is kept, but for its text. A time-out before the first byte is an error too:
+    /// the caller knows whether the connection was idle.
+    pub(crate) fn read_head(
+        &mut self,
+        reader: &mut impl BufRead,
+        line: &mut Vec<u8>,
+        config: &Config,
+    ) -> Result<bool, RequestError> {
+        self.clear();
+        let too_long = refused(414, "request line is too long");
+        let max_line_bytes = config.max_request_line_bytes.saturating_add(2) as u64;
+        // One empty line before the request line is ignored, as some clients send one behind a body (RFC 9112 section
+        // 2.2).
+        for _ in 0..2 {
+            if !read_line(&mut reader.take(max_line_bytes), line, too_long)? {
+                return Ok(false);
+            }
+            if !line.is_empty() {
+                break;
+            }
+        }
+        let (method, target, version) = parse_request_line(line)?;
+        self.text.push_str(target.path);
+        self.path_end = self.text.len();
+        for pair in form_pairs(target.query) {
+            let (name, value) = pair.ok_or(malformed("query is not percent-encoded UTF-8"))?;
+            let pair = self.push(&name, &value);
+            self.query.push(pair);
+        }
+        let authority = target.authority.map(|host| self.push("host", host));
+        read_fields(
+            reader,
+            line,
+            config.max_head_bytes,
+            config.max_fields,
+            &mut |name, value| {
+                let pair = self.push(name, &decode_value(value));
+                self.fields.push(pair);
+            },
+        )?;
 
-    let mut request = Box::new(Request {
-        method,
-        text: String::with_capacity(256),
-        path_end: target.path.len(),
-        query: Vec::new(),
-        fields: Vec::with_capacity(8),
-        params: Vec::new(),
-        body: Vec::new(),
-        peer: SocketAddr::from(([0, 0, 0, 0], 0)),
-        client_ip: IpAddr::from([0, 0, 0, 0]),
-        closing: Arc::default(),
-    });
-    request.text.push_str(target.path);
-    for pair in form_pairs(target.query) {
-        let (name, value) = pair.ok_or(malformed("query is not percent-encoded UTF-8"))?;
-        let pair = request.push(&name, &value);
-        request.query.push(pair);
+        settle_host(self, version, authority)?;
+        self.framing = framing(self, version)?;
+        self.expects_continue =
+            expects_continue(self, version)? && self.framing != Framing::Length(0);
+        self.keep_alive = keep_alive(self, version);
+        self.method = method;
+        self.version = version;
+        Ok(true)
     }
-    let authority = target.authority.map(str::to_owned);
-    read_fields(
-        reader,
-        &mut line,
-        config.max_head_bytes,
-        config.max_fields,
-        |name, value| {
-            let pair = request.push(name, &decode_value(value));
-            request.fields.push(pair);
-        },
-    )?;
 
-    settle_host(&mut request, version, authority.as_deref())?;
-    let framing = framing(&request, version)?;
-    let expects_continue = expects_continue(&request, version)? && framing != Framing::Length(0);
-    Ok(Some(Head {
-        manner: Manner {
-            version,
-            head_only: method == Method::Head,
-            keep_alive: keep_alive(&request, version),
-        },
-        framing,
-        expects_continue,
-        request,
-    }))
+    /// Forgets the last request, and gives back what a large one took.
+    fn clear(&mut self) {
+        self.method = Method::Get;
+        self.version = Version::Http11;
+        self.keep_alive = false;
+        self.text.clear();
+        self.text.shrink_to(TEXT_BYTES);
+        self.query.clear();
+        self.fields.clear();
+        self.params.clear();
+        self.body = Vec::new();
+    }
 }
 
 fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, Version), RequestError> {
@@ -407,7 +424,7 @@ pub(super) fn read_fields(
     line: &mut Vec<u8>,
     max_bytes: usize,
     max_fields: usize,
-    mut found: impl FnMut(&str, &[u8]),
+    found: &mut dyn FnMut(&str, &[u8]),
 ) -> Result<(), RequestError> {
     let too_large = refused(431, "fields are too large");
     let mut section = reader.take(max_bytes as u64);
@@ -470,7 +487,7 @@ pub(super) fn read_line(
 fn settle_host(
     request: &mut Request,
     version: Version,
-    authority: Option<&str>,
+    authority: Option<Pair>,
 ) -> Result<(), RequestError> {
     let mut hosts = request.headers("host");
     match (hosts.next(), hosts.next()) {
@@ -482,11 +499,11 @@ fn settle_host(
     }
     drop(hosts);
     if let Some(authority) = authority {
-        let host = request.push("host", authority);
-        let text = &request.text;
-        let is_host = |pair: &Pair| text[pair.name..pair.value].eq_ignore_ascii_case("host");
-        request.fields.retain(|pair| !is_host(pair));
-        request.fields.push(host);
+        let is_host = |pair: &Pair| request.name(pair).eq_ignore_ascii_case("host");
+        match request.fields.iter().position(is_host) {
+            Some(at) => request.fields[at] = authority,
+            None => request.fields.push(authority),
+        }
     }
     Ok(())
 }
@@ -521,33 +538,41 @@ fn framing(request: &Request, version: Version) -> Result<Framing, RequestError>
         _ => Err(malformed("content length is not one number")),
     }
 }
+
 /// RFC 9112 section 9.3.
 fn keep_alive(request: &Request, version: Version) -> bool {
-    let has =
-        |option: &str| list(request, "connection").any(|item| item.eq_ignore_ascii_case(option));
-    !has("close") && (version == Version::Http11 || has("keep-alive"))
+    let (mut close, mut keep_alive) = (false, version == Version::Http11);
+    each_item(request, "connection", &mut |item| {
+        close |= item.eq_ignore_ascii_case("close");
+        keep_alive |= item.eq_ignore_ascii_case("keep-alive");
+    });
+    keep_alive && !close
 }
 
 /// RFC 9110 section 10.1.1, which also says that HTTP/1.0 cannot expect anything.
 fn expects_continue(request: &Request, version: Version) -> Result<bool, RequestError> {
-    if version == Version::Http10 {
-        return Ok(false);
-    }
-    let mut expectations = list(request, "expect").peekable();
-    let expects = expectations.peek().is_some();
-    match expectations.all(|item| item.eq_ignore_ascii_case("100-continue")) {
-        true => Ok(expects),
-        false => Err(refused(417, "expectation cannot be met")),
+    let (mut expects, mut other) = (false, false);
+    each_item(request, "expect", &mut |item| {
+        expects = true;
+        other |= !item.eq_ignore_ascii_case("100-continue");
+    });
+    match version {
+        Version::Http10 => Ok(false),
+        Version::Http11 if other => Err(refused(417, "expectation cannot be met")),
+        Version::Http11 => Ok(expects),
     }
 }
 
 /// The items of a field that is a list, over all its lines (RFC 9110 section 5.6.1).
-fn list<'r>(request: &'r Request, name: &str) -> impl Iterator<Item = &'r str> {
-    request
-        .headers(name)
-        .flat_map(|line| line.split(','))
-        .map(|item| item.trim_matches(BLANKS))
-        .filter(|item| !item.is_empty())
+fn each_item(request: &Request, name: &str, found: &mut dyn FnMut(&str)) {
+    for line in request.headers(name) {
+        for item in line.split(',') {
+            let item = item.trim_matches(BLANKS);
+            if !item.is_empty() {
+                found(item);
+            }
+        }
+    }
 }
 
 /// The only white space in a field value (RFC 9110 section 5.6.3).

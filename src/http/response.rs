@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::chunked::Coding;
-use super::request::{Manner, Method, Version, is_token};
+use super::request::{Method, Request, Version, is_token};
 use crate::socket::Socket;
 
 /// An answer to a request.
@@ -128,6 +128,8 @@ impl Response {
 
     pub(crate) fn stream(stream: Stream) -> Response {
         Response {
+            // As many as an event stream has: what more there would be room for, its thread keeps for days.
+            fields: Vec::with_capacity(3),
             body: Body::Stream(stream),
             ..Response::new(200)
         }
@@ -213,11 +215,11 @@ impl Response {
         !matches!(self.status, 204 | 304)
     }
 
-    /// Appends the head of an answer with a whole body.
-    pub(crate) fn append_whole_head(&self, out: &mut Vec<u8>, length: usize, manner: Manner) {
+    /// Appends the head of an answer with a whole body of this length.
+    pub(crate) fn append_whole_head(&self, out: &mut Vec<u8>, length: usize, request: &Request) {
         self.append_fields(out);
         // HTTP/1.1 goes on unless told otherwise, which HTTP/1.0 wants to hear.
-        out.extend_from_slice(match (manner.keep_alive, manner.version) {
+        out.extend_from_slice(match (request.keep_alive, request.version) {
             (true, Version::Http11) => b"",
             (true, Version::Http10) => b"Connection: keep-alive\r\n",
             (false, _) => b"Connection: close\r\n",
@@ -231,24 +233,18 @@ impl Response {
     }
 
     /// The head of a stream. To HTTP/1.0 it says nothing of length or chunks: closing ends it.
-    pub(crate) fn stream_head(&self, version: Version) -> StreamHead {
-        // Not less: glibc keeps blocks of up to 1,032 bytes for the thread that has freed them, and this one may carry its
-        // stream for days.
-        let mut bytes = Vec::with_capacity(1280);
-        self.append_fields(&mut bytes);
-        let coding = match version {
-            Version::Http11 => {
-                bytes.extend_from_slice(
-                    b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
-                );
-                Coding::Chunked
-            }
-            Version::Http10 => {
-                bytes.extend_from_slice(b"Connection: close\r\n\r\n");
-                Coding::Bare
-            }
+    pub(crate) fn stream_head(&self, mut out: Vec<u8>, version: Version) -> StreamHead {
+        out.clear();
+        self.append_fields(&mut out);
+        let (coding, last_fields) = match version {
+            Version::Http11 => (
+                Coding::Chunked,
+                "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
+            Version::Http10 => (Coding::Bare, "Connection: close\r\n\r\n"),
         };
-        StreamHead { bytes, coding }
+        out.extend_from_slice(last_fields.as_bytes());
+        StreamHead { bytes: out, coding }
     }
 
     fn append_fields(&self, out: &mut Vec<u8>) {
@@ -439,12 +435,9 @@ mod tests {
     fn a_head_has_its_fields_in_order() {
         let response = Response::text("hi").header("X-A", "1");
         let mut out = Vec::new();
-        let manner = Manner {
-            version: Version::Http11,
-            head_only: false,
-            keep_alive: false,
-        };
-        response.append_whole_head(&mut out, 2, manner);
+        let mut request = Request::for_test("GET", "/", &[]);
+        request.keep_alive = false;
+        response.append_whole_head(&mut out, 2, &request);
         let head = String::from_utf8(out).unwrap();
         let (status, rest) = head.split_once("\r\n").unwrap();
         let (date, rest) = rest.split_once("\r\n").unwrap();

@@ -5,8 +5,9 @@
 //! and the published lists of request smuggling; the rows are our own. Section numbers without a name are RFC 9112's.
 
 use std::io::{self, BufRead, ErrorKind, Read};
+use std::sync::Arc;
 
-use super::{Head, Request, RequestError, Version, read_body, read_head};
+use super::{Request, RequestError, Version, read_body};
 use crate::config::Config;
 
 const MAX_BODY_BYTES: usize = 64;
@@ -173,7 +174,7 @@ fn other_target_forms() {
     check_line("OPTIONS http://a HTTP/1.1", "OPTIONS /");
 
     // The target's authority stands for the field, which has to be there and well-formed all the same: section 3.2.2.
-    let head = |bytes: &str| read_head(&mut bytes.as_bytes(), &config()).unwrap().unwrap().request;
+    let head = |bytes: &str| read_head(&mut bytes.as_bytes()).unwrap().unwrap();
     let request = head("GET http://b:1/c HTTP/1.1\r\nX: y\r\nHost: a\r\n\r\n");
     assert_eq!(request.headers("host").collect::<Vec<_>>(), ["b:1"]);
     assert_eq!(head("GET http://b HTTP/1.0\r\n\r\n").header("host"), Some("b"));
@@ -527,7 +528,7 @@ fn a_length_is_not_an_allocation() {
     ] {
         let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\n{announced}\r\n\r\nffffffffffffffff\r\na");
         let mut reader = bytes.as_bytes();
-        let head = read_head(&mut reader, &config()).unwrap().unwrap();
+        let head = read_head(&mut reader).unwrap().unwrap();
         let error = read_body(&mut reader, head.framing, usize::MAX).unwrap_err();
         assert_eq!(error.reason, "request ends early");
     }
@@ -577,7 +578,7 @@ fn what_a_handler_sees() {
 
     // Bytes that are no UTF-8 are ISO-8859-1: RFC 9110 section 5.5.
     let bytes = [b"GET / HTTP/1.1\r\nX: \xe9\xff \xc3\xa9\r\n", END].concat();
-    let request = read_head(&mut bytes.as_slice(), &config()).unwrap().unwrap().request;
+    let request = read_head(&mut bytes.as_slice()).unwrap().unwrap();
     assert_eq!(request.header("x"), Some("éÿ Ã©"));
 }
 
@@ -616,8 +617,8 @@ fn mutated_requests_never_panic_nor_read_without_end() {
         let tail = hostile[random.below(hostile.len())].repeat(20_000);
         let endless = [bytes, tail].concat();
         let mut rest = endless.as_slice();
-        if let Ok(Some((_, body))) = read(&mut rest) {
-            assert!(body.capacity() <= 4 * MAX_BODY_BYTES, "round {round}");
+        if let Ok(Some(request)) = read(&mut rest) {
+            assert!(request.body.capacity() <= 4 * MAX_BODY_BYTES, "round {round}");
         }
         // Two request lines, the fields, and at worst one chunk for each byte, the extensions and the trailers.
         let most = 2 * 130 + 512 + MAX_BODY_BYTES * (16 + 5) + 4096 + 8192;
@@ -685,25 +686,31 @@ fn check(bytes: impl AsRef<[u8]>, expected: &str) {
 
 /// What came of reading one request: `none`, a status and the reason, or the request in short.
 fn outcome(reader: &mut impl BufRead) -> String {
-    let (head, body) = match read(reader) {
-        Ok(Some(parts)) => parts,
+    let request = match read(reader) {
+        Ok(Some(request)) => request,
         Ok(None) => return "none".to_owned(),
         Err(error) => return format!("{} {}", error.status.unwrap(), error.reason),
     };
-    let mut text = format!("{} {}", head.request.method(), head.request.path());
-    text += if head.manner.version == Version::Http10 { " 1.0" } else { "" };
-    text += if head.manner.keep_alive { "" } else { " close" };
-    text += if head.expects_continue { " continue" } else { "" };
-    if !body.is_empty() {
-        text += &format!(" {:?}", String::from_utf8_lossy(&body));
+    let mut text = format!("{} {}", request.method(), request.path());
+    text += if request.version == Version::Http10 { " 1.0" } else { "" };
+    text += if request.keep_alive { "" } else { " close" };
+    text += if request.expects_continue { " continue" } else { "" };
+    if !request.body.is_empty() {
+        text += &format!(" {:?}", String::from_utf8_lossy(&request.body));
     }
     text
 }
 
-fn read(reader: &mut impl BufRead) -> Result<Option<(Head, Vec<u8>)>, RequestError> {
-    let Some(head) = read_head(reader, &config())? else { return Ok(None) };
-    let body = read_body(reader, head.framing, MAX_BODY_BYTES)?;
-    Ok(Some((head, body)))
+fn read(reader: &mut impl BufRead) -> Result<Option<Request>, RequestError> {
+    let Some(mut request) = read_head(reader)? else { return Ok(None) };
+    request.body = read_body(reader, request.framing, MAX_BODY_BYTES)?;
+    Ok(Some(request))
+}
+
+fn read_head(reader: &mut impl BufRead) -> Result<Option<Request>, RequestError> {
+    let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
+    let came = request.read_head(reader, &mut Vec::new(), &config())?;
+    Ok(came.then_some(request))
 }
 
 /// A connection on which `bytes` come in pieces as far as `cut`, and after them an error or the end.

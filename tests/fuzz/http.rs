@@ -13,7 +13,7 @@ mod target;
 use std::io::{self, BufRead, Read};
 
 pub(crate) use body::read_body;
-pub(crate) use request::{Framing, Head, RequestError, Version, read_head};
+pub(crate) use request::{Framing, Request, RequestError, Version};
 
 use crate::config::Config;
 

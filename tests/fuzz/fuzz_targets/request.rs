@@ -9,8 +9,9 @@ mod config;
 #[path = "../http.rs"]
 mod http;
 
-use http::{Framing, MAX_BODY_BYTES, Pieces, config, read_body, read_head, refusal};
+use http::{Framing, MAX_BODY_BYTES, Pieces, Request, config, read_body, refusal};
 use libfuzzer_sys::fuzz_target;
+use std::sync::Arc;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (most, bytes) = input;
@@ -24,11 +25,13 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
     let limits = config();
     let mut reader = Pieces { bytes, most };
     let mut seen = Vec::new();
+    let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
+    let mut line = Vec::new();
     loop {
         let before = reader.bytes.len();
-        let head = match read_head(&mut reader, &limits) {
-            Ok(Some(head)) => head,
-            Ok(None) => {
+        match request.read_head(&mut reader, &mut line, &limits) {
+            Ok(true) => {}
+            Ok(false) => {
                 seen.push("end".to_string());
                 return seen;
             }
@@ -36,10 +39,9 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                 seen.push(refusal(&error));
                 return seen;
             }
-        };
+        }
         let most_read = 2 * (limits.max_request_line_bytes + 2) + limits.max_head_bytes;
         assert!(before - reader.bytes.len() <= most_read);
-        let request = &head.request;
         let path = request.path();
         assert!(path.starts_with('/') || path == "*");
         assert!(
@@ -63,11 +65,11 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                 assert_eq!(value.trim_matches([' ', '\t']), value);
             }
         }
-        if head.framing == Framing::Chunked {
+        if request.framing == Framing::Chunked {
             assert_eq!(request.headers("transfer-encoding").count(), 1);
             assert_eq!(request.headers("content-length").count(), 0);
         }
-        if let Framing::Length(length) = head.framing {
+        if let Framing::Length(length) = request.framing {
             assert_eq!(
                 request
                     .header("content-length")
@@ -79,7 +81,7 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                 }
             );
         }
-        let framing = head.framing;
+        let framing = request.framing;
         match read_body(&mut reader, framing, MAX_BODY_BYTES) {
             Ok(body) => {
                 assert!(body.len() <= MAX_BODY_BYTES && body.capacity() <= 4 * MAX_BODY_BYTES);
@@ -91,9 +93,9 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                     request.last_event_id(),
                     request.cookie("a"),
                     request.queries("a").collect::<Vec<_>>(),
-                    head.manner.keep_alive,
-                    head.expects_continue,
-                    head.manner.version,
+                    request.keep_alive,
+                    request.expects_continue,
+                    request.version,
                 ));
             }
             Err(error) => {
@@ -101,7 +103,7 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
                 return seen;
             }
         }
-        if !head.manner.keep_alive {
+        if !request.keep_alive {
             return seen;
         }
     }
