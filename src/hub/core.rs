@@ -160,7 +160,7 @@ impl Core {
         let behind = readers.iter().filter_map(|reader| reader.behind());
         let worst_lag = behind
             .clone()
-            .map(|cursor| log.head().saturating_sub(cursor))
+            .map(|cursor| log.head.saturating_sub(cursor))
             .max();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -174,7 +174,7 @@ impl Core {
             polls: self.counters.polls.load(Ordering::Relaxed),
             worst_lag: worst_lag.unwrap_or(0),
             history_events: log.len(),
-            history_bytes: log.bytes(),
+            history_bytes: log.bytes,
             topics: log.topics(),
             oldest: log.oldest(),
             newest: Some(log.newest_id()).filter(|id| id.sequence > 0),

@@ -109,20 +109,6 @@ impl Batch {
         }
     }
 
-    /// An empty one for many readers: only chunks are shared.
-    pub(crate) fn shared() -> Batch {
-        Batch::new(Vec::new(), Coding::Chunked)
-    }
-
-    /// Adds an event, which must be done before its bytes are asked for.
-    pub(crate) fn push(&mut self, sequence: u64, frame: Frame) {
-        self.events.push((sequence, frame));
-    }
-
-    pub(crate) fn events(&self) -> &[(u64, Frame)] {
-        &self.events
-    }
-
     /// How many events.
     pub(crate) fn len(&self) -> u64 {
         self.events.len() as u64
