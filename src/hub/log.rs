@@ -3,7 +3,7 @@
 //! The log knows no socket and no thread. Whoever uses it holds a lock around it, which makes each of its methods one
 //! step; see the parent module for who does.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -88,8 +88,9 @@ pub(crate) struct Log {
     floor: Option<u64>,
     /// The last number given out.
     pub(super) head: u64,
-    /// All that is kept, oldest first: by its number, which is looked for here, and since when.
-    kept: VecDeque<(u64, Instant, Arc<Numbered>)>,
+    /// All that is kept, by its number, and since when. A tree, as what goes may stand anywhere: a loud topic lets go of
+    /// what is newer than all that a quiet one keeps.
+    kept: BTreeMap<u64, (Instant, Arc<Numbered>)>,
     /// Its encoded bytes.
     pub(super) bytes: usize,
     topics: HashMap<Arc<str>, Topic>,
@@ -97,6 +98,7 @@ pub(crate) struct Log {
     forgotten: u64,
     callers_ids: HashMap<Arc<str>, u64>,
     groups: HashMap<GroupId, Group>,
+    group_of: HashMap<TopicSet, GroupId>,
     next_group: GroupId,
 }
 
@@ -186,12 +188,13 @@ impl Log {
             epochs: vec![(epoch, 1)],
             floor: None,
             head: 0,
-            kept: VecDeque::new(),
+            kept: BTreeMap::new(),
             bytes: 0,
             topics: HashMap::new(),
             forgotten: 0,
             callers_ids: HashMap::new(),
             groups: HashMap::new(),
+            group_of: HashMap::new(),
             next_group: 0,
         }
     }
@@ -206,13 +209,13 @@ impl Log {
 
     /// The oldest event kept.
     pub(crate) fn oldest(&self) -> Option<EventId> {
-        let (sequence, ..) = self.kept.front()?;
+        let (sequence, _) = self.kept.first_key_value()?;
         Some(self.id(*sequence))
     }
 
     /// When the oldest event is too old, where age matters.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
-        let (_, since, _) = self.kept.front()?;
+        let (_, (since, _)) = self.kept.first_key_value()?;
         Some(*since + self.history.age?)
     }
 
@@ -303,8 +306,7 @@ impl Log {
             self.callers_ids.insert(Arc::clone(id), event.sequence);
         }
         self.bytes += event.frame.len();
-        self.kept
-            .push_back((event.sequence, now, Arc::clone(&event)));
+        self.kept.insert(event.sequence, (now, Arc::clone(&event)));
         for name in &*event.topics {
             self.topic(name).kept.push_back(Arc::clone(&event));
         }
@@ -326,7 +328,7 @@ impl Log {
 
     /// Lets go of what is too old or too much.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((_, since, oldest)) = self.kept.front() {
+        while let Some((_, (since, oldest))) = self.kept.first_key_value() {
             let age = now.saturating_duration_since(*since);
             let expired = self.history.age.is_some_and(|most| age >= most);
             if !expired && self.bytes <= self.history.bytes {
@@ -358,12 +360,7 @@ impl Log {
             return;
         }
         self.bytes -= event.frame.len();
-        let place = self
-            .kept
-            .binary_search_by_key(&event.sequence, |(sequence, ..)| *sequence);
-        if let Ok(index) = place {
-            self.kept.remove(index);
-        }
+        self.kept.remove(&event.sequence);
         if let Some(id) = &event.callers_id
             && self.callers_ids.get(id) == Some(&event.sequence)
         {
@@ -444,11 +441,7 @@ impl Log {
     }
 
     fn group_for(&mut self, topics: &TopicSet) -> GroupId {
-        // Each of its topics knows of the group: the one that knows of the fewest is asked.
-        let known = topics.iter().filter_map(|name| self.topics.get(name));
-        let fewest = known.min_by_key(|topic| topic.groups.len());
-        let is_it = |id: &&GroupId| matches!(self.groups.get(id), Some(it) if it.topics == *topics);
-        if let Some(id) = fewest.and_then(|topic| topic.groups.iter().find(is_it)) {
+        if let Some(id) = self.group_of.get(topics) {
             return *id;
         }
         let id = self.next_group;
@@ -466,6 +459,7 @@ impl Log {
             receivers: Vec::new(),
         };
         self.groups.insert(id, group);
+        self.group_of.insert(Arc::clone(topics), id);
         id
     }
 
@@ -487,6 +481,7 @@ impl Log {
         }
         let topics = Arc::clone(&group.topics);
         self.groups.remove(&id);
+        self.group_of.remove(&topics);
         for name in &*topics {
             if let Some(topic) = self.topics.get_mut(name) {
                 topic.groups.retain(|other| *other != id);
@@ -1014,7 +1009,7 @@ mod tests {
             for (reader, ..) in readers {
                 log.log.leave(reader.group);
             }
-            assert!(log.log.groups.is_empty());
+            assert!(log.log.groups.is_empty() && log.log.group_of.is_empty());
             assert!(log.log.topics.values().all(|topic| !topic.kept.is_empty()));
         }
     }
