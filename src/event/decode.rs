@@ -51,7 +51,6 @@ pub struct Decoder {
     in_first_line: bool,
     /// The last piece ended with CR: a LF that follows belongs to it.
     after_cr: bool,
-    too_long: bool,
     /// The data so far, a LF behind each line: empty only if there was no `data` field.
     data: String,
     event: String,
@@ -69,7 +68,6 @@ impl Decoder {
             event_bytes: 0,
             in_first_line: true,
             after_cr: false,
-            too_long: false,
             data: String::new(),
             event: String::new(),
             id: String::new(),
@@ -122,15 +120,12 @@ impl Decoder {
             let (line, rest) = bytes.split_at(end);
             *bytes = rest.strip_prefix(b"\r\n").unwrap_or(&rest[1..]);
             self.after_cr = rest == b"\r";
-            let item = if self.line.is_empty() {
+            let mut whole = mem::take(&mut self.line);
+            let item = if whole.is_empty() {
                 self.line(line)
             } else {
-                let mut whole = mem::take(&mut self.line);
                 whole.extend_from_slice(line);
-                let item = self.line(&whole);
-                whole.clear();
-                self.line = whole;
-                item
+                self.line(&whole)
             };
             if item.is_some() {
                 return Ok(item);
@@ -163,9 +158,10 @@ impl Decoder {
     /// Fails if `more` bytes of the current line make the event too long.
     fn check_limit(&mut self, more: usize) -> Result<(), EventTooLong> {
         let limit = self.max_event_bytes;
-        let before = self.event_bytes + self.line.len();
-        self.too_long |= limit.checked_sub(before).is_none_or(|room| more > room);
-        if self.too_long {
+        let before = self.event_bytes.saturating_add(self.line.len());
+        if before.saturating_add(more) > limit {
+            // It stays too long, whatever comes.
+            self.event_bytes = usize::MAX;
             return Err(EventTooLong { limit });
         }
         Ok(())

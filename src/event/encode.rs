@@ -38,20 +38,14 @@ const MAX_RETRY_MILLIS: u128 = i32::MAX as u128;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Event(Text);
+pub struct Event(Lines);
 
+/// The field lines without the blank line that closes the event, the `id` line in front of the others.
 #[derive(Clone)]
-enum Text {
-    /// The field lines without the `id` line and without the closing blank line, because the hub numbers events itself.
-    Owned {
-        id: Option<Box<str>>,
-        fields: Vec<u8>,
-    },
-    /// The whole event, `id` line and blank line included, in a frame that others hold too.
-    Shared {
-        frame: Arc<[u8]>,
-        text: Range<usize>,
-    },
+enum Lines {
+    Own(Vec<u8>),
+    /// A part of a frame that others hold too.
+    Shared(Arc<[u8]>, Range<usize>),
 }
 
 impl Event {
@@ -72,10 +66,7 @@ impl Event {
     /// # }
     /// ```
     pub fn new() -> Event {
-        Event(Text::Owned {
-            id: None,
-            fields: Vec::new(),
-        })
+        Event(Lines::Own(Vec::new()))
     }
 
     /// Makes an event with this data, which the client gets back as it is, but for its line breaks: each arrives as LF.
@@ -147,10 +138,9 @@ impl Event {
     pub fn id(self, id: impl AsRef<str>) -> Result<Event, InvalidField> {
         let id = id.as_ref();
         refuse("id", id, &['\r', '\n', '\0'])?;
-        Ok(Event(Text::Owned {
-            id: Some(id.into()),
-            fields: self.into_fields().1,
-        }))
+        let mut lines = Vec::new();
+        self.append_with_id(id, &mut lines);
+        Ok(Event(Lines::Own(lines)))
     }
 
     /// Sets the
@@ -193,74 +183,71 @@ impl Event {
     /// Makes an event of bytes that [`Event::encode`] or [`Event::encode_with_id`] has put into `frame` at `text`.
     pub(crate) fn shared(frame: Arc<[u8]>, text: Range<usize>) -> Event {
         debug_assert!(frame[text.clone()].ends_with(b"\n"));
-        Event(Text::Shared { frame, text })
+        Event(Lines::Shared(frame, text.start..text.end - 1))
     }
 
     /// Appends the whole event: its `id` line if it has one, the other fields, the blank line.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let (id, fields) = self.fields();
-        write(id, fields, out);
+        out.extend_from_slice(self.lines());
+        out.push(b'\n');
     }
 
     /// Appends the whole event with this `id` in place of its own. The id holds no CR, LF or NUL.
     pub(crate) fn encode_with_id(&self, id: &str, out: &mut Vec<u8>) {
         debug_assert!(!id.contains(['\r', '\n', '\0']));
-        write(Some(id.as_bytes()), self.fields().1, out);
+        self.append_with_id(id, out);
+        out.push(b'\n');
+    }
+
+    fn append_with_id(&self, id: &str, out: &mut Vec<u8>) {
+        let (_, others) = self.split_id();
+        append_line("id: ", id.as_bytes(), out);
+        out.extend_from_slice(others);
     }
 
     /// The number of bytes that [`Event::encode`] appends.
     pub(crate) fn encoded_len(&self) -> usize {
-        match &self.0 {
-            Text::Owned { id, fields } => {
-                let id_line = id.as_ref().map_or(0, |id| b"id: \n".len() + id.len());
-                id_line + fields.len() + 1
-            }
-            Text::Shared { text, .. } => text.len(),
-        }
+        self.lines().len() + 1
     }
 
     /// The event's id; `None` where none was set, which differs from an empty one.
     pub(crate) fn id_text(&self) -> Option<&str> {
-        let (id, _) = self.fields();
-        str::from_utf8(id?).ok()
+        str::from_utf8(self.split_id().0?).ok()
     }
 
-    /// The id, and the field lines without the `id` line and the blank line.
-    fn fields(&self) -> (Option<&[u8]>, &[u8]) {
+    fn lines(&self) -> &[u8] {
         match &self.0 {
-            Text::Owned { id, fields } => (id.as_deref().map(str::as_bytes), fields),
-            Text::Shared { frame, text } => {
-                let text = &frame[text.clone()];
-                let lines = text.strip_suffix(b"\n").unwrap_or(text);
-                // Only the id's own line can begin like this, and it is always the first.
-                let Some(from_id) = lines.strip_prefix(b"id: ") else {
-                    return (None, lines);
-                };
-                let end = line_break(from_id).unwrap_or(from_id.len());
-                (Some(&from_id[..end]), from_id.get(end + 1..).unwrap_or(&[]))
-            }
+            Lines::Own(lines) => lines,
+            Lines::Shared(frame, range) => &frame[range.clone()],
         }
     }
 
-    fn into_fields(self) -> (Option<Box<str>>, Vec<u8>) {
-        if let Text::Owned { id, fields } = self.0 {
-            return (id, fields);
-        }
-        (self.id_text().map(Box::from), self.fields().1.to_vec())
+    /// The id, and the lines of the other fields.
+    fn split_id(&self) -> (Option<&[u8]>, &[u8]) {
+        let lines = self.lines();
+        // Only the id's own line can begin like this, and it is always the first.
+        let Some(from_id) = lines.strip_prefix(b"id: ") else {
+            return (None, lines);
+        };
+        let end = line_break(from_id).unwrap_or(from_id.len());
+        (Some(&from_id[..end]), from_id.get(end + 1..).unwrap_or(&[]))
     }
 
     /// Adds one line for each line of `text`, `prefix` in front of it.
     fn with_lines(self, prefix: &str, text: &str) -> Event {
-        let (id, mut fields) = self.into_fields();
-        fields.reserve(prefix.len() + text.len() + 1);
+        let mut lines = match self.0 {
+            Lines::Own(lines) => lines,
+            Lines::Shared(frame, range) => frame[range].to_vec(),
+        };
+        lines.reserve(prefix.len() + text.len() + 1);
         let mut rest = text.as_bytes();
         while let Some(end) = line_break(rest) {
-            write_line(prefix, &rest[..end], &mut fields);
+            append_line(prefix, &rest[..end], &mut lines);
             let at_break = &rest[end..];
             rest = at_break.strip_prefix(b"\r\n").unwrap_or(&at_break[1..]);
         }
-        write_line(prefix, rest, &mut fields);
-        Event(Text::Owned { id, fields })
+        append_line(prefix, rest, &mut lines);
+        Event(Lines::Own(lines))
     }
 }
 
@@ -271,17 +258,9 @@ fn refuse(field: &'static str, text: &str, refused: &[char]) -> Result<(), Inval
     }
 }
 
-fn write_line(prefix: &str, line: &[u8], out: &mut Vec<u8>) {
+fn append_line(prefix: &str, line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(prefix.as_bytes());
     out.extend_from_slice(line);
-    out.push(b'\n');
-}
-
-fn write(id: Option<&[u8]>, fields: &[u8], out: &mut Vec<u8>) {
-    if let Some(id) = id {
-        write_line("id: ", id, out);
-    }
-    out.extend_from_slice(fields);
     out.push(b'\n');
 }
 
@@ -295,7 +274,7 @@ impl Default for Event {
 /// Events are equal if their bytes on the wire are.
 impl PartialEq for Event {
     fn eq(&self, other: &Event) -> bool {
-        self.fields() == other.fields()
+        self.lines() == other.lines()
     }
 }
 
