@@ -185,8 +185,7 @@ impl Connection {
     fn overload(&mut self) -> Response {
         self.request.keep_alive = false;
         let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
-        let mut accepted = self.request.headers("accept");
-        if accepted.any(|accept| accept.contains("text/event-stream")) {
+        if self.request.accepts("text/event-stream") {
             let text = format!(": too many connections\nretry: {}\n\n", wait.as_millis());
             Response::bytes("text/event-stream", text.into_bytes())
                 .with_field("Cache-Control", "no-cache, no-transform")

@@ -171,6 +171,16 @@ impl Request {
             .map(|pair| self.value(pair))
     }
 
+    /// Whether the client names this media type among those that it takes, at whatever weight (RFC 9110 section 12.5.1).
+    pub(crate) fn accepts(&self, media: &str) -> bool {
+        let mut accepts = false;
+        each_item(self, "accept", &mut |item| {
+            let range = item.split(';').next().unwrap_or(item);
+            accepts |= range.trim_matches(BLANKS).eq_ignore_ascii_case(media);
+        });
+        accepts
+    }
+
     /// The first cookie of that name, as it was sent: quotes and percent signs are part of it (RFC 6265 section 4.2).
     pub fn cookie(&self, name: &str) -> Option<&str> {
         self.headers("cookie")

@@ -18,13 +18,8 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 
 /// Whether a request is for one JSON answer and not for a stream.
 pub(crate) fn is_wanted(request: &Request) -> bool {
-    let accepts = |media: &str| {
-        request
-            .headers("accept")
-            .any(|accept| accept.contains(media))
-    };
     request.query("poll").is_some()
-        || (accepts("application/json") && !accepts("text/event-stream"))
+        || (request.accepts("application/json") && !request.accepts("text/event-stream"))
 }
 
 /// The events behind a position as JSON, when there are some, the time is over or the server is closing:
