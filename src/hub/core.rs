@@ -21,7 +21,7 @@ pub(crate) struct Core {
     /// Held by the hub thread while it appends a round and hands it on, and by a reader's thread while it takes its
     /// next events or hands itself over. Never across one that waits for a peer or for the disk.
     log: Mutex<Log>,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) writers: Vec<Arc<Mailbox>>,
     /// The readers that are behind, and the threads that serve them.
     pub(crate) behind: Threads<Box<Subscriber>>,
@@ -53,7 +53,7 @@ impl Core {
         Core {
             config,
             log: Mutex::new(log),
-            registry: Registry::default(),
+            registry: Arc::default(),
             writers,
             behind,
             counters: Counters::default(),
@@ -184,6 +184,7 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
+        self.registry.close();
         for writer in &self.writers {
             writer.close();
         }

@@ -1,11 +1,10 @@
 //! Who reads: one entry for each subscriber, for stats, callbacks and closing; never locked on an event's way.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{io, panic, thread};
 
 use super::frame::Frame;
@@ -17,13 +16,15 @@ const LIVE: u64 = u64::MAX;
 
 /// One subscriber, as callbacks and predicates see it.
 pub struct Reader {
-    key: u64,
-    topics: TopicSet,
+    /// Where it stands in the registry, which changes when others leave.
+    pub(super) place: AtomicUsize,
+    pub(super) topics: TopicSet,
     peer: SocketAddr,
     label: String,
     /// Its cursor while it is behind.
     cursor: AtomicU64,
-    ending: OnceLock<Ending>,
+    /// Set once its stream is to end.
+    pub(super) ending: OnceLock<Ending>,
 }
 
 /// How a stream is to end.
@@ -51,14 +52,6 @@ impl Reader {
         &self.label
     }
 
-    pub(crate) fn topic_set(&self) -> &TopicSet {
-        &self.topics
-    }
-
-    pub(crate) fn key(&self) -> u64 {
-        self.key
-    }
-
     pub(crate) fn set_behind(&self, cursor: u64) {
         self.cursor.store(cursor, Ordering::Relaxed);
     }
@@ -70,10 +63,6 @@ impl Reader {
     /// Its cursor, unless it has everything.
     pub(crate) fn behind(&self) -> Option<u64> {
         Some(self.cursor.load(Ordering::Relaxed)).filter(|cursor| *cursor != LIVE)
-    }
-
-    pub(crate) fn ending(&self) -> Option<&Ending> {
-        self.ending.get()
     }
 }
 
@@ -96,19 +85,23 @@ pub(crate) enum Notice {
     Connected(Arc<Reader>),
     /// The slot travels with the notice, so that callbacks that fall behind hold up new connections and not memory.
     Disconnected(Arc<Reader>, Arc<Slot>),
+    /// There will be no other.
+    End,
 }
 
 /// All readers of one hub, and the thread that tells callbacks about them.
 #[derive(Default)]
 pub(crate) struct Registry {
     readers: Mutex<Readers>,
-    notices: OnceLock<Sender<Notice>>,
+    /// The thread for callbacks waits here.
+    told: Condvar,
 }
 
 #[derive(Default)]
 struct Readers {
-    next_key: u64,
-    by_key: HashMap<u64, Arc<Reader>>,
+    all: Vec<Arc<Reader>>,
+    /// What callbacks are still to be told; `None` while there are none.
+    notices: Option<VecDeque<Notice>>,
 }
 
 impl Registry {
@@ -120,78 +113,92 @@ impl Registry {
         cursor: u64,
     ) -> Arc<Reader> {
         let mut readers = self.lock();
-        let key = readers.next_key;
-        readers.next_key += 1;
         let reader = Arc::new(Reader {
-            key,
+            place: AtomicUsize::new(readers.all.len()),
             topics,
             peer,
             label,
             cursor: AtomicU64::new(cursor),
             ending: OnceLock::new(),
         });
-        readers.by_key.insert(key, Arc::clone(&reader));
-        drop(readers);
-        self.tell(|| Notice::Connected(Arc::clone(&reader)));
+        readers.all.push(Arc::clone(&reader));
+        self.tell(readers, Notice::Connected(Arc::clone(&reader)));
         reader
     }
 
     pub(crate) fn remove(&self, reader: &Arc<Reader>, slot: &Arc<Slot>) {
-        self.lock().by_key.remove(&reader.key);
-        self.tell(|| Notice::Disconnected(Arc::clone(reader), Arc::clone(slot)));
+        let mut readers = self.lock();
+        let place = reader.place.load(Ordering::Relaxed);
+        readers.all.swap_remove(place);
+        if let Some(moved) = readers.all.get(place) {
+            moved.place.store(place, Ordering::Relaxed);
+        }
+        let notice = Notice::Disconnected(Arc::clone(reader), Arc::clone(slot));
+        self.tell(readers, notice);
     }
 
     /// All readers, as they are now.
     pub(crate) fn all(&self) -> Vec<Arc<Reader>> {
-        self.lock().by_key.values().cloned().collect()
+        self.lock().all.clone()
     }
 
     /// Marks those that match to be ended, and counts them. The predicate is user code, so no lock is held.
     pub(crate) fn end(&self, matches: impl Fn(&Reader) -> bool, ending: &Ending) -> usize {
-        let readers = self.all();
-        let matching = readers.iter().filter(|reader| matches(reader));
-        matching
-            .filter(|reader| reader.ending.set(ending.clone()).is_ok())
-            .count()
+        let mut ended = self.all();
+        ended.retain(|reader| matches(reader) && reader.ending.set(ending.clone()).is_ok());
+        ended.len()
     }
 
     /// Hands a callback to the thread for all of them, which the first one starts.
-    pub(crate) fn add_callback(&self, notice: Notice) -> io::Result<()> {
-        if self.notices.get().is_none() {
-            let (sender, receiver) = mpsc::channel();
+    pub(crate) fn add_callback(self: &Arc<Registry>, notice: Notice) -> io::Result<()> {
+        let mut readers = self.lock();
+        if readers.notices.is_none() {
+            let registry = Arc::clone(self);
             thread::Builder::new()
                 .name("sse-callbacks".to_string())
-                .spawn(move || run_callbacks(receiver))?;
-            // Where another thread was faster, the one just started ends with its sender.
-            let _ = self.notices.set(sender);
+                .spawn(move || registry.run_callbacks())?;
+            readers.notices = Some(VecDeque::new());
         }
-        self.tell(|| notice);
+        self.tell(readers, notice);
         Ok(())
     }
 
-    fn tell(&self, notice: impl FnOnce() -> Notice) {
-        if let Some(notices) = self.notices.get() {
-            // The thread ends only when the registry has gone.
-            let _ = notices.send(notice());
+    /// Ends the thread for callbacks, once it has told what it has.
+    pub(crate) fn close(&self) {
+        self.tell(self.lock(), Notice::End);
+    }
+
+    fn tell(&self, mut readers: MutexGuard<'_, Readers>, notice: Notice) {
+        if let Some(notices) = &mut readers.notices {
+            notices.push_back(notice);
+            self.told.notify_one();
         }
+    }
+
+    /// User code runs here and nowhere else, so that it can take its time, publish, or panic.
+    fn run_callbacks(&self) {
+        let (mut on_connect, mut on_disconnect) = (Vec::new(), Vec::new());
+        loop {
+            match self.next_notice() {
+                Some(Notice::OnConnect(callback)) => on_connect.push(callback),
+                Some(Notice::OnDisconnect(callback)) => on_disconnect.push(callback),
+                Some(Notice::Connected(reader)) => call(&mut on_connect, &reader),
+                Some(Notice::Disconnected(reader, _slot)) => call(&mut on_disconnect, &reader),
+                Some(Notice::End) | None => return,
+            }
+        }
+    }
+
+    fn next_notice(&self) -> Option<Notice> {
+        let nothing = |readers: &mut Readers| readers.notices.as_ref().is_some_and(VecDeque::is_empty);
+        let told = self.told.wait_while(self.lock(), nothing);
+        let mut readers = told.unwrap_or_else(PoisonError::into_inner);
+        readers.notices.as_mut()?.pop_front()
     }
 
     /// Nothing that runs under this lock can leave it half changed.
     fn lock(&self) -> MutexGuard<'_, Readers> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// User code runs here and nowhere else, so that it can take its time, publish, or panic.
-fn run_callbacks(notices: mpsc::Receiver<Notice>) {
-    let (mut on_connect, mut on_disconnect): (Vec<Callback>, Vec<Callback>) = Default::default();
-    for notice in notices {
-        match notice {
-            Notice::OnConnect(callback) => on_connect.push(callback),
-            Notice::OnDisconnect(callback) => on_disconnect.push(callback),
-            Notice::Connected(reader) => call(&mut on_connect, &reader),
-            Notice::Disconnected(reader, _slot) => call(&mut on_disconnect, &reader),
-        }
     }
 }
 

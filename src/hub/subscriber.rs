@@ -145,7 +145,7 @@ impl Subscriber {
                 self.reader.set_live();
                 self.pace = None;
                 self.fell_behind = true;
-                let index = self.reader.key() as usize % core.writers.len();
+                let index = self.reader.place.load(Ordering::Relaxed) % core.writers.len();
                 return core.writers[index].join(self);
             }
         }
@@ -204,7 +204,7 @@ impl Subscriber {
         if self.lag == Lag::Skip && self.fell_behind {
             return self.core.log().newest(self.group, &mut self.position);
         }
-        let topics = self.reader.topic_set();
+        let topics = &self.reader.topics;
         self.core.next(
             self.group,
             topics,
@@ -274,7 +274,7 @@ impl Subscriber {
             || self.socket.is_closing()
             || self.core.is_closed();
         let come_back = over.then_some(&Ending::ComeBack);
-        self.reader.ending().or(come_back)
+        self.reader.ending.get().or(come_back)
     }
 
     fn ending_bytes(&self, ending: &Ending) -> Vec<u8> {
