@@ -3,11 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::core::Core;
 use super::json;
-use super::log::{GroupId, Next, Position};
+use super::log::Next;
 use super::subscription::Subscription;
-use super::topics::TopicSet;
 use crate::event::Event;
 use crate::http::{Request, Response};
 use crate::socket::from_now;
@@ -31,87 +29,63 @@ pub(crate) fn answer(
 ) -> Response {
     let (core, topics) = (&subscription.core, &subscription.topics);
     let mut position = subscription.position;
-    let mut events = Vec::new();
+    let mut events = String::new();
     if !subscription.resumes {
-        events.extend(subscription.options.first.iter().filter_map(event_text));
-        if subscription.retained {
-            let retained = core.log().retained(topics, position.cursor);
-            let texts = retained.iter().map(|frame| event_text(&frame.event()));
-            events.extend(texts.flatten());
+        for event in &subscription.options.first {
+            append_event(event, &mut events);
         }
     }
-    let waiting = Waiting::new(core, topics, &mut position);
-    let until = from_now(match waiting.is_one_too_many {
-        true => Duration::ZERO,
-        false => patience,
+    let group = core.log().join(topics, &mut position);
+    if subscription.retained {
+        for frame in core.log().retained(topics, position.cursor) {
+            append_event(&frame.event(), &mut events);
+        }
+    }
+    let others = core.counters.polls.fetch_add(1, Ordering::Relaxed);
+    let until = from_now(match others < core.config.max_polls {
+        true => patience,
+        false => Duration::ZERO,
     });
     let mut disk = None;
     loop {
-        let group = waiting.group;
         match core.next(group, topics, &mut position, &mut disk, ANSWER_BYTES) {
             // An event like any other here, and what follows it comes with it.
-            Next::Gap(frame) => events.extend(event_text(&frame.event())),
+            Next::Gap(frame) => append_event(&frame.event(), &mut events),
             Next::Events(frames) => {
-                position.cursor = frames.last().map_or(position.cursor, |(last, _)| *last);
-                let texts = frames.iter().map(|(_, frame)| event_text(&frame.event()));
-                events.extend(texts.flatten());
+                for (sequence, frame) in frames {
+                    append_event(&frame.event(), &mut events);
+                    position.cursor = sequence;
+                }
                 break;
             }
             Next::AtHead | Next::OnDisk { .. } => {
-                if !events.is_empty() || !waiting.wait(&position, until, closing) {
+                let remaining = until.saturating_duration_since(Instant::now());
+                let is_over = remaining.is_zero() || closing.load(Ordering::SeqCst);
+                if is_over || core.is_closed() || !events.is_empty() {
                     break;
                 }
+                core.wait_for_news(group, &position, remaining.min(LOOK));
             }
         }
     }
-    let events = events.join(",");
-    let last = core.log().id(position.cursor);
+    core.counters.polls.fetch_sub(1, Ordering::Relaxed);
+    let mut log = core.log();
+    log.leave(group);
+    let last = log.id(position.cursor);
     let body = format!(r#"{{"events":[{events}],"last_event_id":"{last}"}}"#);
     Response::json(body).with_field("Cache-Control", "no-store")
 }
 
-/// An event as JSON, if it is one that a client would dispatch.
-fn event_text(event: &Event) -> Option<String> {
-    let message = event.message()?;
+/// Appends an event as JSON, if it is one that a client would dispatch.
+fn append_event(event: &Event, events: &mut String) {
+    let Some(message) = event.message() else {
+        return;
+    };
+    let comma = if events.is_empty() { "" } else { "," };
     let id = json::string(&message.last_event_id);
     let event = json::string(&message.event);
     let data = json::string(&message.data);
-    Some(format!(r#"{{"id":{id},"event":{event},"data":{data}}}"#))
-}
-
-/// A member of a group for as long as one request waits.
-struct Waiting<'a> {
-    core: &'a Core,
-    group: GroupId,
-    is_one_too_many: bool,
-}
-
-impl<'a> Waiting<'a> {
-    fn new(core: &'a Core, topics: &TopicSet, position: &mut Position) -> Waiting<'a> {
-        let group = core.log().join(topics, position);
-        let others = core.counters.polls.fetch_add(1, Ordering::Relaxed);
-        Waiting {
-            core,
-            group,
-            is_one_too_many: others >= core.config.max_polls,
-        }
-    }
-
-    /// Waits for a while for something new; false when there is nothing to wait for any more.
-    fn wait(&self, position: &Position, until: Instant, closing: &AtomicBool) -> bool {
-        let remaining = until.saturating_duration_since(Instant::now());
-        if remaining.is_zero() || closing.load(Ordering::SeqCst) || self.core.is_closed() {
-            return false;
-        }
-        self.core
-            .wait_for_news(self.group, position, remaining.min(LOOK));
-        true
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.core.log().leave(self.group);
-        self.core.counters.polls.fetch_sub(1, Ordering::Relaxed);
-    }
+    events.push_str(&format!(
+        r#"{comma}{{"id":{id},"event":{event},"data":{data}}}"#
+    ));
 }

@@ -44,18 +44,14 @@ pub struct Subscription {
     pub(super) position: Position,
     /// The client told where it is.
     pub(super) resumes: bool,
-    refusal: Option<Refusal>,
+    /// The answer in place of any event.
+    refusal: Option<Response>,
     /// For long-poll: how long to wait, and what tells that the server is closing.
     poll: Option<(Duration, Arc<AtomicBool>)>,
     pub(super) retained: bool,
     pub(super) lag: Lag,
     pub(super) label: String,
     pub(super) options: StreamOptions,
-}
-
-enum Refusal {
-    Topics(InvalidTopic),
-    Ended,
 }
 
 impl Subscription {
@@ -65,9 +61,9 @@ impl Subscription {
         topics: Result<TopicSet, InvalidTopic>,
     ) -> Subscription {
         let id = request.last_event_id();
-        let mut refusal = id.is_some_and(id::is_ending).then_some(Refusal::Ended);
+        let mut refusal = id.is_some_and(id::is_ending).then(|| Response::new(204));
         let topics = topics.unwrap_or_else(|error| {
-            refusal = Some(Refusal::Topics(error));
+            refusal = Some(Response::text(format!("{error}\n")).with_status(400));
             TopicSet::default()
         });
         let log = core.log();
@@ -115,7 +111,7 @@ impl Subscription {
 
     /// Sends the newest event kept of each topic first, unless the client resumes, so that a page has a value to show.
     pub fn retained(mut self) -> Subscription {
-        self.retained = true;
+        self.retained = !self.resumes;
         self
     }
 
@@ -160,15 +156,12 @@ impl std::fmt::Debug for Subscription {
 
 impl From<Subscription> for Response {
     fn from(mut subscription: Subscription) -> Response {
-        match (subscription.refusal.take(), subscription.poll.take()) {
-            (Some(Refusal::Ended), _) => Response::new(204),
-            (Some(Refusal::Topics(error)), _) => {
-                Response::text(format!("{error}\n")).with_status(400)
-            }
-            (None, Some((patience, closing))) => poll::answer(subscription, patience, &closing),
-            (None, None) => {
-                event_stream(move |head, socket| Subscriber::begin(subscription, head, socket))
-            }
+        if let Some(refusal) = subscription.refusal.take() {
+            return refusal;
+        }
+        match subscription.poll.take() {
+            Some((patience, closing)) => poll::answer(subscription, patience, &closing),
+            None => event_stream(move |head, socket| Subscriber::begin(subscription, head, socket)),
         }
     }
 }
