@@ -258,7 +258,7 @@ pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {
     coding.append(out, event.encoded_len(), |out| event.encode(out));
 }
 
-fn append_text(text: &str, coding: Coding, out: &mut Vec<u8>) {
+pub(crate) fn append_text(text: &str, coding: Coding, out: &mut Vec<u8>) {
     coding.append(out, text.len(), |out| {
         out.extend_from_slice(text.as_bytes())
     });

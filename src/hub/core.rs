@@ -25,7 +25,7 @@ pub(crate) struct Core {
     pub(crate) writers: Vec<Arc<Mailbox>>,
     /// The readers that are behind, and the threads that serve them.
     pub(crate) behind: Threads<Box<Subscriber>>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     closed: AtomicBool,
     /// The history's file could not be written the last time.
     failing: AtomicBool,
@@ -56,7 +56,7 @@ impl Core {
             registry: Arc::default(),
             writers,
             behind,
-            counters: Counters::default(),
+            counters: Arc::default(),
             closed: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             disk,

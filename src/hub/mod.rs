@@ -114,7 +114,7 @@ impl Hub {
         // From here on, dropping it ends the writers that have started.
         let core = Arc::new(Core::new(config, log, writers, behind, disk));
         for mailbox in &core.writers {
-            let writer = Writer::new(Arc::clone(mailbox));
+            let writer = Writer::new(Arc::clone(mailbox), Arc::clone(&core.counters));
             start("sse-writer", move || writer.run())?;
         }
         let rounds = Rounds {

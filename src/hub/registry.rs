@@ -190,7 +190,8 @@ impl Registry {
     }
 
     fn next_notice(&self) -> Option<Notice> {
-        let nothing = |readers: &mut Readers| readers.notices.as_ref().is_some_and(VecDeque::is_empty);
+        let nothing =
+            |readers: &mut Readers| readers.notices.as_ref().is_some_and(VecDeque::is_empty);
         let told = self.told.wait_while(self.lock(), nothing);
         let mut readers = told.unwrap_or_else(PoisonError::into_inner);
         readers.notices.as_mut()?.pop_front()

@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use super::config::Lag;
 use super::core::Core;
 use super::file::OnDisk;
-use super::frame::{Batch, Frame, Torn};
-use super::id::EventId;
-use super::log::{GroupId, Next, Position};
+use super::frame::{Batch, Torn};
+use super::log::{GroupId, Next, Position, Share};
 use super::registry::{Ending, Reader};
 use super::subscription::Subscription;
 use crate::http::{Coding, StreamHead};
-use crate::socket::{Pace, Socket};
+use crate::socket::{Pace, Socket, from_now};
 use crate::sse::{self, KeepAlive, LOOK};
 
 /// How long a reader that is behind has a thread to itself before it goes to the end of the queue.
@@ -32,23 +31,23 @@ const LOOK_AT_LIVE: Duration = Duration::from_secs(5);
 
 /// Owned by one thread at a time: its connection's, one that catches up, or a writer.
 pub(crate) struct Subscriber {
-    pub(super) core: Arc<Core>,
+    core: Arc<Core>,
     pub(super) socket: Socket,
     reader: Arc<Reader>,
     pub(super) group: GroupId,
-    pub(super) position: Position,
+    position: Position,
     coding: Coding,
-    pub(super) lag: Lag,
+    lag: Lag,
     /// Where it reads what memory no longer has.
     disk: Option<Box<dyn OnDisk>>,
     /// To be sent before anything else.
-    pub(super) torn: Option<Torn>,
+    torn: Option<Torn>,
     /// What is torn is the end of the stream.
     ending: bool,
     /// Set while it does not take what there is.
     pace: Option<Pace>,
     /// It was live once, so that it is behind by its own fault.
-    fell_behind: bool,
+    was_live: bool,
     pub(super) keep_alive: KeepAlive,
     last_sent: Instant,
     next_look: Instant,
@@ -66,8 +65,7 @@ enum Progress {
 }
 
 impl Subscriber {
-    /// Begins when the head is about to be written, on the connection's thread: a slice of catching up, or all its life
-    /// where its bytes are its own.
+    /// Begins when the head is about to be written, on the connection's thread.
     pub(crate) fn begin(subscription: Subscription, head: StreamHead, mut socket: Socket) {
         if socket.start_stream().is_err() {
             return;
@@ -76,6 +74,9 @@ impl Subscriber {
             core,
             topics,
             mut position,
+            retained,
+            lag,
+            label,
             options,
             ..
         } = subscription;
@@ -84,20 +85,21 @@ impl Subscriber {
         options.append_opening(coding, &mut opening);
         let mut log = core.log();
         let group = log.join(&topics, &mut position);
-        if subscription.retained && !subscription.resumes {
+        if retained {
             for frame in log.retained(&topics, position.cursor) {
                 opening.extend_from_slice(frame.bytes(coding));
             }
         }
         // An unknown id is answered with a gap, which brings its own.
         if position.unknown.is_none() {
-            append_id(log.id(position.cursor), coding, &mut opening);
+            // A block of `id` alone: it dispatches nothing and sets the last event id, so that a client that drops before
+            // its first event resumes too.
+            let id = format!("id: {}\n\n", log.id(position.cursor));
+            sse::append_text(&id, coding, &mut opening);
         }
         drop(log);
-        let peer = socket.peer();
-        let reader = core
-            .registry
-            .add(topics, peer, subscription.label, position.cursor);
+        let cursor = position.cursor;
+        let reader = core.registry.add(topics, socket.peer(), label, cursor);
         let now = Instant::now();
         let subscriber = Box::new(Subscriber {
             keep_alive: options.keep_alive(&socket),
@@ -108,100 +110,85 @@ impl Subscriber {
             group,
             position,
             coding,
-            lag: subscription.lag,
+            lag,
             disk: None,
             torn: Some(Torn::own(opening)),
             ending: false,
             pace: None,
-            fell_behind: false,
+            was_live: false,
             last_sent: now,
             // A visitor may be gone again when a writer first looks.
             next_look: now,
         });
-        match coding {
-            Coding::Chunked => subscriber.catch_up(),
-            Coding::Bare => subscriber.stay_behind(),
-        }
+        subscriber.catch_up();
     }
 }
 
 /// Behind: on a thread of its own for a slice at a time.
 impl Subscriber {
-    /// Sends what there is, for a slice of time; then hands the reader to a writer, or to the end of the queue.
+    /// Sends what there is, for a slice of time; then hands the reader to a writer, or to the end of the queue. One whose
+    /// bytes are its own keeps the thread for as long as it lives: only chunks are shared by many sockets.
     pub(crate) fn catch_up(mut self: Box<Subscriber>) {
         let core = Arc::clone(&self.core);
-        let until = Instant::now() + SLICE;
+        let until = match self.coding {
+            Coding::Chunked => Instant::now() + SLICE,
+            Coding::Bare => from_now(Duration::MAX),
+        };
         loop {
             match self.advance(until) {
                 Ok(Progress::AtHead) => {}
+                Ok(Progress::Behind) if self.coding == Coding::Bare => continue,
                 Ok(Progress::Behind) => return core.behind.enqueue(self),
                 Ok(Progress::Ended) => return,
                 Err(error) => return core.count_drop(&error),
+            }
+            self.reader.set_live();
+            self.pace = None;
+            if self.coding == Coding::Bare {
+                let wait = LOOK.min(self.keep_alive.interval);
+                core.wait_for_news(self.group, &self.position, wait);
+                match self.look_after(Instant::now(), self.last_sent) {
+                    Found::Gone => return,
+                    Found::Well | Found::Busy => continue,
+                }
             }
             // The hub appends and sends to the writers under this lock, so the reader arrives exactly between two
             // rounds: with everything up to the one, before the other.
             let log = core.log();
             if !core.is_closed() && log.is_at_head(self.group, &self.position) {
-                self.reader.set_live();
-                self.pace = None;
-                self.fell_behind = true;
-                let index = self.reader.place.load(Ordering::Relaxed) % core.writers.len();
-                return core.writers[index].join(self);
-            }
-        }
-    }
-
-    /// Serves the reader on this thread for as long as it lives: only chunks are shared by many sockets.
-    fn stay_behind(mut self: Box<Subscriber>) {
-        loop {
-            match self.advance(Instant::now() + SLICE) {
-                Ok(Progress::AtHead) => {}
-                Ok(Progress::Behind) => continue,
-                Ok(Progress::Ended) => return,
-                Err(error) => return self.core.count_drop(&error),
-            }
-            self.reader.set_live();
-            self.pace = None;
-            let wait = LOOK.min(self.keep_alive.interval);
-            self.core.wait_for_news(self.group, &self.position, wait);
-            let now = Instant::now();
-            if self.next_look <= now {
-                self.next_look = now + LOOK;
-                if self.socket.peer_left() {
-                    return;
-                }
-            }
-            if now - self.last_sent >= self.keep_alive.interval {
-                self.torn = Some(self.heartbeat());
+                self.was_live = true;
+                let writer = self.reader.place.load(Ordering::Relaxed) % core.writers.len();
+                return core.writers[writer].join(self);
             }
         }
     }
 
     fn advance(&mut self, until: Instant) -> io::Result<Progress> {
-        loop {
-            if !self.send_torn(until)? {
-                return Ok(Progress::Behind);
-            }
-            if self.ending {
+        while Instant::now() < until {
+            if let Some(torn) = self.torn.take() {
+                if !self.send_torn(torn, until)? {
+                    break;
+                }
+            } else if self.ending {
                 self.socket.finish_stream();
                 return Ok(Progress::Ended);
-            }
-            if let Some(ending) = self.due_ending(Instant::now()) {
+            } else if let Some(ending) = self.due_ending(Instant::now()) {
                 self.torn = Some(Torn::own(self.ending_bytes(ending)));
                 self.ending = true;
-                continue;
+            } else {
+                match self.next() {
+                    Next::AtHead | Next::OnDisk { .. } => return Ok(Progress::AtHead),
+                    Next::Gap(gap) => self.torn = Some(gap.torn(self.coding, 0)),
+                    Next::Events(events) => self.send(&Batch::new(events, self.coding))?,
+                }
+                self.reader.set_behind(self.position.cursor);
             }
-            match self.next() {
-                Next::AtHead | Next::OnDisk { .. } => return Ok(Progress::AtHead),
-                Next::Gap(gap) => self.torn = Some(gap.torn(self.coding, 0)),
-                Next::Events(events) => self.send(&Batch::new(events, self.coding))?,
-            }
-            self.reader.set_behind(self.position.cursor);
         }
+        Ok(Progress::Behind)
     }
 
     fn next(&mut self) -> Next {
-        if self.lag == Lag::Skip && self.fell_behind {
+        if self.lag == Lag::Skip && self.was_live {
             return self.core.log().newest(self.group, &mut self.position);
         }
         let topics = &self.reader.topics;
@@ -227,35 +214,26 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Sends what is torn; false when that takes longer than until then, or too long for those who wait.
-    fn send_torn(&mut self, until: Instant) -> io::Result<bool> {
-        while let Some(torn) = &mut self.torn {
-            let mut written = self.socket.try_write(torn.rest())?;
-            if written == 0 {
-                let now = Instant::now();
-                let pace = self.pace.get_or_insert_with(|| Pace::new(now));
-                let patience = pace.took(0, self.socket.config())?;
-                let mut wait = until.saturating_duration_since(now).min(patience);
-                // Bare bytes have a thread of their own, for which nobody waits.
-                let others_wait = self.coding == Coding::Chunked && self.core.behind.has_queue();
-                if others_wait {
-                    wait = wait.min(PATIENCE);
-                }
-                if wait.is_zero() {
-                    return Ok(false);
-                }
-                written = self.socket.write_waiting(torn.rest(), wait)?;
-                if written == 0 && others_wait {
-                    return Ok(false);
-                }
+    /// Sends of what is torn what goes out now; false when nothing did for as long as there is time, or as others wait for.
+    fn send_torn(&mut self, mut torn: Torn, until: Instant) -> io::Result<bool> {
+        let mut written = self.socket.try_write(torn.rest())?;
+        if written == 0 {
+            let now = Instant::now();
+            let pace = self.pace.get_or_insert_with(|| Pace::new(now));
+            let patience = pace.took(0, self.socket.config())?;
+            let mut wait = until.saturating_duration_since(now).min(patience);
+            // Bare bytes have a thread of their own, for which nobody waits.
+            if self.coding == Coding::Chunked && self.core.behind.has_queue() {
+                wait = wait.min(PATIENCE);
             }
-            torn.advance(written);
-            if torn.rest().is_empty() {
-                self.torn = None;
-            }
-            self.note_written(written)?;
+            written = self.socket.write_waiting(torn.rest(), wait)?;
         }
-        Ok(true)
+        torn.advance(written);
+        if !torn.rest().is_empty() {
+            self.torn = Some(torn);
+        }
+        self.note_written(written)?;
+        Ok(written > 0)
     }
 
     fn note_written(&mut self, written: usize) -> io::Result<()> {
@@ -288,19 +266,6 @@ impl Subscriber {
         self.coding.append_end(&mut out);
         out
     }
-
-    fn heartbeat(&self) -> Torn {
-        let mut out = Vec::new();
-        self.keep_alive.append(self.coding, &mut out);
-        Torn::own(out)
-    }
-}
-
-/// A block of `id` alone: it dispatches nothing and sets the last event id, so that a client that drops before its first
-/// event resumes too.
-fn append_id(id: EventId, coding: Coding, out: &mut Vec<u8>) {
-    let text = format!("id: {id}\n\n");
-    out.extend_from_slice(Frame::from_text(text.as_bytes()).bytes(coding));
 }
 
 /// What a writer has found when it looked at a reader.
@@ -321,6 +286,22 @@ impl Subscriber {
         core.behind.enqueue(self);
     }
 
+    /// A write took only a part, or nothing: it goes where waiting costs nobody anything.
+    pub(crate) fn fall_behind(mut self: Box<Subscriber>, share: &Share, written: usize) {
+        let counters = &self.core.counters;
+        if self.lag == Lag::Disconnect {
+            counters.lagged.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let reached = share.batch.reached(written);
+        counters
+            .delivered
+            .fetch_add(reached.begun, Ordering::Relaxed);
+        self.stood_at(reached.last, share.before + reached.begun);
+        self.torn = reached.torn;
+        self.leave_live();
+    }
+
     /// Notes where it stands, which a writer keeps for all members of a group together.
     pub(crate) fn stood_at(&mut self, cursor: u64, ordinal: u64) {
         if cursor > self.position.cursor {
@@ -335,14 +316,14 @@ impl Subscriber {
             return Found::Busy;
         }
         if now - self.last_sent.max(last_round) >= self.keep_alive.interval {
-            let mut heartbeat = self.heartbeat();
-            let Ok(written) = self.socket.try_write(heartbeat.rest()) else {
+            let mut out = Vec::new();
+            self.keep_alive.append(self.coding, &mut out);
+            let Ok(written) = self.socket.try_write(&out) else {
                 return Found::Gone;
             };
             self.last_sent = now;
-            heartbeat.advance(written);
-            if !heartbeat.rest().is_empty() {
-                self.torn = Some(heartbeat);
+            if written < out.len() {
+                self.torn = Some(Torn::own(out.split_off(written)));
                 return Found::Busy;
             }
         }

@@ -3,13 +3,13 @@
 //! A writer never blocks: no socket that would make it wait, no user code, no lock for an event's delivery. Whoever does
 //! not take a whole write goes to the threads that catch up, with its exact position.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::config::Lag;
+use super::core::Counters;
 use super::log::{GroupId, Share};
 use super::subscriber::{Found, Subscriber};
 use crate::sse::LOOK;
@@ -34,8 +34,9 @@ pub(crate) struct Mailbox {
 
 #[derive(Default)]
 struct Mail {
-    rounds: VecDeque<Round>,
-    /// Those who have become live since the writer last looked, before each round and each sweep.
+    /// Each behind those who have become live since the one before it.
+    rounds: VecDeque<(Subscribers, Round)>,
+    /// Those who have become live since the last of these.
     joined: Subscribers,
     /// Somebody is to end, or many have joined: look now.
     sweep: bool,
@@ -55,7 +56,10 @@ impl Mailbox {
 
     /// Hands over a round, which must be done under the log's lock, and after there was room.
     pub(crate) fn send(&self, round: Round) {
-        self.lock().rounds.push_back(round);
+        let mut mail = self.lock();
+        let joined = mem::take(&mut mail.joined);
+        mail.rounds.push_back((joined, round));
+        drop(mail);
         self.changed.notify_all();
     }
 
@@ -83,20 +87,20 @@ impl Mailbox {
         self.changed.notify_all();
     }
 
-    /// Waits at most so long for something to do, and takes it: all who have joined, at most one round.
-    fn take(&self, wait: Duration) -> Option<(Subscribers, bool, Option<Round>)> {
+    /// Waits at most so long for something to do, and takes it: one round at most, and all who have joined before it.
+    fn take(&self, wait: Duration) -> Option<(Subscribers, Option<Round>, bool)> {
         let idle = |mail: &mut Mail| mail.rounds.is_empty() && !mail.sweep && !mail.closed;
         let waited = self.changed.wait_timeout_while(self.lock(), wait, idle);
         let mut mail = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let round = mail.rounds.pop_front();
-        if round.is_none() && mail.closed {
-            return None;
-        }
+        let (joined, round) = match mail.rounds.pop_front() {
+            Some((joined, round)) => (joined, Some(round)),
+            None if mail.closed => return None,
+            None => (mem::take(&mut mail.joined), None),
+        };
         if mail.rounds.len() + 1 == ROUNDS_AHEAD {
             self.changed.notify_all();
         }
-        let joined = mem::take(&mut mail.joined);
-        Some((joined, mem::take(&mut mail.sweep), round))
+        Some((joined, round, mem::take(&mut mail.sweep)))
     }
 
     /// Nothing that runs under this lock can leave it half changed.
@@ -111,11 +115,17 @@ pub(crate) type Round = Arc<[Share]>;
 /// One writer's share of the live readers.
 pub(crate) struct Writer {
     mailbox: Arc<Mailbox>,
-    groups: HashMap<GroupId, Members>,
-    sweep: Sweep,
+    counters: Arc<Counters>,
+    /// In order of their ids.
+    groups: Vec<Members>,
+    next_sweep: Instant,
+    period: Duration,
+    /// Where a sweep goes on: in this group, with the members below this index.
+    unswept: Option<(GroupId, usize)>,
 }
 
 struct Members {
+    group: GroupId,
     subscribers: Subscribers,
     /// Where they all stand: the last event of their group, and its ordinal.
     cursor: u64,
@@ -123,104 +133,92 @@ struct Members {
     last_round: Instant,
 }
 
-/// A walk over all members in steps: the groups still to visit, and in the last of them the members still to visit.
-struct Sweep {
-    next: Instant,
-    period: Duration,
-    groups: Vec<GroupId>,
-    below: usize,
-}
-
-impl Sweep {
-    /// How long it is until the next step.
-    fn wait(&self) -> Duration {
-        match self.groups.is_empty() {
-            true => self.next.saturating_duration_since(Instant::now()),
-            false => Duration::ZERO,
-        }
-    }
-}
-
 impl Writer {
-    pub(crate) fn new(mailbox: Arc<Mailbox>) -> Writer {
-        let sweep = Sweep {
-            next: Instant::now() + LOOK,
-            period: LOOK,
-            groups: Vec::new(),
-            below: 0,
-        };
+    pub(crate) fn new(mailbox: Arc<Mailbox>, counters: Arc<Counters>) -> Writer {
         Writer {
             mailbox,
-            groups: HashMap::new(),
-            sweep,
+            counters,
+            groups: Vec::new(),
+            next_sweep: Instant::now() + LOOK,
+            period: LOOK,
+            unswept: None,
         }
     }
 
     /// Serves until the hub has closed and the last reader has gone.
     pub(crate) fn run(mut self) {
-        while let Some((joined, sweep, round)) = self.mailbox.take(self.sweep.wait()) {
+        while let Some((joined, round, sweep)) = self.mailbox.take(self.until_sweep()) {
             self.take_in(joined);
             if let Some(round) = round {
                 self.deliver(&round);
             }
             if sweep {
-                self.sweep.next = Instant::now();
+                self.next_sweep = Instant::now();
             }
             // After each round, so that steady traffic does not starve it.
-            if self.sweep.wait().is_zero() {
+            if self.until_sweep().is_zero() {
                 self.sweep_step();
             }
         }
     }
 
+    /// How long it is until the next step of a sweep.
+    fn until_sweep(&self) -> Duration {
+        match self.unswept {
+            Some(_) => Duration::ZERO,
+            None => self.next_sweep.saturating_duration_since(Instant::now()),
+        }
+    }
+
     fn take_in(&mut self, joined: Subscribers) {
         for subscriber in joined {
-            self.sweep.period = self.sweep.period.min(subscriber.keep_alive.interval);
-            let members = self
-                .groups
-                .entry(subscriber.group)
-                .or_insert_with(|| Members {
+            self.period = self.period.min(subscriber.keep_alive.interval);
+            let group = subscriber.group;
+            let index = self.find(group).unwrap_or_else(|index| {
+                let members = Members {
+                    group,
                     subscribers: Vec::new(),
                     cursor: 0,
                     ordinal: 0,
                     last_round: Instant::now(),
-                });
-            members.subscribers.push(subscriber);
+                };
+                self.groups.insert(index, members);
+                index
+            });
+            self.groups[index].subscribers.push(subscriber);
         }
+    }
+
+    /// Where a group is, or else belongs.
+    fn find(&self, group: GroupId) -> Result<usize, usize> {
+        self.groups
+            .binary_search_by_key(&group, |members| members.group)
     }
 
     fn deliver(&mut self, round: &[Share]) {
         for share in round {
-            let Some(members) = self.groups.get_mut(&share.group) else {
+            let Ok(group) = self.find(share.group) else {
                 continue;
             };
-            let (bytes, last) = (share.batch.bytes(), share.batch.last());
+            let members = &mut self.groups[group];
+            let bytes = share.batch.bytes();
             let mut index = 0;
-            let mut delivered = 0;
             while let Some(subscriber) = members.subscribers.get(index) {
-                if subscriber.position.cursor >= last {
-                    // It joined between this round and the next, while this one was on its way.
-                    index += 1;
-                    continue;
-                }
                 match subscriber.socket.try_write(bytes) {
-                    Ok(written) if written == bytes.len() => {
-                        delivered += 1;
-                        index += 1;
-                    }
+                    Ok(written) if written == bytes.len() => index += 1,
                     Ok(written) => {
                         let subscriber = members.subscribers.swap_remove(index);
-                        fall_behind(subscriber, share, written);
+                        subscriber.fall_behind(share, written);
                     }
                     Err(_) => drop(members.subscribers.swap_remove(index)),
                 }
             }
-            if let Some(subscriber) = members.subscribers.first() {
-                let counters = &subscriber.core.counters;
-                let events = delivered * share.batch.len();
-                counters.delivered.fetch_add(events, Ordering::Relaxed);
-            }
-            members.cursor = last;
+            // Whoever is left was given all of it.
+            let delivered = index as u64 * share.batch.len();
+            self.counters
+                .delivered
+                .fetch_add(delivered, Ordering::Relaxed);
+            members.cursor = share.batch.last();
             members.ordinal = share.before + share.batch.len();
             members.last_round = Instant::now();
         }
@@ -229,26 +227,22 @@ impl Writer {
     /// Looks at a few members; begins anew when it is time, and not before all have been seen.
     fn sweep_step(&mut self) {
         let now = Instant::now();
-        if self.sweep.groups.is_empty() {
+        let (group, below) = self.unswept.take().unwrap_or_else(|| {
             self.groups
-                .retain(|_, members| !members.subscribers.is_empty());
-            self.sweep.groups = self.groups.keys().copied().collect();
-            self.sweep.below = usize::MAX;
-            self.sweep.next = now + self.sweep.period;
-        }
+                .retain(|members| !members.subscribers.is_empty());
+            self.next_sweep = now + self.period;
+            (0, usize::MAX)
+        });
+        let (Ok(first) | Err(first)) = self.find(group);
         let mut left = SWEEP_STEP;
-        while let Some(group) = self.sweep.groups.last()
-            && left > 0
-        {
-            let Some(members) = self.groups.get_mut(group) else {
-                self.sweep.groups.pop();
-                self.sweep.below = usize::MAX;
-                continue;
-            };
+        for members in &mut self.groups[first..] {
+            let mut below_here = members.subscribers.len();
+            if members.group == group {
+                below_here = below_here.min(below);
+            }
             // From the end, so that what takes a removed member's place has been seen.
-            let below = self.sweep.below.min(members.subscribers.len());
-            let from = below.saturating_sub(left);
-            for index in (from..below).rev() {
+            let from = below_here.saturating_sub(left);
+            for index in (from..below_here).rev() {
                 match members.subscribers[index].look_after(now, members.last_round) {
                     Found::Well => {}
                     Found::Gone => drop(members.subscribers.swap_remove(index)),
@@ -259,25 +253,11 @@ impl Writer {
                     }
                 }
             }
-            left -= below - from;
-            self.sweep.below = from;
-            if from == 0 {
-                self.sweep.groups.pop();
-                self.sweep.below = usize::MAX;
+            left -= below_here - from;
+            if left == 0 {
+                self.unswept = Some((members.group, from));
+                return;
             }
         }
     }
-}
-
-/// A write that took only a part, or nothing: the reader goes where waiting costs nobody anything.
-fn fall_behind(mut subscriber: Box<Subscriber>, share: &Share, written: usize) {
-    if subscriber.lag == Lag::Disconnect {
-        let lagged = &subscriber.core.counters.lagged;
-        lagged.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    let reached = share.batch.reached(written);
-    subscriber.stood_at(reached.last, share.before + reached.begun);
-    subscriber.torn = reached.torn;
-    subscriber.leave_live();
 }
