@@ -42,7 +42,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("hub/subscriber", &["http", "socket", "sse"]),
     ("hub/subscription", &["event", "http", "sse"]),
     ("hub/poll", &["event", "http", "socket", "sse"]),
-    ("hub/mod", &["event", "http", "random", "threads"]), // Not server: a hub is fed and read without one.
+    ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("server", &["config", "connection", "http", "router", "slots", "socket", "threads"]), // Nobody imports the server.
 ];

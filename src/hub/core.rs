@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::STACK_BYTES;
 use super::config::HubConfig;
 use super::file::{OnDisk, Readers};
 use super::id::EventId;
@@ -14,7 +15,7 @@ use super::registry::Registry;
 use super::subscriber::Subscriber;
 use super::topics::TopicSet;
 use super::writer::Mailbox;
-use crate::threads::Threads;
+use crate::threads::{Plan, Threads};
 
 pub(crate) struct Core {
     pub(crate) config: HubConfig,
@@ -43,23 +44,25 @@ pub(crate) struct Counters {
 }
 
 impl Core {
-    pub(crate) fn new(
-        config: HubConfig,
-        log: Log,
-        writers: Vec<Arc<Mailbox>>,
-        behind: Threads<Box<Subscriber>>,
-        disk: Option<Readers>,
-    ) -> Core {
+    pub(crate) fn new(config: HubConfig, log: Log, disk: Option<Readers>) -> Core {
+        let plan = Plan {
+            name: "sse-catch-up",
+            // One stays, since whoever puts a reader into their queue starts none.
+            least: 1,
+            most: config.catch_up_threads.max(1),
+            stack_bytes: STACK_BYTES,
+        };
+        let writers = 0..config.writer_threads.max(1);
         Core {
-            config,
             log: Mutex::new(log),
             registry: Arc::default(),
-            writers,
-            behind,
+            writers: writers.map(|_| Arc::default()).collect(),
+            behind: Threads::new(plan, Subscriber::catch_up),
             counters: Arc::default(),
             closed: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             disk,
+            config,
         }
     }
 

@@ -43,16 +43,15 @@ pub use self::subscription::{Start, Subscription};
 pub use self::topics::{InvalidTopic, Topics};
 
 use self::core::Core;
+use self::file::{Readers, Store};
 use self::frame::Frame;
 use self::log::Log;
 use self::registry::{Ending, Notice};
 use self::rounds::{Inbox, Publication, Reply, Rounds};
-use self::subscriber::Subscriber;
-use self::writer::{Mailbox, Writer};
+use self::writer::Writer;
 use crate::event::Event;
 use crate::http::Request;
 use crate::random::random_u64;
-use crate::threads::{Plan, Threads};
 
 /// Stack of a hub's threads in bytes: they run no user code.
 const STACK_BYTES: usize = 256 * 1024;
@@ -86,7 +85,13 @@ impl Hub {
     /// A hub with the default limits. Should its threads not start, it is closed from the beginning, and publishing says
     /// so; [`open`](Hub::open) says why.
     pub fn new() -> Hub {
-        Hub::default()
+        let config = HubConfig::default();
+        let log = Log::new(config.history.clone(), random_u64());
+        let (hub, rounds) = Hub::assemble(config, log, None, None);
+        if hub.start(rounds).is_err() {
+            hub.core.close();
+        }
+        hub
     }
 
     /// A hub with limits of its own.
@@ -96,7 +101,6 @@ impl Hub {
     /// What the system says when a thread cannot be started or the history's file not be opened; `WouldBlock` when
     /// another process has the file, `InvalidData` when it is no history: it stays as it is.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
-        let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
         let epoch = random_u64();
         let mut log = Log::new(config.history.clone(), epoch);
         let (mut store, mut disk) = (None, None);
@@ -107,23 +111,36 @@ impl Hub {
             log.recover(opened.recovered);
             (store, disk) = (Some(opened.store), Some(opened.readers));
         }
-        let behind = catch_up_threads(&config);
-        behind.start_least()?;
-        let mailbox = |_| Arc::<Mailbox>::default();
-        let writers: Vec<_> = (0..config.writer_threads.max(1)).map(mailbox).collect();
-        // From here on, dropping it ends the writers that have started.
-        let core = Arc::new(Core::new(config, log, writers, behind, disk));
-        for mailbox in &core.writers {
-            let writer = Writer::new(Arc::clone(mailbox), Arc::clone(&core.counters));
-            start("sse-writer", move || writer.run())?;
-        }
+        let (hub, rounds) = Hub::assemble(config, log, store, disk);
+        hub.start(rounds)?;
+        Ok(hub)
+    }
+
+    /// A hub whose threads have not started, and what its own one will run.
+    fn assemble(
+        config: HubConfig,
+        log: Log,
+        store: Option<Box<dyn Store>>,
+        disk: Option<Readers>,
+    ) -> (Hub, Rounds) {
+        let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
+        let core = Arc::new(Core::new(config, log, disk));
         let rounds = Rounds {
             core: Arc::clone(&core),
             outbox,
             store,
         };
-        start("sse-hub", move || rounds.run())?;
-        Ok(Hub { inbox, core })
+        (Hub { inbox, core }, rounds)
+    }
+
+    /// Dropping the hub, and what runs its rounds, ends the threads that have started.
+    fn start(&self, rounds: Rounds) -> io::Result<()> {
+        self.core.behind.start_least()?;
+        for mailbox in &self.core.writers {
+            let writer = Writer::new(Arc::clone(mailbox), Arc::clone(&self.core.counters));
+            start_thread("sse-writer", Box::new(move || writer.run()))?;
+        }
+        start_thread("sse-hub", Box::new(move || rounds.run()))
     }
 
     /// Publishes an event to a topic, or once to several. Returns when the hub has taken it, waiting while the inbox is
@@ -140,8 +157,7 @@ impl Hub {
             // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
             return self.publish_wait(topics, event).map(drop);
         }
-        let publication = self.check(&topics, event)?;
-        self.inbox.put(publication)
+        self.inbox.put(self.check(topics.names(), event)?)
     }
 
     /// As [`publish`](Hub::publish), but never waits.
@@ -150,8 +166,7 @@ impl Hub {
     ///
     /// [`PublishError::Full`] when it would have to wait, and as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
-        let publication = self.check(&topics, event)?;
-        self.inbox.try_put(publication)
+        self.inbox.try_put(self.check(topics.names(), event)?)
     }
 
     /// As [`publish`](Hub::publish), but returns only when the event is in the history, with the hub's id for it.
@@ -160,18 +175,16 @@ impl Hub {
     ///
     /// As [`publish`](Hub::publish).
     pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
+        let mut publication = self.check(topics.names(), event)?;
         let reply = Reply::default();
         let answer = reply.answer();
-        let publication = Publication {
-            reply: Some(reply),
-            ..self.check(&topics, event)?
-        };
+        publication.reply = Some(reply);
         self.inbox.put(publication)?;
         answer.wait().clone()
     }
 
-    fn check(&self, topics: &impl Topics, event: Event) -> Result<Publication, PublishError> {
-        let topics = topics::check(topics.names()).map_err(PublishError::Topic)?;
+    fn check(&self, topics: Vec<&str>, event: Event) -> Result<Publication, PublishError> {
+        let topics = topics::check(topics).map_err(PublishError::Topic)?;
         if let Some(id) = event.id_text() {
             id::check_callers(id).map_err(PublishError::Id)?;
         }
@@ -269,19 +282,7 @@ impl Hub {
     }
 }
 
-/// One stays, since whoever puts a reader into their queue starts none.
-fn catch_up_threads(config: &HubConfig) -> Threads<Box<Subscriber>> {
-    let most = config.catch_up_threads.max(1);
-    let plan = Plan {
-        name: "sse-catch-up",
-        least: 1,
-        most,
-        stack_bytes: STACK_BYTES,
-    };
-    Threads::new(plan, Subscriber::catch_up)
-}
-
-fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+fn start_thread(name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     let builder = thread::Builder::new()
         .name(name.to_string())
         .stack_size(STACK_BYTES);
@@ -290,20 +291,7 @@ fn start(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 impl Default for Hub {
     fn default() -> Hub {
-        Hub::open(HubConfig::default()).unwrap_or_else(|_| Hub::closed())
-    }
-}
-
-impl Hub {
-    /// A hub without threads: publishing is refused, and streams end as soon as they begin.
-    fn closed() -> Hub {
-        let config = HubConfig::default();
-        let (inbox, _) = rounds::inbox(config.inbox_events, config.inbox_bytes);
-        let log = Log::new(config.history.clone(), random_u64());
-        let behind = catch_up_threads(&config);
-        let core = Arc::new(Core::new(config, log, Vec::new(), behind, None));
-        core.close();
-        Hub { inbox, core }
+        Hub::new()
     }
 }
 

@@ -1,9 +1,10 @@
 //! The hub thread: takes what waits in the inbox as one round, numbers and encodes it, keeps it, hands it on.
 
+use std::mem;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::PublishError;
 use super::core::Core;
@@ -50,73 +51,87 @@ impl Drop for Reply {
     }
 }
 
-/// The publishers' end of the inbox, bounded by number and by bytes.
+/// The publishers' end of the inbox.
 #[derive(Clone)]
 pub(crate) struct Inbox {
-    sender: SyncSender<Publication>,
-    budget: Arc<Budget>,
+    sender: Sender<Publication>,
+    room: Arc<Room>,
 }
 
-/// Bytes that wait in the inbox.
-struct Budget {
-    most: usize,
+/// The inbox's bounds, by number and by bytes. The channel has none of its own, so that a publisher waits at one place.
+struct Room {
+    events: usize,
+    bytes: usize,
     used: Mutex<Used>,
     freed: Condvar,
 }
 
+/// What waits in the inbox.
 #[derive(Default)]
 struct Used {
+    events: usize,
     bytes: usize,
+    /// Somebody waits until that is less.
+    awaited: bool,
     closed: bool,
 }
 
 /// Makes an inbox and what empties it.
 pub(crate) fn inbox(events: usize, bytes: usize) -> (Inbox, Outbox) {
-    let (sender, receiver) = mpsc::sync_channel(events.max(1));
-    let budget = Arc::new(Budget {
-        most: bytes,
+    let (sender, receiver) = mpsc::channel();
+    let room = Arc::new(Room {
+        events,
+        bytes,
         used: Mutex::default(),
         freed: Condvar::new(),
     });
     let outbox = Outbox {
         receiver,
-        budget: Arc::clone(&budget),
+        room: Arc::clone(&room),
     };
-    (Inbox { sender, budget }, outbox)
+    (Inbox { sender, room }, outbox)
 }
 
 impl Inbox {
     /// Puts a publication in, waiting for room.
     pub(crate) fn put(&self, publication: Publication) -> Result<(), PublishError> {
-        let bytes = publication.event.encoded_len();
-        let full = |used: &mut Used| self.budget.is_full(used, bytes);
-        let used = self.budget.freed.wait_while(self.budget.lock(), full);
-        used.unwrap_or_else(PoisonError::into_inner).bytes += bytes;
-        let sent = self.sender.send(publication);
-        sent.map_err(|SendError(_)| PublishError::Closed)
+        let full = |used: &mut Used| {
+            let full = self.room.is_full_for(&publication, used);
+            used.awaited |= full;
+            full
+        };
+        let used = self.room.freed.wait_while(self.room.lock(), full);
+        self.send(publication, used.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Puts a publication in where there is room.
     pub(crate) fn try_put(&self, publication: Publication) -> Result<(), PublishError> {
-        let bytes = publication.event.encoded_len();
-        let mut used = self.budget.lock();
-        if self.budget.is_full(&used, bytes) {
+        let used = self.room.lock();
+        if self.room.is_full_for(&publication, &used) {
             return Err(PublishError::Full);
         }
-        // Under the lock, as it does not wait; so nothing has to be given back.
-        match self.sender.try_send(publication) {
-            Ok(()) => used.bytes += bytes,
-            Err(TrySendError::Full(_)) => return Err(PublishError::Full),
-            Err(TrySendError::Disconnected(_)) => return Err(PublishError::Closed),
-        }
-        Ok(())
+        self.send(publication, used)
+    }
+
+    fn send(
+        &self,
+        publication: Publication,
+        mut used: MutexGuard<'_, Used>,
+    ) -> Result<(), PublishError> {
+        used.events += 1;
+        used.bytes += publication.event.encoded_len();
+        drop(used);
+        let sent = self.sender.send(publication);
+        sent.map_err(|SendError(_)| PublishError::Closed)
     }
 }
 
-impl Budget {
+impl Room {
     /// A single event fits into an empty inbox, whatever its size; a closed one has nobody to wait for.
-    fn is_full(&self, used: &Used, bytes: usize) -> bool {
-        !used.closed && used.bytes > 0 && used.bytes + bytes > self.most
+    fn is_full_for(&self, publication: &Publication, used: &Used) -> bool {
+        let bytes = used.bytes + publication.event.encoded_len();
+        let full = used.events >= self.events || bytes > self.bytes;
+        full && used.events > 0 && !used.closed
     }
 
     /// Nothing that runs under this lock can leave it half changed.
@@ -128,44 +143,42 @@ impl Budget {
 /// The hub thread's end of the inbox.
 pub(crate) struct Outbox {
     receiver: Receiver<Publication>,
-    budget: Arc<Budget>,
+    room: Arc<Room>,
 }
 
 impl Outbox {
     /// Waits for events and takes all that are there, up to a round. Empty when the time is over; `None` when all
     /// publishers have gone.
     fn take(&self, until: Option<Instant>) -> Option<Vec<Publication>> {
-        let first = match until {
-            None => self.receiver.recv().ok()?,
-            Some(until) => {
-                let wait = until.saturating_duration_since(Instant::now());
-                match self.receiver.recv_timeout(wait) {
-                    Ok(first) => first,
-                    Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-                    Err(RecvTimeoutError::Disconnected) => return None,
-                }
-            }
+        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // So long is for ever.
+        let first = self.receiver.recv_timeout(wait.unwrap_or(Duration::MAX));
+        let mut round = match first {
+            Ok(first) => vec![first],
+            Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => return None,
         };
-        let mut bytes = first.event.encoded_len();
-        let mut round = vec![first];
+        let mut bytes = round[0].event.encoded_len();
         while bytes < ROUND_BYTES
             && let Ok(next) = self.receiver.try_recv()
         {
             bytes += next.event.encoded_len();
             round.push(next);
         }
-        let mut used = self.budget.lock();
-        used.bytes = used.bytes.saturating_sub(bytes);
-        drop(used);
-        self.budget.freed.notify_all();
+        let mut used = self.room.lock();
+        used.events -= round.len();
+        used.bytes -= bytes;
+        if mem::take(&mut used.awaited) {
+            self.room.freed.notify_all();
+        }
         Some(round)
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.budget.lock().closed = true;
-        self.budget.freed.notify_all();
+        self.room.lock().closed = true;
+        self.room.freed.notify_all();
     }
 }
 
