@@ -14,7 +14,7 @@ use crate::http::{Method, Request, Response};
 use crate::router::{Next, Router};
 use crate::slots::{ErrorHook, Slots};
 use crate::socket::{Socket, from_now};
-use crate::threads::{Plan, Threads};
+use crate::threads::{self, Plan, Threads};
 
 /// Pause after `accept` failed, for want of descriptors most of the time.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -82,7 +82,7 @@ impl Server {
             shutdown: Arc::new(Shutdown {
                 address,
                 state: Mutex::default(),
-                closed: Condvar::new(),
+                stopped: Condvar::new(),
             }),
         })
     }
@@ -209,9 +209,7 @@ impl Server {
     pub fn spawn(self) -> io::Result<ServerHandle> {
         let handle = self.handle();
         let (running, listener) = self.prepare()?;
-        thread::Builder::new()
-            .name("sse-server".to_string())
-            .spawn(move || running.serve(listener))?;
+        threads::spawn("sse-server", None, Box::new(|| running.serve(listener)))?;
         Ok(handle)
     }
 
@@ -279,39 +277,35 @@ struct Running {
 
 impl Running {
     fn serve(self: Arc<Running>, listener: TcpListener) {
+        let listener = Arc::new(listener);
+        let accepting = self.slots.config.accept_threads.max(1);
         let mut state = self.shutdown.lock();
         if state.deadline.is_some() {
             return;
         }
         state.running = Some(Arc::clone(&self));
-        state.listening = true;
+        state.accepting = accepting;
         drop(state);
-        thread::scope(|scope| {
-            for _ in 1..self.slots.config.accept_threads {
-                let accept = thread::Builder::new()
-                    .name("sse-accept".to_string())
-                    .spawn_scoped(scope, || self.accept(&listener));
-                if let Err(error) = accept {
-                    self.slots
-                        .report(&format!("a thread less accepts connections: {error}"));
-                }
+        for _ in 1..accepting {
+            let (running, listener) = (Arc::clone(&self), Arc::clone(&listener));
+            let accept = Box::new(|| running.accept(listener));
+            if let Err(error) = threads::spawn("sse-accept", None, accept) {
+                self.shutdown.lock().accepting -= 1;
+                self.slots
+                    .report(&format!("a thread less accepts connections: {error}"));
             }
-            self.accept(&listener);
-        });
-        drop(listener);
-        let mut state = self.shutdown.lock();
-        state.listening = false;
-        let deadline = state.deadline.unwrap_or_else(Instant::now);
-        drop(state);
-        self.shutdown.closed.notify_all();
+        }
+        Arc::clone(&self).accept(listener);
+        let deadline = self.shutdown.lock().deadline;
         // Whoever shuts down says what is left, and can ask again.
-        if self.finish(deadline).is_ok() {
+        if self.finish(deadline.unwrap_or_else(Instant::now)).is_ok() {
             // The two hold each other while the server runs.
             self.shutdown.lock().running = None;
         }
     }
 
-    fn accept(&self, listener: &TcpListener) {
+    /// Accepts connections until the server closes, and gives up the listener.
+    fn accept(self: Arc<Running>, listener: Arc<TcpListener>) {
         let mut failing = false;
         while !self.slots.is_closing() {
             match listener.accept() {
@@ -319,7 +313,7 @@ impl Running {
                     failing = false;
                     // A socket for both families calls an IPv4 client ::ffff:192.0.2.1, which no list of proxies does.
                     peer.set_ip(peer.ip().to_canonical());
-                    self.hand_over(stream, peer);
+                    self.hand_over(Socket::new(&self.slots, stream, peer));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
@@ -333,12 +327,19 @@ impl Running {
                 }
             }
         }
+        let shutdown = Arc::clone(&self.shutdown);
+        drop((listener, self));
+        shutdown.lock().accepting -= 1;
+        shutdown.stopped.notify_all();
     }
 
-    fn hand_over(&self, stream: TcpStream, peer: SocketAddr) {
-        let admitted = Socket::admit(&self.slots, stream, peer);
+    fn hand_over(&self, socket: Socket) {
+        let refused = match socket.is_admitted() {
+            true => self.connections.run(socket).err(),
+            false => Some(socket),
+        };
         // Whoever comes while the server closes gets no answer, and not one that says it is full.
-        if let Err(refused) = admitted.and_then(|socket| self.connections.run(socket))
+        if let Some(refused) = refused
             && !self.slots.is_closing()
         {
             // When even those who refuse are busy, closing says it all.
@@ -348,16 +349,14 @@ impl Running {
 
     /// Ends all streams and connections, and waits for their threads.
     fn finish(&self, deadline: Instant) -> Result<(), StillOpen> {
-        self.stop_listening(deadline);
+        self.stop_accepting(deadline);
         if self.slots.wait_until_empty(deadline) > 0 {
             self.slots.cut_off();
         }
         let grace = deadline.max(Instant::now()) + CUT_OFF;
         let connections = self.slots.wait_until_empty(grace);
         let mut threads = self.connections.close(grace) + self.refusals.close(grace);
-        if !self.stop_listening(grace) {
-            threads += self.slots.config.accept_threads.max(1);
-        }
+        threads += self.stop_accepting(grace);
         if connections + threads > 0 {
             return Err(StillOpen {
                 connections,
@@ -367,27 +366,28 @@ impl Running {
         Ok(())
     }
 
-    /// Wakes the threads that accept and waits until the last of them has closed the listener; false when the deadline
-    /// comes first.
-    fn stop_listening(&self, deadline: Instant) -> bool {
+    /// Wakes the threads that accept and waits until the last of them has given up the listener, at most until the
+    /// deadline. Says how many are left.
+    fn stop_accepting(&self, deadline: Instant) -> usize {
         let mut state = self.shutdown.lock();
-        while state.listening {
+        while state.accepting > 0 {
+            let accepting = state.accepting;
             drop(state);
             // std cannot interrupt `accept`, so every thread in it gets a connection to take. One may be taken by another
             // process that shares the listener, or fail for want of descriptors: then the next round has more luck.
-            for _ in 0..self.slots.config.accept_threads.max(1) {
+            for _ in 0..accepting {
                 let address = self.shutdown.reachable();
                 drop(TcpStream::connect_timeout(&address, BACK_OFF));
             }
-            let closed = &self.shutdown.closed;
-            (state, _) = closed
-                .wait_timeout_while(self.shutdown.lock(), BACK_OFF, |state| state.listening)
+            let stopped = &self.shutdown.stopped;
+            (state, _) = stopped
+                .wait_timeout_while(self.shutdown.lock(), BACK_OFF, |state| state.accepting > 0)
                 .unwrap_or_else(PoisonError::into_inner);
             if Instant::now() >= deadline {
                 break;
             }
         }
-        !state.listening
+        state.accepting
     }
 }
 
@@ -401,15 +401,16 @@ pub struct ServerHandle {
 struct Shutdown {
     address: SocketAddr,
     state: Mutex<State>,
-    /// The listener has been closed.
-    closed: Condvar,
+    /// A thread accepts no more.
+    stopped: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     deadline: Option<Instant>,
     running: Option<Arc<Running>>,
-    listening: bool,
+    /// Threads that hold the listener.
+    accepting: usize,
 }
 
 impl ServerHandle {

@@ -1,6 +1,5 @@
 //! Who is connected: the count, its bounds, and the way to reach everyone at shutdown.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +23,11 @@ pub(crate) struct Slots {
 
 #[derive(Default)]
 struct Open {
-    last_key: u64,
-    connections: HashMap<u64, Weak<Connected>>,
-    /// Kept only where `max_connections_per_address` is set.
-    by_address: HashMap<IpAddr, usize>,
+    /// Each at its slot's place, and nobody at those that are free.
+    places: Vec<Weak<Connected>>,
+    free: Vec<usize>,
+    /// How many connect from where, in order. Kept only where `max_connections_per_address` is set.
+    addresses: Vec<(IpAddr, usize)>,
 }
 
 /// One connection's socket, shared by its owner and, for shutdown, the slots.
@@ -40,7 +40,8 @@ pub(crate) struct Connected {
 /// One connection's place in the count. Freed on drop; declare it after the socket, so that the descriptor goes first.
 pub(crate) struct Slot {
     pub(crate) slots: Arc<Slots>,
-    key: u64,
+    /// `None` where there was no room.
+    place: Option<usize>,
     /// The address that this connection counts for.
     address: Option<IpAddr>,
 }
@@ -56,31 +57,26 @@ impl Slots {
         })
     }
 
-    /// Takes a place for a connection. Where there is none, the slot that comes back counts for nothing.
-    pub(crate) fn admit(
-        self: &Arc<Slots>,
-        connected: &Arc<Connected>,
-        address: IpAddr,
-    ) -> Result<Slot, Slot> {
-        let mut open = self.lock();
-        open.last_key += 1;
+    /// Takes a place for a connection, if there is one.
+    pub(crate) fn admit(self: &Arc<Slots>, connected: &Arc<Connected>, address: IpAddr) -> Slot {
         let mut slot = Slot {
             slots: Arc::clone(self),
-            key: open.last_key,
+            place: None,
             address: None,
         };
-        if self.is_closing() || open.connections.len() >= self.config.max_connections {
-            return Err(slot);
+        let mut open = self.lock();
+        if self.is_closing() || open.len() >= self.config.max_connections {
+            return slot;
         }
         // Behind a trusted proxy the client is known only when the head has been read.
         if !self.config.trusted_proxies.contains(&address) {
             if !open.count(&self.config, address) {
-                return Err(slot);
+                return slot;
             }
             slot.address = Some(address);
         }
-        open.connections.insert(slot.key, Arc::downgrade(connected));
-        Ok(slot)
+        slot.place = Some(open.take_place(Arc::downgrade(connected)));
+        slot
     }
 
     /// Reports what has no caller to tell. A hook that panics does not take the thread along that has to tell.
@@ -114,17 +110,14 @@ impl Slots {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let (open, _) = self
             .emptied
-            .wait_timeout_while(self.lock(), remaining, |open| !open.connections.is_empty())
+            .wait_timeout_while(self.lock(), remaining, |open| open.len() > 0)
             .unwrap_or_else(PoisonError::into_inner);
-        open.connections.len()
+        open.len()
     }
 
     fn everyone(&self) -> Vec<Arc<Connected>> {
-        self.lock()
-            .connections
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+        let open = self.lock();
+        open.places.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Nothing that runs under this lock can leave it half changed, so a poisoned one is as good as any.
@@ -143,6 +136,11 @@ impl Connected {
 }
 
 impl Slot {
+    /// There was room for the connection.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// Counts the connection for the client behind a proxy, in place of the address it counted for before; false when
     /// that client has too many.
     pub(crate) fn move_to(&mut self, address: IpAddr) -> bool {
@@ -161,34 +159,64 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.slots.lock();
-        open.connections.remove(&self.key);
+        if let Some(place) = self.place {
+            open.places[place] = Weak::new();
+            open.free.push(place);
+        }
         if let Some(address) = self.address {
             open.uncount(address);
         }
-        if open.connections.is_empty() {
+        if open.len() == 0 {
             self.slots.emptied.notify_all();
         }
     }
 }
 
 impl Open {
+    fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    fn take_place(&mut self, connected: Weak<Connected>) -> usize {
+        let Some(place) = self.free.pop() else {
+            self.places.push(connected);
+            return self.places.len() - 1;
+        };
+        self.places[place] = connected;
+        place
+    }
+
     /// Counts one more for this address; false when it has as many as it may.
     fn count(&mut self, config: &Config, address: IpAddr) -> bool {
-        let Some(most) = config.max_connections_per_address else {
-            return true;
-        };
-        let count = self.by_address.entry(address).or_insert(0);
-        let room = *count < most;
-        *count += usize::from(room);
-        room
+        let most = config.max_connections_per_address;
+        match (most, self.find(address)) {
+            (None, _) => true,
+            (Some(most), Ok(at)) => {
+                let count = &mut self.addresses[at].1;
+                let room = *count < most;
+                *count += usize::from(room);
+                room
+            }
+            (Some(0), Err(_)) => false,
+            (Some(_), Err(at)) => {
+                self.addresses.insert(at, (address, 1));
+                true
+            }
+        }
     }
 
     fn uncount(&mut self, address: IpAddr) {
-        if let Some(count) = self.by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
+        if let Ok(at) = self.find(address) {
+            self.addresses[at].1 -= 1;
+            if self.addresses[at].1 == 0 {
+                self.addresses.remove(at);
             }
         }
+    }
+
+    /// Where the address is, or would be.
+    fn find(&self, address: IpAddr) -> Result<usize, usize> {
+        self.addresses
+            .binary_search_by(|(other, _)| other.cmp(&address))
     }
 }

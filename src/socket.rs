@@ -32,25 +32,22 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Takes a slot for a fresh connection. Where there is none, the socket that comes back is to be refused.
-    pub(crate) fn admit(
-        slots: &Arc<Slots>,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> Result<Socket, Socket> {
+    /// Takes a slot for a fresh connection, if there is one.
+    pub(crate) fn new(slots: &Arc<Slots>, stream: TcpStream, peer: SocketAddr) -> Socket {
         let connected = Arc::new(Connected::new(stream));
-        let socket = |slot| Socket {
-            connected: Arc::clone(&connected),
+        Socket {
+            slot: Arc::new(slots.admit(&connected, peer.ip())),
+            connected,
             peer,
             streaming: false,
             has_write_timeout: false,
             stray_bytes: 0,
-            slot: Arc::new(slot),
-        };
-        slots
-            .admit(&connected, peer.ip())
-            .map(socket)
-            .map_err(socket)
+        }
+    }
+
+    /// There is room for the connection; else it is to be refused.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.slot.is_taken()
     }
 
     pub(crate) fn config(&self) -> &Config {

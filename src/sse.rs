@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, InvalidField};
 use crate::http::{Coding, Response, StreamHead};
 use crate::random::jitter;
 use crate::socket::{Socket, from_now};
+use crate::threads;
 
 /// How often a stream looks whether its client has left or the server is closing.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -65,9 +65,7 @@ impl Sse {
     pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {
         Sse::starting(move || {
             let (sender, receiver) = mpsc::sync_channel(SPAWN_QUEUE_EVENTS);
-            thread::Builder::new()
-                .name("sse-producer".to_string())
-                .spawn(move || producer(sender))?;
+            threads::spawn("sse-producer", None, Box::new(|| producer(sender)))?;
             Ok(receiver)
         })
     }

@@ -13,6 +13,20 @@ use std::time::{Duration, Instant};
 /// How long a thread waits for another item before it ends.
 const KEEP: Duration = Duration::from_secs(5);
 
+/// Starts a thread of this name; without a size of its own its stack has the usual one. Boxed, as there is a copy of what
+/// std does for each type of closure.
+pub(crate) fn spawn(
+    name: &str,
+    stack_bytes: Option<usize>,
+    run: Box<dyn FnOnce() + Send>,
+) -> io::Result<()> {
+    let mut builder = thread::Builder::new().name(name.to_string());
+    if let Some(bytes) = stack_bytes {
+        builder = builder.stack_size(bytes);
+    }
+    builder.spawn(run).map(drop)
+}
+
 /// Threads that all do the same with the items they are given. Those that wait end when this is dropped.
 pub(crate) struct Threads<T> {
     shared: Arc<Shared<T>>,
@@ -139,16 +153,14 @@ impl<T: Send + 'static> Shared<T> {
         state.starting += 1;
         drop(state);
         let shared = Arc::clone(self);
-        let started = thread::Builder::new()
-            .name(self.plan.name.to_string())
-            .stack_size(self.plan.stack_bytes)
-            .spawn(move || shared.serve());
+        let stack_bytes = Some(self.plan.stack_bytes);
+        let started = spawn(self.plan.name, stack_bytes, Box::new(|| shared.serve()));
         if started.is_err() {
             let mut state = self.lock();
             state.starting -= 1;
             state.threads -= 1;
         }
-        started.map(drop)
+        started
     }
 
     fn serve(self: Arc<Shared<T>>) {

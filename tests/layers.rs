@@ -27,7 +27,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("guard/allow", &["http", "router"]),
     ("guard/cors", &["http", "router"]),
     ("guard/access", &["http", "router"]),
-    ("sse", &["event", "http", "random", "socket"]),
+    ("sse", &["event", "http", "random", "socket", "threads"]),
     ("hub/topics", &[]),
     ("hub/id", &[]),
     ("hub/json", &[]),
@@ -35,14 +35,14 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("hub/frame", &["event", "http"]), // Chunks alone, as each event is encoded once for all readers.
     ("hub/file", &["http"]), // The bytes of a stream without chunks.
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
-    ("hub/registry", &["slots"]), // A reader's place is taken until its entry goes.
+    ("hub/registry", &["slots", "threads"]), // A reader's place is taken until its entry goes.
     ("hub/rounds", &["event"]), // Nor does who writes into it.
     ("hub/core", &["threads"]),
     ("hub/writer", &["sse"]),
     ("hub/subscriber", &["http", "socket", "sse"]),
     ("hub/subscription", &["event", "http", "sse"]),
     ("hub/poll", &["event", "http", "socket", "sse"]),
-    ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
+    ("hub/mod", &["event", "http", "random", "threads"]), // Not server: a hub is fed and read without one.
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("server", &["config", "connection", "http", "router", "slots", "socket", "threads"]), // Nobody imports the server.
 ];

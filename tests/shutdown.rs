@@ -388,11 +388,14 @@ fn several_threads_may_shut_down_and_again() {
 #[test]
 fn a_second_shutdown_can_bring_the_deadline_forward_but_not_put_it_off() {
     let site = Site::start(patient(), |server| {
-        server.get("/flood", |_| {
-            Sse::spawn(|events| while events.send(Event::data("x".repeat(100_000))).is_ok() {})
-        })
+        server.get("/large", |_| "x".repeat(100_000_000))
     });
-    let _stuck = site.open("/flood");
+    // More than any buffer takes, of which the first part has come: so it is stuck.
+    let mut stuck = TcpStream::connect(site.server.addr()).unwrap();
+    stuck
+        .write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    stuck.read_exact(&mut [0; 100]).unwrap();
     let first = site.shut_down();
     assert_eq!(
         first.0.recv_timeout(Duration::from_millis(50)),

@@ -32,7 +32,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::thread;
 use std::time::Instant;
 
 pub use self::config::{Durability, History, HubConfig, Lag};
@@ -52,6 +51,7 @@ use self::writer::Writer;
 use crate::event::Event;
 use crate::http::Request;
 use crate::random::random_u64;
+use crate::threads;
 
 /// Stack of a hub's threads in bytes: they run no user code.
 const STACK_BYTES: usize = 256 * 1024;
@@ -283,10 +283,7 @@ impl Hub {
 }
 
 fn start_thread(name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    let builder = thread::Builder::new()
-        .name(name.to_string())
-        .stack_size(STACK_BYTES);
-    builder.spawn(run).map(drop)
+    threads::spawn(name, Some(STACK_BYTES), run)
 }
 
 impl Default for Hub {

@@ -5,11 +5,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::{io, panic, thread};
+use std::{io, panic};
 
 use super::frame::Frame;
 use super::topics::TopicSet;
 use crate::slots::Slot;
+use crate::threads;
 
 /// A reader that has everything has no cursor of its own to look after.
 const LIVE: u64 = u64::MAX;
@@ -154,9 +155,8 @@ impl Registry {
         let mut readers = self.lock();
         if readers.notices.is_none() {
             let registry = Arc::clone(self);
-            thread::Builder::new()
-                .name("sse-callbacks".to_string())
-                .spawn(move || registry.run_callbacks())?;
+            let run = Box::new(move || registry.run_callbacks());
+            threads::spawn("sse-callbacks", None, run)?;
             readers.notices = Some(VecDeque::new());
         }
         self.tell(readers, notice);
