@@ -111,12 +111,18 @@ impl Decoder {
                 self.after_cr = false;
                 *bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
             }
-            let Some(end) = line_break(bytes) else {
-                self.check_limit(bytes.len())?;
+            let end = line_break(bytes);
+            let limit = self.max_event_bytes;
+            let before = self.event_bytes.saturating_add(self.line.len());
+            if before.saturating_add(end.map_or(bytes.len(), |end| end + 1)) > limit {
+                // It stays too long, whatever comes.
+                self.event_bytes = usize::MAX;
+                return Err(EventTooLong { limit });
+            }
+            let Some(end) = end else {
                 self.line.extend_from_slice(mem::take(bytes));
                 return Ok(None);
             };
-            self.check_limit(end + 1)?;
             let (line, rest) = bytes.split_at(end);
             *bytes = rest.strip_prefix(b"\r\n").unwrap_or(&rest[1..]);
             self.after_cr = rest == b"\r";
@@ -155,18 +161,6 @@ impl Decoder {
         &self.last_event_id
     }
 
-    /// Fails if `more` bytes of the current line make the event too long.
-    fn check_limit(&mut self, more: usize) -> Result<(), EventTooLong> {
-        let limit = self.max_event_bytes;
-        let before = self.event_bytes.saturating_add(self.line.len());
-        if before.saturating_add(more) > limit {
-            // It stays too long, whatever comes.
-            self.event_bytes = usize::MAX;
-            return Err(EventTooLong { limit });
-        }
-        Ok(())
-    }
-
     fn line(&mut self, mut line: &[u8]) -> Option<Decoded> {
         if mem::take(&mut self.in_first_line) {
             line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
@@ -174,11 +168,9 @@ impl Decoder {
         if line.is_empty() {
             return self.dispatch();
         }
-        let colon = line.iter().position(|byte| *byte == b':');
-        let (name, value) = match colon {
-            Some(colon) => (&line[..colon], &line[colon + 1..]),
-            None => (line, &b""[..]),
-        };
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let name = parts.next().unwrap_or_default();
+        let value = parts.next().unwrap_or_default();
         let value = value.strip_prefix(b" ").unwrap_or(value);
         // Each line is decoded by itself: CR, LF, colon and space never stand inside a character of UTF-8.
         // `from_utf8` is several times as fast as `from_utf8_lossy`, which is left for what needs it.
@@ -186,7 +178,7 @@ impl Decoder {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => String::from_utf8_lossy(value),
         };
-        if colon == Some(0) {
+        if name.is_empty() {
             return Some(Decoded::Comment(text.into_owned()));
         }
         self.event_bytes += line.len() + 1;
@@ -211,14 +203,13 @@ impl Decoder {
         self.event_bytes = 0;
         self.last_event_id.clone_from(&self.id);
         let mut data = mem::take(&mut self.data);
-        let event = mem::take(&mut self.event);
+        let mut event = mem::take(&mut self.event);
         data.pop()?;
+        if event.is_empty() {
+            event.push_str("message");
+        }
         Some(Decoded::Message(Message {
-            event: if event.is_empty() {
-                "message".to_owned()
-            } else {
-                event
-            },
+            event,
             data,
             last_event_id: self.last_event_id.clone(),
         }))

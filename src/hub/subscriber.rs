@@ -66,27 +66,18 @@ enum Progress {
 
 impl Subscriber {
     /// Begins when the head is about to be written, on the connection's thread.
-    pub(crate) fn begin(subscription: Subscription, head: StreamHead, mut socket: Socket) {
+    pub(crate) fn begin(mut subscription: Subscription, head: StreamHead, mut socket: Socket) {
         if socket.start_stream().is_err() {
             return;
         }
-        let Subscription {
-            core,
-            topics,
-            mut position,
-            retained,
-            lag,
-            label,
-            options,
-            ..
-        } = subscription;
         let coding = head.coding;
         let mut opening = head.bytes;
-        options.append_opening(coding, &mut opening);
+        subscription.options.append_opening(coding, &mut opening);
+        let (core, position) = (&subscription.core, &mut subscription.position);
         let mut log = core.log();
-        let group = log.join(&topics, &mut position);
-        if retained {
-            for frame in log.retained(&topics, position.cursor) {
+        let group = log.join(&subscription.topics, position);
+        if subscription.retained {
+            for frame in log.retained(&subscription.topics, position.cursor) {
                 opening.extend_from_slice(frame.bytes(coding));
             }
         }
@@ -98,19 +89,23 @@ impl Subscriber {
             sse::append_text(&id, coding, &mut opening);
         }
         drop(log);
-        let cursor = position.cursor;
-        let reader = core.registry.add(topics, socket.peer(), label, cursor);
+        let reader = core.registry.add(
+            subscription.topics,
+            socket.peer(),
+            subscription.label,
+            position.cursor,
+        );
         let now = Instant::now();
         let subscriber = Box::new(Subscriber {
-            keep_alive: options.keep_alive(&socket),
+            keep_alive: subscription.options.keep_alive(&socket),
             ends_at: sse::ends_at(&socket),
-            core,
+            core: subscription.core,
             socket,
             reader,
             group,
-            position,
+            position: subscription.position,
             coding,
-            lag,
+            lag: subscription.lag,
             disk: None,
             torn: Some(Torn::own(opening)),
             ending: false,
