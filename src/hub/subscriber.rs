@@ -54,14 +54,15 @@ pub(crate) struct Subscriber {
     ends_at: Option<Instant>,
 }
 
-/// How far a slice of catching up came.
-enum Progress {
+/// How it stands with a reader that was served or looked at.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum State {
     /// It has everything that there was a moment ago.
     AtHead,
-    /// It is still behind, and the slice is over.
+    /// Something is to be sent that has to wait, or the stream is to end.
     Behind,
-    /// The stream has ended.
-    Ended,
+    /// The stream has ended, or the client has left.
+    Over,
 }
 
 impl Subscriber {
@@ -131,10 +132,10 @@ impl Subscriber {
         };
         loop {
             match self.advance(until) {
-                Ok(Progress::AtHead) => {}
-                Ok(Progress::Behind) if self.coding == Coding::Bare => continue,
-                Ok(Progress::Behind) => return core.behind.enqueue(self),
-                Ok(Progress::Ended) => return,
+                Ok(State::AtHead) => {}
+                Ok(State::Behind) if self.coding == Coding::Bare => continue,
+                Ok(State::Behind) => return core.behind.enqueue(self),
+                Ok(State::Over) => return,
                 Err(error) => return core.count_drop(&error),
             }
             self.reader.set_live();
@@ -142,10 +143,10 @@ impl Subscriber {
             if self.coding == Coding::Bare {
                 let wait = LOOK.min(self.keep_alive.interval);
                 core.wait_for_news(self.group, &self.position, wait);
-                match self.look_after(Instant::now(), self.last_sent) {
-                    Found::Gone => return,
-                    Found::Well | Found::Busy => continue,
+                if self.look_after(Instant::now(), self.last_sent) == State::Over {
+                    return;
                 }
+                continue;
             }
             // The hub appends and sends to the writers under this lock, so the reader arrives exactly between two
             // rounds: with everything up to the one, before the other.
@@ -158,7 +159,7 @@ impl Subscriber {
         }
     }
 
-    fn advance(&mut self, until: Instant) -> io::Result<Progress> {
+    fn advance(&mut self, until: Instant) -> io::Result<State> {
         while Instant::now() < until {
             if let Some(torn) = self.torn.take() {
                 if !self.send_torn(torn, until)? {
@@ -166,20 +167,20 @@ impl Subscriber {
                 }
             } else if self.ending {
                 self.socket.finish_stream();
-                return Ok(Progress::Ended);
-            } else if let Some(ending) = self.due_ending(Instant::now()) {
-                self.torn = Some(Torn::own(self.ending_bytes(ending)));
+                return Ok(State::Over);
+            } else if let Some(end) = self.due_end(Instant::now()) {
+                self.torn = Some(end);
                 self.ending = true;
             } else {
                 match self.next() {
-                    Next::AtHead | Next::OnDisk { .. } => return Ok(Progress::AtHead),
+                    Next::AtHead | Next::OnDisk { .. } => return Ok(State::AtHead),
                     Next::Gap(gap) => self.torn = Some(gap.torn(self.coding, 0)),
                     Next::Events(events) => self.send(&Batch::new(events, self.coding))?,
                 }
                 self.reader.set_behind(self.position.cursor);
             }
         }
-        Ok(Progress::Behind)
+        Ok(State::Behind)
     }
 
     fn next(&mut self) -> Next {
@@ -196,17 +197,22 @@ impl Subscriber {
         )
     }
 
-    /// Writes what goes out at once; where that breaks off, the torn event is left to be sent.
+    /// Writes what goes out at once.
     fn send(&mut self, batch: &Batch) -> io::Result<()> {
         let written = self.socket.try_write(batch.bytes())?;
         self.note_written(written)?;
+        let before = self.position.ordinal.unwrap_or(0);
+        self.note_sent(batch, before, written);
+        Ok(())
+    }
+
+    /// Notes how far a write of these events came; where it broke off, the torn event is left to be sent.
+    fn note_sent(&mut self, batch: &Batch, before: u64, written: usize) {
         let reached = batch.reached(written);
-        self.torn = reached.torn;
         let delivered = &self.core.counters.delivered;
         delivered.fetch_add(reached.begun, Ordering::Relaxed);
-        let ordinal = self.position.ordinal.unwrap_or(0) + reached.begun;
-        self.stood_at(reached.last, ordinal);
-        Ok(())
+        self.stood_at(reached.last, before + reached.begun);
+        self.torn = reached.torn;
     }
 
     /// Sends of what is torn what goes out now; false when nothing did for as long as there is time, or as others wait for.
@@ -241,16 +247,13 @@ impl Subscriber {
         Ok(())
     }
 
-    /// How the stream is to end, if it is.
-    fn due_ending(&self, now: Instant) -> Option<&Ending> {
+    /// What ends the stream, if it is to end.
+    fn due_end(&self, now: Instant) -> Option<Torn> {
         let over = self.ends_at.is_some_and(|end| now >= end)
             || self.socket.is_closing()
             || self.core.is_closed();
-        let come_back = over.then_some(&Ending::ComeBack);
-        self.reader.ending.get().or(come_back)
-    }
-
-    fn ending_bytes(&self, ending: &Ending) -> Vec<u8> {
+        let ending = self.reader.ending.get();
+        let ending = ending.or(over.then_some(&Ending::ComeBack))?;
         let mut out = Vec::new();
         match ending {
             Ending::ComeBack => {
@@ -259,17 +262,8 @@ impl Subscriber {
             Ending::ForGood(frame) => out.extend_from_slice(frame.bytes(self.coding)),
         }
         self.coding.append_end(&mut out);
-        out
+        Some(Torn::own(out))
     }
-}
-
-/// What a writer has found when it looked at a reader.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    Well,
-    /// Something is to be sent that has to wait, or the stream is to end.
-    Busy,
-    Gone,
 }
 
 /// Live: in a writer's hands.
@@ -283,17 +277,12 @@ impl Subscriber {
 
     /// A write took only a part, or nothing: it goes where waiting costs nobody anything.
     pub(crate) fn fall_behind(mut self: Box<Subscriber>, share: &Share, written: usize) {
-        let counters = &self.core.counters;
         if self.lag == Lag::Disconnect {
-            counters.lagged.fetch_add(1, Ordering::Relaxed);
+            let lagged = &self.core.counters.lagged;
+            lagged.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let reached = share.batch.reached(written);
-        counters
-            .delivered
-            .fetch_add(reached.begun, Ordering::Relaxed);
-        self.stood_at(reached.last, share.before + reached.begun);
-        self.torn = reached.torn;
+        self.note_sent(&share.batch, share.before, written);
         self.leave_live();
     }
 
@@ -306,29 +295,29 @@ impl Subscriber {
     }
 
     /// Sends a heartbeat where its group was silent for so long, and looks whether the client has left.
-    pub(crate) fn look_after(&mut self, now: Instant, last_round: Instant) -> Found {
-        if self.due_ending(now).is_some() {
-            return Found::Busy;
+    pub(crate) fn look_after(&mut self, now: Instant, last_round: Instant) -> State {
+        if self.due_end(now).is_some() {
+            return State::Behind;
         }
         if now - self.last_sent.max(last_round) >= self.keep_alive.interval {
             let mut out = Vec::new();
             self.keep_alive.append(self.coding, &mut out);
             let Ok(written) = self.socket.try_write(&out) else {
-                return Found::Gone;
+                return State::Over;
             };
             self.last_sent = now;
             if written < out.len() {
                 self.torn = Some(Torn::own(out.split_off(written)));
-                return Found::Busy;
+                return State::Behind;
             }
         }
         if self.next_look <= now {
             self.next_look = now + LOOK_AT_LIVE;
             if self.socket.peer_left() {
-                return Found::Gone;
+                return State::Over;
             }
         }
-        Found::Well
+        State::AtHead
     }
 }
 

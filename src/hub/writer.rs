@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::core::Counters;
 use super::log::{GroupId, Share};
-use super::subscriber::{Found, Subscriber};
+use super::subscriber::{State, Subscriber};
 use crate::sse::LOOK;
 
 /// Members that one step of a sweep looks at, so that a round does not wait for all of it.
@@ -244,9 +244,9 @@ impl Writer {
             let from = below_here.saturating_sub(left);
             for index in (from..below_here).rev() {
                 match members.subscribers[index].look_after(now, members.last_round) {
-                    Found::Well => {}
-                    Found::Gone => drop(members.subscribers.swap_remove(index)),
-                    Found::Busy => {
+                    State::AtHead => {}
+                    State::Over => drop(members.subscribers.swap_remove(index)),
+                    State::Behind => {
                         let mut subscriber = members.subscribers.swap_remove(index);
                         subscriber.stood_at(members.cursor, members.ordinal);
                         subscriber.leave_live();
