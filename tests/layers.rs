@@ -33,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("hub/json", &[]),
     ("hub/config", &["slots"]), // The type of the error hook.
     ("hub/frame", &["event", "http"]), // Chunks alone, as each event is encoded once for all readers.
-    ("hub/file", &["http"]), // The bytes of a stream without chunks.
+    ("hub/file", &["http", "random"]), // The bytes of a stream without chunks.
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
     ("hub/registry", &["slots", "threads"]), // A reader's place is taken until its entry goes.
     ("hub/rounds", &["event"]), // Nor does who writes into it.

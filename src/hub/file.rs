@@ -23,9 +23,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::config::{Durability, FileHistory};
 use super::frame::Frame;
-use super::log::Numbered;
+use super::log::{Epoch, Log, Numbered};
 use super::topics::{self, TopicSet};
 use crate::http::Coding;
+use crate::random::random_u64;
 
 /// Longest comment line: 64 topics of 256 bytes, and the numbers.
 const MAX_LINE_BYTES: usize = 32 * 1024;
@@ -33,36 +34,15 @@ const MAX_LINE_BYTES: usize = 32 * 1024;
 /// Bytes that are read at a time, unless an event needs more.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// Opens or creates a history's file, gives each event that it holds to `keep`, in order, and begins a new epoch.
+/// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch.
 ///
 /// Only [`History::file`](crate::History::file) names the one function of this type, and the hub knows what it opens by
 /// two traits: a program that names no file has no code for one.
-pub(crate) type Open = fn(
-    config: &FileHistory,
-    epoch: u64,
-    report: &dyn Fn(&str),
-    keep: &mut dyn FnMut(Numbered),
-) -> io::Result<Opened>;
+pub(crate) type Open =
+    fn(config: &FileHistory, log: &mut Log, report: &dyn Fn(&str)) -> io::Result<Opened>;
 
-/// A file that is open.
-pub(crate) struct Opened {
-    pub(crate) recovered: Recovered,
-    pub(crate) store: Box<dyn Store>,
-    pub(crate) readers: Readers,
-}
-
-/// What the file held when it was opened.
-#[derive(Default)]
-pub(crate) struct Recovered {
-    pub(crate) epochs: Vec<Epoch>,
-    /// The last number in use.
-    pub(crate) head: u64,
-    /// The last number that the file no longer has.
-    pub(crate) floor: u64,
-}
-
-/// An epoch and its first sequence number. It ends where the next one begins.
-pub(crate) type Epoch = (u64, u64);
+/// The writing end, and what makes a reader.
+pub(crate) type Opened = (Box<dyn Store>, Readers);
 
 /// The writing end, owned by the hub thread.
 pub(crate) trait Store: Send {
@@ -75,7 +55,6 @@ pub(crate) trait Store: Send {
     fn append(&mut self, round: &[Numbered]) -> io::Result<u64>;
 }
 
-/// Makes a reader of the file.
 pub(crate) type Readers = Box<dyn Fn() -> Box<dyn OnDisk> + Send + Sync>;
 
 /// The file for a reader whose cursor is older than what memory holds.
@@ -98,28 +77,27 @@ pub(crate) trait OnDisk: Send {
 /// What the system says; `WouldBlock` when another process has the file, `InvalidData` when it is something else.
 pub(crate) fn open(
     config: &FileHistory,
-    epoch: u64,
+    log: &mut Log,
     report: &dyn Fn(&str),
-    keep: &mut dyn FnMut(Numbered),
 ) -> io::Result<Opened> {
     let newest = &config.path;
     let lock = lock(newest)?;
     let file = open_to_write(newest)?;
     let mut paths = full_segments(newest)?;
     paths.push(newest.clone());
-    let mut recovered = Recovered::default();
     let mut segments = Vec::new();
     let mut good = 0;
+    let mut floor = 0;
     for path in paths {
-        let before = recovered.head;
-        good = recovered.read(&path, newest, report, keep)?;
-        let first = before.max(recovered.floor) + 1;
+        let before = log.head;
+        good = recover(&path, newest, log, report)?;
+        floor = log.raise_floor(floor);
+        let first = before.max(floor) + 1;
         segments.push(Segment { path, first });
     }
     // No number that was given out is given out again, also where its event is damaged.
-    recovered.head = recovered.head.max(recovered.floor);
-    let epoch = (epoch, recovered.head + 1);
-    recovered.epochs.push(epoch);
+    let epoch = (random_u64(), log.head.max(floor) + 1);
+    log.begin_epoch(epoch);
     let segments = Segments(Arc::new(Mutex::new(segments)));
     let mut store = FileStore {
         config: config.clone(),
@@ -128,16 +106,20 @@ pub(crate) fn open(
         good,
         torn: true,
         epoch,
-        floor: recovered.floor,
+        floor,
         segments: segments.clone(),
     };
     store.write(epoch_line(epoch).as_bytes())?;
     store.sync_folder()?;
-    Ok(Opened {
-        recovered,
-        store: Box::new(store),
-        readers: Box::new(move || Box::new(DiskReader::new(&segments))),
-    })
+    let reader = move || -> Box<dyn OnDisk> {
+        Box::new(DiskReader {
+            segments: segments.clone(),
+            items: None,
+            events: Vec::new(),
+            reached: 0,
+        })
+    };
+    Ok((Box::new(store), Box::new(reader)))
 }
 
 /// The segments there are, oldest first, for those who read them.
@@ -270,68 +252,38 @@ impl FileStore {
     }
 }
 
-impl Recovered {
-    /// Reads one segment, and says where its last whole item ends. Behind damage the history begins anew, so that whoever
-    /// was before it is told of a gap; only of what is torn at the end of the newest nobody has heard.
-    fn read(
-        &mut self,
-        path: &Path,
-        newest: &Path,
-        report: &dyn Fn(&str),
-        keep: &mut dyn FnMut(Numbered),
-    ) -> io::Result<u64> {
-        let name = path.display();
-        let mut items = Items::open(path)?;
-        loop {
-            while let Some(item) = items.next()? {
-                self.take(item, keep);
+/// Reads one segment, and says where its last whole item ends. Behind damage the history begins anew, so that whoever was
+/// before it is told of a gap; only of what is torn at the end of the newest nobody has heard.
+fn recover(path: &Path, newest: &Path, log: &mut Log, report: &dyn Fn(&str)) -> io::Result<u64> {
+    let name = path.display();
+    let mut items = Items::open(path)?;
+    loop {
+        while let Some(item) = items.next()? {
+            match item {
+                Item::Epoch(epoch) => log.begin_epoch(epoch),
+                Item::Event(event) => log.restore(event),
             }
-            let good = items.position;
-            if items.rest().is_empty() {
-                return Ok(good);
-            }
-            if !items.skip_damage() {
-                if path != newest {
-                    self.floor = self.head + 1;
-                } else if good == 0 && !items.may_be_ours() {
-                    let text = format!("{name} is not a history, and stays as it is");
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
-                report(&format!(
-                    "{name} is cut off at byte {good}, behind its last whole event"
-                ));
-                return Ok(good);
+        }
+        let good = items.position;
+        if items.rest().is_empty() {
+            return Ok(good);
+        }
+        if !items.skip_damage() {
+            if path != newest {
+                log.raise_floor(log.head + 1);
+            } else if good == 0 && !items.may_be_ours() {
+                let text = format!("{name} is not a history, and stays as it is");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             report(&format!(
-                "{name} is damaged at byte {good}; the history begins anew behind it"
+                "{name} is cut off at byte {good}, behind its last whole event"
             ));
-            self.floor = self.head + 1;
+            return Ok(good);
         }
-    }
-
-    fn take(&mut self, item: Item, keep: &mut dyn FnMut(Numbered)) {
-        match item {
-            Item::Epoch(epoch) => {
-                self.skip_to(epoch.1);
-                if self.epochs.last() != Some(&epoch) {
-                    self.epochs.push(epoch);
-                }
-            }
-            Item::Event(event) if event.sequence > self.head => {
-                self.skip_to(event.sequence);
-                self.head = event.sequence;
-                keep(event);
-            }
-            Item::Event(_) => {}
-        }
-    }
-
-    /// What is missing before this number has been removed, or is damaged.
-    fn skip_to(&mut self, next: u64) {
-        if self.head + 1 < next {
-            self.head = next - 1;
-            self.floor = self.head;
-        }
+        report(&format!(
+            "{name} is damaged at byte {good}; the history begins anew behind it"
+        ));
+        log.raise_floor(log.head + 1);
     }
 }
 
@@ -376,15 +328,6 @@ impl OnDisk for DiskReader {
 }
 
 impl DiskReader {
-    fn new(segments: &Segments) -> DiskReader {
-        DiskReader {
-            segments: segments.clone(),
-            items: None,
-            events: Vec::new(),
-            reached: 0,
-        }
-    }
-
     /// The event behind what has been read, in this segment or the next one. `None` also where it cannot be read: it is
     /// damaged, or has just been removed.
     fn next(&mut self) -> Option<Numbered> {

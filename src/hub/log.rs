@@ -11,13 +11,15 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Instant;
 
 use super::config::History;
-use super::file::{Epoch, Recovered};
 use super::frame::{Batch, Frame};
 use super::id::EventId;
 use super::json;
 use super::topics::TopicSet;
 use crate::event::Event;
 use crate::http::Coding;
+
+/// An epoch and its first sequence number. It ends where the next one begins.
+pub(crate) type Epoch = (u64, u64);
 
 /// A set of topics that at least one reader has asked for.
 pub(crate) type GroupId = u64;
@@ -182,10 +184,10 @@ fn gap_frame(from: &str, to: EventId, rebased: EventId, lost: Option<u64>) -> Fr
 }
 
 impl Log {
-    pub(crate) fn new(history: History, epoch: u64) -> Log {
+    pub(crate) fn new(history: History) -> Log {
         Log {
             history,
-            epochs: vec![(epoch, 1)],
+            epochs: Vec::new(),
             floor: None,
             head: 0,
             kept: BTreeMap::new(),
@@ -230,23 +232,36 @@ impl Log {
         EventId { epoch, sequence }
     }
 
+    /// Gives out numbers in this epoch from here on, or did so before this hub was.
+    pub(crate) fn begin_epoch(&mut self, epoch: Epoch) {
+        self.skip_to(epoch.1);
+        if self.epochs.last() != Some(&epoch) {
+            self.epochs.push(epoch);
+        }
+    }
+
     /// Keeps an event that was there before this hub was.
-    pub(crate) fn restore(&mut self, event: Numbered, now: Instant) {
-        self.head = event.sequence;
-        self.keep(event, now);
-        self.expire(now);
+    pub(crate) fn restore(&mut self, event: Numbered) {
+        if event.sequence > self.head {
+            self.skip_to(event.sequence);
+            self.head = event.sequence;
+            let now = Instant::now();
+            self.keep(event, now);
+            self.expire(now);
+        }
     }
 
-    /// Takes over what a file says of the numbers given out before.
-    pub(crate) fn recover(&mut self, recovered: Recovered) {
-        self.epochs = recovered.epochs;
-        self.head = recovered.head;
-        self.floor = Some(recovered.floor);
+    /// What is missing before this number has been removed from the file, or is damaged.
+    fn skip_to(&mut self, next: u64) {
+        if self.head + 1 < next {
+            self.head = next - 1;
+            self.raise_floor(self.head);
+        }
     }
 
-    /// The file has let go of everything up to here.
-    pub(crate) fn raise_floor(&mut self, floor: u64) {
-        self.floor = self.floor.max(Some(floor));
+    /// The file has let go of everything up to here. Says up to where in all.
+    pub(crate) fn raise_floor(&mut self, floor: u64) -> u64 {
+        *self.floor.insert(floor.max(self.floor.unwrap_or(0)))
     }
 
     /// Keeps a round of events and says what each group gets of it. Readers in this process get theirs at once.
@@ -691,10 +706,10 @@ mod tests {
     }
 
     fn log(history: History) -> Fixture {
-        Fixture {
-            log: Log::new(history, EPOCH),
-            now: Instant::now(),
-        }
+        let mut log = Log::new(history);
+        log.begin_epoch((EPOCH, 1));
+        let now = Instant::now();
+        Fixture { log, now }
     }
 
     fn set(names: &str) -> TopicSet {

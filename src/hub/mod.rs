@@ -32,7 +32,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Instant;
 
 pub use self::config::{Durability, History, HubConfig, Lag};
 pub use self::core::Stats;
@@ -42,7 +41,7 @@ pub use self::subscription::{Start, Subscription};
 pub use self::topics::{InvalidTopic, Topics};
 
 use self::core::Core;
-use self::file::{Readers, Store};
+use self::file::Opened;
 use self::frame::Frame;
 use self::log::Log;
 use self::registry::{Ending, Notice};
@@ -86,8 +85,9 @@ impl Hub {
     /// so; [`open`](Hub::open) says why.
     pub fn new() -> Hub {
         let config = HubConfig::default();
-        let log = Log::new(config.history.clone(), random_u64());
-        let (hub, rounds) = Hub::assemble(config, log, None, None);
+        let mut log = Log::new(config.history.clone());
+        log.begin_epoch((random_u64(), 1));
+        let (hub, rounds) = Hub::assemble(config, log, None);
         if hub.start(rounds).is_err() {
             hub.core.close();
         }
@@ -101,29 +101,21 @@ impl Hub {
     /// What the system says when a thread cannot be started or the history's file not be opened; `WouldBlock` when
     /// another process has the file, `InvalidData` when it is no history: it stays as it is.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
-        let epoch = random_u64();
-        let mut log = Log::new(config.history.clone(), epoch);
-        let (mut store, mut disk) = (None, None);
-        if let Some(file) = &config.history.file {
-            let now = Instant::now();
-            let mut keep = |event| log.restore(event, now);
-            let opened = (file.open)(file, epoch, &*config.on_error, &mut keep)?;
-            log.recover(opened.recovered);
-            (store, disk) = (Some(opened.store), Some(opened.readers));
+        let mut log = Log::new(config.history.clone());
+        let mut file = None;
+        match &config.history.file {
+            Some(named) => file = Some((named.open)(named, &mut log, &*config.on_error)?),
+            None => log.begin_epoch((random_u64(), 1)),
         }
-        let (hub, rounds) = Hub::assemble(config, log, store, disk);
+        let (hub, rounds) = Hub::assemble(config, log, file);
         hub.start(rounds)?;
         Ok(hub)
     }
 
     /// A hub whose threads have not started, and what its own one will run.
-    fn assemble(
-        config: HubConfig,
-        log: Log,
-        store: Option<Box<dyn Store>>,
-        disk: Option<Readers>,
-    ) -> (Hub, Rounds) {
+    fn assemble(config: HubConfig, log: Log, file: Option<Opened>) -> (Hub, Rounds) {
         let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
+        let (store, disk) = file.unzip();
         let core = Arc::new(Core::new(config, log, disk));
         let rounds = Rounds {
             core: Arc::clone(&core),
