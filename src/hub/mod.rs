@@ -45,7 +45,7 @@ use self::file::Opened;
 use self::frame::Frame;
 use self::log::Log;
 use self::registry::{Ending, Notice};
-use self::rounds::{Inbox, Publication, Reply, Rounds};
+use self::rounds::{Answer, Inbox, Publication, Reply, Rounds};
 use self::writer::Writer;
 use crate::event::Event;
 use crate::http::Request;
@@ -168,9 +168,8 @@ impl Hub {
     /// As [`publish`](Hub::publish).
     pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
         let mut publication = self.check(topics.names(), event)?;
-        let reply = Reply::default();
-        let answer = reply.answer();
-        publication.reply = Some(reply);
+        let answer = Arc::<Answer>::default();
+        publication.reply = Some(Reply(Arc::clone(&answer)));
         self.inbox.put(publication)?;
         answer.wait().clone()
     }

@@ -1,10 +1,10 @@
 //! The hub thread: takes what waits in the inbox as one round, numbers and encodes it, keeps it, hands it on.
 
-use std::mem;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SendError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use super::PublishError;
 use super::core::Core;
@@ -28,17 +28,12 @@ pub(crate) struct Publication {
 }
 
 /// What became of a publication: the id that it was kept under, or why it was not.
-pub(crate) type Answer = Arc<OnceLock<Result<EventId, PublishError>>>;
+pub(crate) type Answer = OnceLock<Result<EventId, PublishError>>;
 
 /// Gives the answer, if only that there will be none.
-#[derive(Default)]
-pub(crate) struct Reply(Answer);
+pub(crate) struct Reply(pub(crate) Arc<Answer>);
 
 impl Reply {
-    pub(crate) fn answer(&self) -> Answer {
-        Arc::clone(&self.0)
-    }
-
     fn give(&self, answer: Result<EventId, PublishError>) {
         // There is none before: each reply is given once.
         let _ = self.0.set(answer);
@@ -192,28 +187,20 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// Serves until all publishers have gone, then ends all streams.
     pub(crate) fn run(mut self) {
-        let mut scratch = Vec::new();
         let mut expires_at = None;
         while let Some(round) = self.outbox.take(expires_at) {
-            let (numbered, replies) = self.number(round, &mut scratch);
-            let count = numbered.len() as u64;
-            let mut floor = None;
-            if let Some(store) = &mut self.store
-                && count > 0
-            {
-                let appended = store.append(&numbered);
-                self.core.note_storage(appended.as_ref().err());
-                match appended {
-                    Ok(removed) => floor = Some(removed),
-                    Err(error) => {
-                        // Nobody has seen these numbers: the next round gets them.
-                        for (reply, _) in replies {
-                            reply.give(Err(PublishError::Storage(error.to_string())));
-                        }
-                        continue;
+            let count = round.len() as u64;
+            let (numbered, replies) = self.number(round);
+            let floor = match self.store(&numbered) {
+                Ok(floor) => floor,
+                Err(error) => {
+                    // Nobody has seen these numbers: the next round gets them.
+                    for (reply, _) in replies {
+                        reply.give(Err(PublishError::Storage(error.to_string())));
                     }
+                    continue;
                 }
-            }
+            };
             for writer in &self.core.writers {
                 // Before the lock is taken: whoever holds it waits for nobody.
                 writer.wait_for_room();
@@ -223,10 +210,9 @@ impl Rounds {
             if let Some(floor) = floor {
                 log.raise_floor(floor);
             }
-            let shares = log.append(numbered, now);
+            let round: Round = log.append(numbered, now).into();
             expires_at = log.expires_at();
-            if !shares.is_empty() {
-                let round: Round = shares.into();
+            if !round.is_empty() {
                 for writer in &self.core.writers {
                     writer.send(Arc::clone(&round));
                 }
@@ -237,19 +223,24 @@ impl Rounds {
             for (reply, id) in replies {
                 reply.give(Ok(id));
             }
-            scratch.shrink_to(ROUND_BYTES);
         }
         self.core.close();
     }
 
+    /// Appends a round to the file, where there is one, and says up to where that has been cut off.
+    fn store(&mut self, round: &[Numbered]) -> io::Result<Option<u64>> {
+        let Some(store) = self.store.as_mut().filter(|_| !round.is_empty()) else {
+            return Ok(None);
+        };
+        let appended = store.append(round);
+        self.core.note_storage(appended.as_ref().err());
+        appended.map(Some)
+    }
+
     /// Only this thread appends, so the numbers go on from the log's head.
-    fn number(
-        &self,
-        round: Vec<Publication>,
-        scratch: &mut Vec<u8>,
-    ) -> (Vec<Numbered>, Vec<(Reply, EventId)>) {
+    fn number(&self, round: Vec<Publication>) -> (Vec<Numbered>, Vec<(Reply, EventId)>) {
         let mut numbered = Vec::with_capacity(round.len());
-        let mut replies = Vec::new();
+        let (mut replies, mut scratch) = (Vec::new(), Vec::new());
         let mut id = self.core.log().newest_id();
         for publication in round {
             id.sequence += 1;
@@ -258,7 +249,7 @@ impl Rounds {
             numbered.push(Numbered {
                 sequence: id.sequence,
                 topics: publication.topics,
-                frame: Frame::encode(&publication.event, hubs_id.as_deref(), scratch),
+                frame: Frame::encode(&publication.event, hubs_id.as_deref(), &mut scratch),
                 callers_id,
             });
             replies.extend(publication.reply.map(|reply| (reply, id)));
