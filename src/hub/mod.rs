@@ -130,9 +130,10 @@ impl Hub {
         self.core.behind.start_least()?;
         for mailbox in &self.core.writers {
             let writer = Writer::new(Arc::clone(mailbox), Arc::clone(&self.core.counters));
-            start_thread("sse-writer", Box::new(move || writer.run()))?;
+            let run = Box::new(|| writer.run());
+            threads::spawn("sse-writer", Some(STACK_BYTES), run)?;
         }
-        start_thread("sse-hub", Box::new(move || rounds.run()))
+        threads::spawn("sse-hub", Some(STACK_BYTES), Box::new(|| rounds.run()))
     }
 
     /// Publishes an event to a topic, or once to several. Returns when the hub has taken it, waiting while the inbox is
@@ -271,10 +272,6 @@ impl Hub {
         let notice = Notice::OnDisconnect(Box::new(callback));
         self.core.registry.add_callback(notice)
     }
-}
-
-fn start_thread(name: &str, run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    threads::spawn(name, Some(STACK_BYTES), run)
 }
 
 impl Default for Hub {
