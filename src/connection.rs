@@ -212,15 +212,12 @@ impl Connection {
 /// what stands before it is only what the client claims.
 fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
     let mut client = request.peer.ip();
-    let lines: Vec<&str> = request.headers("x-forwarded-for").collect();
-    for address in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        if !trusted.contains(&client) {
-            break;
-        }
+    let lines = request.headers("x-forwarded-for");
+    let mut addresses: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
+    while trusted.contains(&client)
         // What is no address ends what can be believed.
-        let Ok(address) = address.trim().parse::<IpAddr>() else {
-            break;
-        };
+        && let Some(Ok(address)) = addresses.pop().map(|text| text.trim_ascii().parse::<IpAddr>())
+    {
         client = address.to_canonical();
     }
     client

@@ -1,7 +1,6 @@
 //! Paths with `{parameters}`, methods, and the middleware around them.
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 
 use crate::http::{Method, Request, Response, method_list, percent_decode};
 
@@ -21,15 +20,8 @@ pub(crate) struct Router {
 struct Route {
     /// `None` is any.
     method: Option<Method>,
-    segments: Vec<Segment>,
+    pattern: String,
     handler: Handler,
-}
-
-/// Literals sort before parameters, so that the first route that matches is the most specific one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Segment {
-    Literal(String),
-    Parameter(Arc<str>),
 }
 
 /// The rest of a request's way: further middleware, then the handler.
@@ -40,39 +32,33 @@ pub struct Next<'a> {
 }
 
 impl Router {
-    pub(crate) fn add<R: Into<Response>>(
-        &mut self,
-        method: Option<Method>,
-        pattern: &str,
-        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
-    ) {
-        let Some(segments) = parse_pattern(pattern) else {
+    pub(crate) fn add(&mut self, method: Option<Method>, pattern: &str, handler: Handler) {
+        if !is_pattern(pattern) {
             self.invalid.get_or_insert_with(|| pattern.to_string());
             return;
+        }
+        // Literals sort before parameters, so that the first route that matches is the most specific one.
+        let rank = |byte: u8| if byte == b'{' { u8::MAX } else { byte };
+        let at = self.routes.partition_point(|route| {
+            let before = route.pattern.bytes().map(rank);
+            before.le(pattern.bytes().map(rank))
+        });
+        let route = Route {
+            method,
+            pattern: pattern.to_string(),
+            handler,
         };
-        let handler = Box::new(move |request: &Request| handler(request).into());
-        let at = self
-            .routes
-            .partition_point(|route| route.segments <= segments);
-        self.routes.insert(
-            at,
-            Route {
-                method,
-                segments,
-                handler,
-            },
-        );
+        self.routes.insert(at, route);
     }
 
     /// Finds the handler and fills in the path parameters.
     pub(crate) fn find(&self, request: &mut Request) -> Option<&Handler> {
-        for route in &self.routes {
-            if route.answers(request.method())
-                && let Some(params) = match_path(&route.segments, request.path())
-            {
-                request.params = params;
-                return Some(&route.handler);
-            }
+        let known = |route: &&Route| {
+            route.answers(request.method()) && matches_path(&route.pattern, request.path())
+        };
+        if let Some(route) = self.routes.iter().find(known) {
+            fill_in(request, &route.pattern);
+            return Some(&route.handler);
         }
         let fallback = self.fallback.as_ref()?;
         self.methods(request.path()).is_empty().then_some(fallback)
@@ -82,8 +68,7 @@ impl Router {
     fn methods(&self, path: &str) -> Vec<Method> {
         let known = |method: &Method| {
             let mut routes = self.routes.iter();
-            routes
-                .any(|route| route.answers(*method) && match_path(&route.segments, path).is_some())
+            routes.any(|route| route.answers(*method) && matches_path(&route.pattern, path))
         };
         Method::ALL.into_iter().filter(known).collect()
     }
@@ -159,43 +144,49 @@ impl std::fmt::Debug for Next<'_> {
     }
 }
 
-/// `None` when it is no pattern: it must begin with a slash, and a parameter is a whole segment with a name of its own.
-fn parse_pattern(pattern: &str) -> Option<Vec<Segment>> {
-    let mut segments = Vec::new();
-    for text in pattern.strip_prefix('/')?.split('/') {
-        let parameter = text
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'));
-        let segment = match parameter {
-            Some(name) => Segment::Parameter(name.into()),
-            None => Segment::Literal(text.to_string()),
-        };
-        let text = parameter.unwrap_or(text);
-        let twice = parameter.is_some() && segments.contains(&segment);
-        if text.contains(['{', '}', '?', '#']) || parameter == Some("") || twice {
-            return None;
-        }
-        segments.push(segment);
-    }
-    Some(segments)
+/// It begins with a slash, and a parameter is a whole segment with a name of its own.
+fn is_pattern(pattern: &str) -> bool {
+    let mut names = Vec::new();
+    pattern.starts_with('/')
+        && pattern.split('/').all(|segment| {
+            let name = parameter(segment);
+            let is_new = name.is_none_or(|name| !name.is_empty() && !names.contains(&name));
+            names.extend(name);
+            is_new && !name.unwrap_or(segment).contains(['{', '}', '?', '#'])
+        })
 }
 
-/// The path's parameters, decoded, if it matches. It is split before it is decoded, so that an encoded slash stays in
-/// its segment; a parameter takes at least one byte.
-fn match_path(pattern: &[Segment], path: &str) -> Option<Vec<(Arc<str>, String)>> {
-    let mut params = Vec::new();
-    let mut segments = path.strip_prefix('/')?.split('/');
-    for expected in pattern {
-        let segment = percent_decode(segments.next()?)?;
-        match expected {
-            Segment::Literal(literal) if *literal == segment => {}
-            Segment::Parameter(name) if !segment.is_empty() => {
-                params.push((Arc::clone(name), segment.into_owned()));
-            }
-            _ => return None,
+fn parameter(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+/// The path is split before it is decoded, so that an encoded slash stays in its segment; a parameter takes at least one
+/// byte.
+fn matches_path(pattern: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    let all = pattern.split('/').all(|expected| {
+        let segment = segments.next().and_then(percent_decode);
+        segment.is_some_and(|segment| match parameter(expected) {
+            Some(_) => !segment.is_empty(),
+            None => segment == expected,
+        })
+    });
+    all && segments.next().is_none()
+}
+
+/// Gives the request the parameters of a path that matches.
+fn fill_in(request: &mut Request, pattern: &str) {
+    if !pattern.contains('{') {
+        return;
+    }
+    let path = request.path().to_string();
+    for (expected, segment) in pattern.split('/').zip(path.split('/')) {
+        if let Some(name) = parameter(expected)
+            && let Some(value) = percent_decode(segment)
+        {
+            request.add_param(name, &value);
         }
     }
-    segments.next().is_none().then_some(params)
 }
 
 #[cfg(test)]
@@ -207,21 +198,51 @@ mod tests {
         Request::for_test(method, target, &[])
     }
 
+    fn add<R: Into<Response>>(
+        router: &mut Router,
+        method: Option<Method>,
+        pattern: &str,
+        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+    ) {
+        router.add(method, pattern, Box::new(move |r| handler(r).into()));
+    }
+
     fn router() -> Router {
         let mut router = Router::default();
-        router.add(Some(Method::Get), "/", |_: &Request| "root");
-        router.add(Some(Method::Get), "/events/{topic}", |r: &Request| {
-            format!("topic {}", r.param("topic"))
+        add(&mut router, Some(Method::Get), "/", |_: &Request| "root");
+        add(
+            &mut router,
+            Some(Method::Get),
+            "/events/{topic}",
+            |r: &Request| format!("topic {}", r.param("topic")),
+        );
+        add(
+            &mut router,
+            Some(Method::Get),
+            "/events/all",
+            |_: &Request| "all",
+        );
+        add(
+            &mut router,
+            Some(Method::Post),
+            "/events/{topic}",
+            |_: &Request| "post",
+        );
+        add(&mut router, None, "/any", |r: &Request| {
+            r.method().to_string()
         });
-        router.add(Some(Method::Get), "/events/all", |_: &Request| "all");
-        router.add(Some(Method::Post), "/events/{topic}", |_: &Request| "post");
-        router.add(None, "/any", |r: &Request| r.method().to_string());
-        router.add(Some(Method::Get), "/{a}/b/{c}", |r: &Request| {
-            format!("{}+{}", r.param("a"), r.param("c"))
-        });
-        router.add(Some(Method::Get), "/panic", |_: &Request| -> Response {
-            panic!("on purpose")
-        });
+        add(
+            &mut router,
+            Some(Method::Get),
+            "/{a}/b/{c}",
+            |r: &Request| format!("{}+{}", r.param("a"), r.param("c")),
+        );
+        add(
+            &mut router,
+            Some(Method::Get),
+            "/panic",
+            |_: &Request| -> Response { panic!("on purpose") },
+        );
         router
     }
 
@@ -277,7 +298,7 @@ mod tests {
     fn patterns_are_checked() {
         #[track_caller]
         fn check(pattern: &str, valid: bool) {
-            assert_eq!(parse_pattern(pattern).is_some(), valid, "{pattern}");
+            assert_eq!(is_pattern(pattern), valid, "{pattern}");
         }
         check("/a/{b}/c", true); // Parameters anywhere.
         check("a", false); // Must begin with a slash.

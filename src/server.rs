@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::connection;
 use crate::http::{Method, Request, Response};
-use crate::router::{Next, Router};
+use crate::router::{Handler, Next, Router};
 use crate::slots::{ErrorHook, Slots};
 use crate::socket::{Socket, from_now};
 use crate::threads::{self, Plan, Threads};
@@ -117,22 +117,25 @@ impl Server {
 
     /// Answers any method on a path, as [`get`](Server::get) does.
     pub fn any<R: Into<Response>>(
-        mut self,
+        self,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.router.add(None, path, handler);
-        self
+        self.add(None, path, into_response(handler))
     }
 
     /// Answers one method on a path, as [`get`](Server::get) does.
     pub fn route<R: Into<Response>>(
-        mut self,
+        self,
         method: Method,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.router.add(Some(method), path, handler);
+        self.add(Some(method), path, into_response(handler))
+    }
+
+    fn add(mut self, method: Option<Method>, path: &str, handler: Handler) -> Server {
+        self.router.add(method, path, handler);
         self
     }
 
@@ -141,7 +144,7 @@ impl Server {
         mut self,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.router.fallback = Some(Box::new(move |request| handler(request).into()));
+        self.router.fallback = Some(into_response(handler));
         self
     }
 
@@ -256,6 +259,12 @@ impl fmt::Debug for Server {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+fn into_response<R: Into<Response>>(
+    handler: impl Fn(&Request) -> R + Send + Sync + 'static,
+) -> Handler {
+    Box::new(move |request| handler(request).into())
 }
 
 /// How many files this process may open, where the system tells.

@@ -25,8 +25,8 @@ mod tests {
     ) -> Response {
         let mut router = Router::default();
         router.middleware.push(Box::new(middleware));
-        router.add(Some(Method::Get), "/", |_: &Request| "inner");
-        router.add(Some(Method::Post), "/", |_: &Request| "inner");
+        router.add(Some(Method::Get), "/", Box::new(|_| "inner".into()));
+        router.add(Some(Method::Post), "/", Box::new(|_| "inner".into()));
         let mut request = Request::for_test(method, target, fields);
         let found = router.find(&mut request);
         router.answer(&request, found)

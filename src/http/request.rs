@@ -65,13 +65,12 @@ impl fmt::Display for Method {
 /// One request, whole: a handler is called once its body has come.
 pub struct Request {
     method: Method,
-    /// The path, then name and value of each query parameter and field, decoded: one buffer for all.
+    /// The path, then name and value of each query parameter, field and path parameter, decoded: one buffer for all.
     text: String,
     path_end: usize,
     query: Vec<Pair>,
     fields: Vec<Pair>,
-    /// From the route's pattern, decoded.
-    pub(crate) params: Vec<(Arc<str>, String)>,
+    params: Vec<Pair>,
     pub(crate) body: Vec<u8>,
     pub(crate) peer: SocketAddr,
     pub(crate) client_ip: IpAddr,
@@ -130,10 +129,8 @@ impl Request {
 
     /// A path parameter, decoded; empty when the route has none of that name.
     pub fn param(&self, name: &str) -> &str {
-        self.params
-            .iter()
-            .find(|(known, _)| &**known == name)
-            .map_or("", |(_, value)| value)
+        let param = self.params.iter().find(|pair| self.name(pair) == name);
+        param.map_or("", |pair| self.value(pair))
     }
 
     /// The first query parameter of that name, decoded as a form is: `+` is a space.
@@ -176,7 +173,7 @@ impl Request {
         let mut accepts = false;
         each_item(self, "accept", &mut |item| {
             let range = item.split(';').next().unwrap_or(item);
-            accepts |= range.trim_matches(BLANKS).eq_ignore_ascii_case(media);
+            accepts |= range.trim_ascii().eq_ignore_ascii_case(media);
         });
         accepts
     }
@@ -185,7 +182,7 @@ impl Request {
     pub fn cookie(&self, name: &str) -> Option<&str> {
         self.headers("cookie")
             .flat_map(|line| line.split(';'))
-            .filter_map(|cookie| cookie.trim_matches(BLANKS).split_once('='))
+            .filter_map(|cookie| cookie.trim_ascii().split_once('='))
             .find_map(|(known, value)| (known == name).then_some(value))
     }
 
@@ -225,6 +222,12 @@ impl Request {
         &self.text[pair.value..pair.end]
     }
 
+    /// Adds a path parameter, decoded.
+    pub(crate) fn add_param(&mut self, name: &str, value: &str) {
+        let pair = self.push(name, value);
+        self.params.push(pair);
+    }
+
     fn push(&mut self, name: &str, value: &str) -> Pair {
         let start = self.text.len();
         self.text.push_str(name);
@@ -244,28 +247,6 @@ impl fmt::Debug for Request {
             .field("method", &self.method)
             .field("path", &self.path())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-impl Request {
-    /// A request without a body, for the tests of those who are given one.
-    pub(crate) fn for_test(method: &str, target: &str, fields: &[(&str, &str)]) -> Request {
-        let fields: String = fields
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"))
-            .collect();
-        let head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
-        let config = Config {
-            max_request_line_bytes: 65536,
-            max_head_bytes: 65536,
-            max_fields: 1000,
-            ..Config::default()
-        };
-        let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
-        let read = request.read_head(&mut head.as_bytes(), &mut Vec::new(), &config);
-        assert!(read.unwrap());
-        request
     }
 }
 
@@ -467,7 +448,7 @@ fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), RequestError> {
     if !value.iter().copied().all(is_value_byte) {
         return Err(malformed("field value holds a control character"));
     }
-    // `trim_ascii` would take more than blanks, but of what it takes only these are left.
+    // Here and later: `trim_ascii` would take more than blanks (RFC 9110 section 5.6.3), but of that only these are left.
     Ok((name, value.trim_ascii()))
 }
 
@@ -577,16 +558,13 @@ fn expects_continue(request: &Request, version: Version) -> Result<bool, Request
 fn each_item(request: &Request, name: &str, found: &mut dyn FnMut(&str)) {
     for line in request.headers(name) {
         for item in line.split(',') {
-            let item = item.trim_matches(BLANKS);
+            let item = item.trim_ascii();
             if !item.is_empty() {
                 found(item);
             }
         }
     }
 }
-
-/// The only white space in a field value (RFC 9110 section 5.6.3).
-const BLANKS: [char; 2] = [' ', '\t'];
 
 /// Takes a value as UTF-8 where it is that, else as ISO-8859-1 (RFC 9110 section 5.5).
 fn decode_value(value: &[u8]) -> Cow<'_, str> {

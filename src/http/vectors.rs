@@ -626,6 +626,24 @@ fn mutated_requests_never_panic_nor_read_without_end() {
     }
 }
 
+impl Request {
+    /// A request without a body, for the tests of those who are given one.
+    pub(crate) fn for_test(method: &str, target: &str, fields: &[(&str, &str)]) -> Request {
+        let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        let config = Config {
+            max_request_line_bytes: 65536,
+            max_head_bytes: 65536,
+            max_fields: 1000,
+            ..Config::default()
+        };
+        let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
+        let read = request.read_head(&mut head.as_bytes(), &mut Vec::new(), &config);
+        assert!(read.unwrap());
+        request
+    }
+}
+
 const END: &[u8] = b"Host: a\r\n\r\n";
 const EVIL: &str = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n";
 const POST: &[u8] = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nX: y\r\n\r\nhello";
