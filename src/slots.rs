@@ -24,10 +24,15 @@ pub(crate) struct Slots {
 #[derive(Default)]
 struct Open {
     /// Each at its slot's place, and nobody at those that are free.
-    places: Vec<Weak<Connected>>,
+    places: Vec<Place>,
     free: Vec<usize>,
-    /// How many connect from where, in order. Kept only where `max_connections_per_address` is set.
-    addresses: Vec<(IpAddr, usize)>,
+}
+
+#[derive(Default)]
+struct Place {
+    connected: Weak<Connected>,
+    /// The address that this connection counts for.
+    address: Option<IpAddr>,
 }
 
 /// One connection's socket, shared by its owner and, for shutdown, the slots.
@@ -42,7 +47,7 @@ pub(crate) struct Slot {
     pub(crate) slots: Arc<Slots>,
     /// `None` where there was no room.
     place: Option<usize>,
-    /// The address that this connection counts for.
+    /// As in its place.
     address: Option<IpAddr>,
 }
 
@@ -59,24 +64,19 @@ impl Slots {
 
     /// Takes a place for a connection, if there is one.
     pub(crate) fn admit(self: &Arc<Slots>, connected: &Arc<Connected>, address: IpAddr) -> Slot {
-        let mut slot = Slot {
-            slots: Arc::clone(self),
-            place: None,
-            address: None,
-        };
-        let mut open = self.lock();
-        if self.is_closing() || open.len() >= self.config.max_connections {
-            return slot;
-        }
         // Behind a trusted proxy the client is known only when the head has been read.
-        if !self.config.trusted_proxies.contains(&address) {
-            if !open.count(&self.config, address) {
-                return slot;
-            }
-            slot.address = Some(address);
+        let is_proxy = self.config.trusted_proxies.contains(&address);
+        let address = (!is_proxy).then_some(address);
+        let mut open = self.lock();
+        let room = !self.is_closing()
+            && open.len() < self.config.max_connections
+            && address.is_none_or(|address| open.has_room_for(address, &self.config));
+        let connected = Arc::downgrade(connected);
+        Slot {
+            slots: Arc::clone(self),
+            place: room.then(|| open.take_place(Place { connected, address })),
+            address,
         }
-        slot.place = Some(open.take_place(Arc::downgrade(connected)));
-        slot
     }
 
     /// Reports what has no caller to tell. A hook that panics does not take the thread along that has to tell.
@@ -117,7 +117,8 @@ impl Slots {
 
     fn everyone(&self) -> Vec<Arc<Connected>> {
         let open = self.lock();
-        open.places.iter().filter_map(Weak::upgrade).collect()
+        let connected = |place: &Place| place.connected.upgrade();
+        open.places.iter().filter_map(connected).collect()
     }
 
     /// Nothing that runs under this lock can leave it half changed, so a poisoned one is as good as any.
@@ -148,11 +149,12 @@ impl Slot {
             return true;
         }
         let mut open = self.slots.lock();
-        let counted = open.count(&self.slots.config, address);
-        if counted && let Some(before) = self.address.replace(address) {
-            open.uncount(before);
+        let room = open.has_room_for(address, &self.slots.config);
+        if room && let Some(place) = self.place {
+            open.places[place].address = Some(address);
+            self.address = Some(address);
         }
-        counted
+        room
     }
 }
 
@@ -160,11 +162,8 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.slots.lock();
         if let Some(place) = self.place {
-            open.places[place] = Weak::new();
+            open.places[place] = Place::default();
             open.free.push(place);
-        }
-        if let Some(address) = self.address {
-            open.uncount(address);
         }
         if open.len() == 0 {
             self.slots.emptied.notify_all();
@@ -177,46 +176,20 @@ impl Open {
         self.places.len() - self.free.len()
     }
 
-    fn take_place(&mut self, connected: Weak<Connected>) -> usize {
+    /// One more from this address is not too many. Looks at all, where there is a limit: that takes less than the thread
+    /// that a connection wakes.
+    fn has_room_for(&self, address: IpAddr, config: &Config) -> bool {
+        let from_there = |place: &&Place| place.address == Some(address);
+        let count = || self.places.iter().filter(from_there).count();
+        (config.max_connections_per_address).is_none_or(|most| count() < most)
+    }
+
+    fn take_place(&mut self, taken: Place) -> usize {
         let Some(place) = self.free.pop() else {
-            self.places.push(connected);
+            self.places.push(taken);
             return self.places.len() - 1;
         };
-        self.places[place] = connected;
+        self.places[place] = taken;
         place
-    }
-
-    /// Counts one more for this address; false when it has as many as it may.
-    fn count(&mut self, config: &Config, address: IpAddr) -> bool {
-        let most = config.max_connections_per_address;
-        match (most, self.find(address)) {
-            (None, _) => true,
-            (Some(most), Ok(at)) => {
-                let count = &mut self.addresses[at].1;
-                let room = *count < most;
-                *count += usize::from(room);
-                room
-            }
-            (Some(0), Err(_)) => false,
-            (Some(_), Err(at)) => {
-                self.addresses.insert(at, (address, 1));
-                true
-            }
-        }
-    }
-
-    fn uncount(&mut self, address: IpAddr) {
-        if let Ok(at) = self.find(address) {
-            self.addresses[at].1 -= 1;
-            if self.addresses[at].1 == 0 {
-                self.addresses.remove(at);
-            }
-        }
-    }
-
-    /// Where the address is, or would be.
-    fn find(&self, address: IpAddr) -> Result<usize, usize> {
-        self.addresses
-            .binary_search_by(|(other, _)| other.cmp(&address))
     }
 }

@@ -7,7 +7,9 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, BufRead, ErrorKind, Read, Take},
+    iter,
     net::{IpAddr, SocketAddr},
+    slice,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -162,10 +164,15 @@ impl Request {
 
     /// The values of all fields of that name, in the order sent.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.fields
-            .iter()
-            .filter(move |pair| self.name(pair).eq_ignore_ascii_case(name))
-            .map(|pair| self.value(pair))
+        let mut rest = self.fields.iter();
+        iter::from_fn(move || self.next_value(&mut rest, name))
+    }
+
+    /// Apart, since it would be there for each field that the server itself looks for.
+    #[inline(never)]
+    fn next_value(&self, rest: &mut slice::Iter<'_, Pair>, name: &str) -> Option<&str> {
+        let field = rest.find(|pair| self.name(pair).eq_ignore_ascii_case(name))?;
+        Some(self.value(field))
     }
 
     /// Whether the client names this media type among those that it takes, at whatever weight (RFC 9110 section 12.5.1).

@@ -381,8 +381,12 @@ fn append_date(out: &mut Vec<u8>, now: SystemTime) {
 
 /// Methods as a field lists them, in the order given.
 pub(crate) fn method_list(methods: &[Method]) -> String {
-    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    names.join(", ")
+    let mut list = String::new();
+    for method in methods {
+        list += if list.is_empty() { "" } else { ", " };
+        list += method.as_str();
+    }
+    list
 }
 
 #[cfg(test)]

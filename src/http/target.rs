@@ -37,9 +37,10 @@ impl<'a> Target<'a> {
             });
         }
 
-        let (authority, rest) = match target.split_once("://") {
+        let (scheme, behind) = target.split_once(':').unwrap_or((target, ""));
+        let (authority, rest) = match behind.strip_prefix("//") {
             _ if target.starts_with('/') => (None, target),
-            Some((scheme, rest)) if is_http(scheme) => {
+            Some(rest) if is_http(scheme) => {
                 let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
                 // No empty host (RFC 9110 section 4.2.1) and no user information (section 4.2.4).
                 if !is_authority(authority) {
