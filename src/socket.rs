@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -21,14 +21,15 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 /// An open connection, owned by one thread at a time.
 pub(crate) struct Socket {
     connected: Arc<Connected>,
-    peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// Non-blocking, as [`start_stream`](Socket::start_stream) left it.
     streaming: bool,
     /// A write that blocks ends with the write time-out, or before. A stream's writes do not block, so that most
     /// connections to one never need it.
     has_write_timeout: bool,
     stray_bytes: usize,
-    slot: Arc<Slot>,
+    /// May be kept longer than the socket.
+    pub(crate) slot: Arc<Slot>,
 }
 
 impl Socket {
@@ -54,10 +55,6 @@ impl Socket {
         &self.slot.slots.config
     }
 
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
     /// Reports what has no caller to tell.
     pub(crate) fn report(&self, problem: &str) {
         self.slot.slots.report(problem);
@@ -68,20 +65,10 @@ impl Socket {
         self.slot.slots.is_closing()
     }
 
-    /// Set once the server shuts down.
-    pub(crate) fn closing(&self) -> &Arc<AtomicBool> {
-        &self.slot.slots.closing
-    }
-
     /// Counts the connection for the client behind a trusted proxy; false when that client has too many.
     pub(crate) fn count_for(&mut self, client: IpAddr) -> bool {
         // Shared only once it carries a hub's stream, when the client is known.
         Arc::get_mut(&mut self.slot).is_none_or(|slot| slot.move_to(client))
-    }
-
-    /// The slot, to be kept longer than the socket.
-    pub(crate) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
     }
 
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
@@ -226,23 +213,21 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
 pub(crate) struct DeadlineReader {
     connected: Arc<Connected>,
     deadline: Instant,
-    /// For a body: until when the bytes read so far last at the least rate.
-    pace: Option<ReadPace>,
+    /// Until when the bytes read so far last at the least rate, and that rate; with a rate of zero for good.
+    paid_until: Instant,
+    bytes_per_second: u32,
     /// The time-out that the socket has now; zero before the first.
     timeout: Duration,
 }
 
-struct ReadPace {
-    until: Instant,
-    bytes_per_second: u32,
-}
-
 impl DeadlineReader {
-    pub(crate) fn new(connected: &Arc<Connected>) -> DeadlineReader {
+    fn new(connected: &Arc<Connected>) -> DeadlineReader {
+        let now = Instant::now();
         DeadlineReader {
             connected: Arc::clone(connected),
-            deadline: Instant::now(),
-            pace: None,
+            deadline: now,
+            paid_until: now,
+            bytes_per_second: 0,
             timeout: Duration::ZERO,
         }
     }
@@ -250,24 +235,24 @@ impl DeadlineReader {
     /// Sets the time for all that is read from now on.
     pub(crate) fn set_deadline(&mut self, time: Duration) {
         self.deadline = from_now(time);
-        self.pace = None;
+        self.paid_until = self.deadline;
+        self.bytes_per_second = 0;
     }
 
     /// Sets the time for a body, which besides must come at the least rate, after a while of grace.
     pub(crate) fn set_body_deadline(&mut self, config: &Config) {
         self.set_deadline(config.body_timeout);
-        self.pace = (config.min_bytes_per_second > 0).then(|| ReadPace {
-            until: Instant::now() + BODY_GRACE,
-            bytes_per_second: u32::try_from(config.min_bytes_per_second).unwrap_or(u32::MAX),
-        });
+        if config.min_bytes_per_second > 0 {
+            self.paid_until = Instant::now() + BODY_GRACE;
+            self.bytes_per_second = u32::try_from(config.min_bytes_per_second).unwrap_or(u32::MAX);
+        }
     }
 }
 
 impl Read for DeadlineReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
-            let paid = self.pace.as_ref().map(|pace| pace.until);
-            let until = paid.map_or(self.deadline, |paid| paid.min(self.deadline));
+            let until = self.deadline.min(self.paid_until);
             let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -283,9 +268,8 @@ impl Read for DeadlineReader {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
                 Ok(n) => {
-                    if let Some(pace) = &mut self.pace {
-                        pace.until += Duration::from_secs(n as u64) / pace.bytes_per_second;
-                    }
+                    let bought = Duration::from_secs(n as u64).checked_div(self.bytes_per_second);
+                    self.paid_until += bought.unwrap_or_default();
                     return Ok(n);
                 }
             }
@@ -352,17 +336,13 @@ mod tests {
         let mut reader = DeadlineReader::new(&connected);
         reader.set_deadline(Duration::from_secs(60));
         let until = Instant::now() + Duration::from_secs(30);
-        reader.pace = Some(ReadPace {
-            until,
-            bytes_per_second: 10,
-        });
+        (reader.paid_until, reader.bytes_per_second) = (until, 10);
         client.write_all(b"12345").unwrap();
         assert_eq!(reader.read(&mut [0; 100]).unwrap(), 5);
-        let pace = reader.pace.as_mut().unwrap();
-        assert_eq!(pace.until - until, Duration::from_millis(500));
+        assert_eq!(reader.paid_until - until, Duration::from_millis(500));
 
         // When it is used up, what has come meanwhile comes too late.
-        pace.until = Instant::now();
+        reader.paid_until = Instant::now();
         client.write_all(b"12345").unwrap();
         let error = reader.read(&mut [0; 100]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -372,14 +352,14 @@ mod tests {
     fn a_least_rate_of_zero_is_none() {
         let (_client, connected) = pair();
         let mut reader = DeadlineReader::new(&connected);
-        for (rate, expected) in [(0, None), (1, Some(1)), (u64::MAX, Some(u32::MAX))] {
+        for (rate, expected) in [(0, 0), (1, 1), (u64::MAX, u32::MAX)] {
             let config = Config {
                 min_bytes_per_second: rate,
                 ..Config::default()
             };
             reader.set_body_deadline(&config);
-            let found = reader.pace.as_ref().map(|pace| pace.bytes_per_second);
-            assert_eq!(found, expected);
+            assert_eq!(reader.bytes_per_second, expected);
+            assert_eq!(reader.paid_until == reader.deadline, rate == 0);
         }
     }
 

@@ -199,17 +199,15 @@ impl<T: Send + 'static> Shared<T> {
             drop(state);
             thread::yield_now();
             state = self.lock();
-            if !state.queue.is_empty() || state.closed {
-                state.waiting -= 1;
-                continue;
+            if state.queue.is_empty() && !state.closed {
+                let timeout;
+                (state, timeout) = self
+                    .wake
+                    .wait_timeout(state, KEEP)
+                    .unwrap_or_else(PoisonError::into_inner);
+                rested = timeout.timed_out();
             }
-            let timeout;
-            (state, timeout) = self
-                .wake
-                .wait_timeout(state, KEEP)
-                .unwrap_or_else(PoisonError::into_inner);
             state.waiting -= 1;
-            rested = timeout.timed_out();
         }
     }
 }

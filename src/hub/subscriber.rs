@@ -92,7 +92,7 @@ impl Subscriber {
         drop(log);
         let reader = core.registry.add(
             subscription.topics,
-            socket.peer(),
+            socket.peer,
             subscription.label,
             position.cursor,
         );
@@ -323,7 +323,7 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.core.registry.remove(&self.reader, self.socket.slot());
+        self.core.registry.remove(&self.reader, &self.socket.slot);
         self.core.log().leave(self.group);
     }
 }
