@@ -1,16 +1,16 @@
 //! The log's file: an event stream like any other, with a comment in front of each event that says what recovery needs.
 //!
 //! ```text
-//! : epoch 5c0f9a3be1d27764 from 1 5d3c0e81
+//! : epoch 5c0f9a3be1d27764 from 1 8a08aa7f01c18f19
 //!
-//! : 1 8c2f01aa 41 news
+//! : 1 3516dbc49fe79101 36 news
 //! id: 5c0f9a3be1d27764-1
 //! data: hello
 //!
 //! ```
 //!
-//! The comment holds the sequence number, a checksum (CRC-32 of what follows in the line's other fields and of the
-//! event), the event's length in bytes, and its topics, divided by tabs. `cat`, `grep` and every parser of event streams
+//! The comment holds the sequence number, a checksum (of what follows in the line's other fields and of the event), the
+//! event's length in bytes, and its topics, divided by tabs. `cat`, `grep` and every parser of event streams
 //! can read the file. An event is there when it is whole: what a crash leaves of the last one is cut off.
 //!
 //! The newest segment has the path that was asked for; a full one is renamed to that path and its first sequence number.
@@ -433,10 +433,10 @@ fn parse_item(bytes: &[u8]) -> Option<(Item, usize)> {
     }
     let mut fields = line.splitn(4, ' ');
     let sequence = fields.next()?.parse().ok()?;
-    let crc = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let sum = u64::from_str_radix(fields.next()?, 16).ok()?;
     let text = rest.get(..fields.next()?.parse().ok()?)?;
     let names = fields.next()?;
-    if crc != checksum(sequence, names, text) {
+    if sum != checksum(sequence, names, text) {
         return None;
     }
     let event = Numbered {
@@ -452,15 +452,20 @@ fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
     let names = names.join("\t");
     let text = event.frame.bytes(Coding::Bare);
-    let crc = checksum(event.sequence, &names, text);
+    let sum = checksum(event.sequence, &names, text);
     // Writing to a vector cannot fail.
-    let _ = writeln!(out, ": {} {crc:08x} {} {names}", event.sequence, text.len());
+    let _ = writeln!(
+        out,
+        ": {} {sum:016x} {} {names}",
+        event.sequence,
+        text.len()
+    );
     out.extend_from_slice(text);
 }
 
 fn epoch_line((epoch, first): Epoch) -> String {
-    let crc = checksum(first, "epoch", &epoch.to_be_bytes());
-    format!(": epoch {epoch:016x} from {first} {crc:08x}\n\n")
+    let sum = checksum(first, "epoch", &epoch.to_be_bytes());
+    format!(": epoch {epoch:016x} from {first} {sum:016x}\n\n")
 }
 
 fn parse_epoch(line: &str) -> Option<Epoch> {
@@ -477,31 +482,13 @@ fn callers_id(text: &[u8]) -> Option<Arc<str>> {
     super::id::check_callers(id).is_ok().then(|| id.into())
 }
 
-/// CRC-32 as in IEEE 802.3, over all that a record says.
-fn checksum(sequence: u64, names: &str, text: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut index = 0;
-        while index < 256 {
-            let mut value = index as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 1 == 1 {
-                    0xedb8_8320 ^ (value >> 1)
-                } else {
-                    value >> 1
-                };
-                bit += 1;
-            }
-            table[index] = value;
-            index += 1;
-        }
-        table
-    };
+/// FNV-1a of 64 bits, over all that a record says: one damaged byte always changes it, and whatever else happens to it
+/// leaves it as it was once in 2^64 times.
+fn checksum(sequence: u64, names: &str, text: &[u8]) -> u64 {
     let parts = [&sequence.to_be_bytes()[..], names.as_bytes(), b"\n", text];
     let bytes = parts.into_iter().flatten();
-    !bytes.fold(!0, |crc, byte| {
-        TABLE[((crc ^ u32::from(*byte)) & 0xff) as usize] ^ (crc >> 8)
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
