@@ -93,7 +93,7 @@ pub(crate) struct Log {
     pub(super) head: u64,
     /// All that is kept, by its number, and since when. A tree, as what goes may stand anywhere: a loud topic lets go of
     /// what is newer than all that a quiet one keeps.
-    kept: BTreeMap<u64, (Instant, Arc<Numbered>)>,
+    kept: BTreeMap<u64, (Instant, Numbered)>,
     /// Its encoded bytes.
     pub(super) bytes: usize,
     topics: HashMap<Arc<str>, Topic>,
@@ -105,7 +105,7 @@ pub(crate) struct Log {
 
 #[derive(Default)]
 struct Topic {
-    kept: VecDeque<Arc<Numbered>>,
+    kept: VecDeque<u64>,
     /// The last number that it no longer keeps.
     evicted: u64,
     groups: Vec<GroupId>,
@@ -114,13 +114,16 @@ struct Topic {
 impl Topic {
     /// Whether it keeps this event or an older one.
     fn has_up_to(&self, sequence: u64) -> bool {
-        let oldest = self.kept.front();
-        oldest.is_some_and(|event| event.sequence <= sequence)
+        self.kept.front().is_some_and(|oldest| *oldest <= sequence)
     }
 
     /// Where the events behind a cursor begin.
     fn behind(&self, cursor: u64) -> usize {
-        self.kept.partition_point(|event| event.sequence <= cursor)
+        self.kept.partition_point(|sequence| *sequence <= cursor)
+    }
+
+    fn is_unused(&self) -> bool {
+        self.kept.is_empty() && self.groups.is_empty()
     }
 }
 
@@ -312,19 +315,19 @@ impl Log {
     }
 
     fn keep(&mut self, event: Numbered, now: Instant) {
-        let event = Arc::new(event);
+        let (sequence, topics) = (event.sequence, Arc::clone(&event.topics));
         if let Some(id) = &event.callers_id {
             // The same id twice: the newest counts.
-            self.callers_ids.insert(Arc::clone(id), event.sequence);
+            self.callers_ids.insert(Arc::clone(id), sequence);
         }
         self.bytes += event.frame.len();
-        self.kept.insert(event.sequence, (now, Arc::clone(&event)));
-        for name in &*event.topics {
-            self.topic(name).kept.push_back(Arc::clone(&event));
+        self.kept.insert(sequence, (now, event));
+        for name in &*topics {
+            self.topic(name).kept.push_back(sequence);
         }
-        for name in &*event.topics {
+        for name in &*topics {
             if self.topic(name).kept.len() > self.history.events {
-                self.evict_oldest_of(name, event.sequence);
+                self.evict_oldest_of(name, sequence);
             }
         }
     }
@@ -340,16 +343,16 @@ impl Log {
 
     /// Lets go of what is too old or too much.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((_, (since, oldest))) = self.kept.first_key_value() {
+        while let Some((sequence, (since, oldest))) = self.kept.first_key_value() {
             let age = now.saturating_duration_since(*since);
             let expired = self.history.age.is_some_and(|most| age >= most);
             if !expired && self.bytes <= self.history.bytes {
                 break;
             }
             // It is the oldest of each topic that still keeps it.
-            let oldest = Arc::clone(oldest);
-            for name in &*oldest.topics {
-                self.evict_oldest_of(name, oldest.sequence);
+            let (sequence, topics) = (*sequence, Arc::clone(&oldest.topics));
+            for name in &*topics {
+                self.evict_oldest_of(name, sequence);
             }
         }
     }
@@ -362,31 +365,32 @@ impl Log {
         if !topic.has_up_to(up_to) {
             return;
         }
-        let Some(event) = topic.kept.pop_front() else {
+        let Some(sequence) = topic.kept.pop_front() else {
             return;
         };
-        topic.evicted = event.sequence;
-        self.forget_if_unused(name);
+        topic.evicted = sequence;
+        if topic.is_unused() {
+            self.forget(name);
+        }
+        let Some((_, event)) = self.kept.get(&sequence) else {
+            return;
+        };
         let mut others = event.topics.iter().filter_map(|name| self.topics.get(name));
-        if others.any(|topic| topic.has_up_to(event.sequence)) {
+        if others.any(|topic| topic.has_up_to(sequence)) {
             return;
         }
         self.bytes -= event.frame.len();
-        self.kept.remove(&event.sequence);
         if let Some(id) = &event.callers_id
-            && self.callers_ids.get(id) == Some(&event.sequence)
+            && self.callers_ids.get(id) == Some(&sequence)
         {
             self.callers_ids.remove(id);
         }
+        self.kept.remove(&sequence);
     }
 
-    fn forget_if_unused(&mut self, name: &Arc<str>) {
-        if let Some(topic) = self.topics.get(name)
-            && topic.kept.is_empty()
-            && topic.groups.is_empty()
-        {
+    fn forget(&mut self, name: &Arc<str>) {
+        if let Some(topic) = self.topics.remove(name) {
             self.forgotten = self.forgotten.max(topic.evicted);
-            self.topics.remove(name);
         }
     }
 }
@@ -496,10 +500,13 @@ impl Log {
         let topics = Arc::clone(&group.topics);
         self.groups.remove(&id);
         for name in &*topics {
-            if let Some(topic) = self.topics.get_mut(name) {
-                topic.groups.retain(|other| *other != id);
+            let Some(topic) = self.topics.get_mut(name) else {
+                continue;
+            };
+            topic.groups.retain(|other| *other != id);
+            if topic.is_unused() {
+                self.forget(name);
             }
-            self.forget_if_unused(name);
         }
     }
 
@@ -537,12 +544,15 @@ impl Log {
         }
         let mut bytes = 0;
         let mut events = Vec::new();
-        for event in self.kept_after(&group.topics, position.cursor) {
+        for sequence in self.kept_after(&group.topics, position.cursor) {
+            let Some((_, event)) = self.kept.get(&sequence) else {
+                continue;
+            };
             if bytes > 0 && bytes + event.frame.len() > max_bytes {
                 break;
             }
             bytes += event.frame.len();
-            events.push((event.sequence, event.frame.clone()));
+            events.push((sequence, event.frame.clone()));
         }
         if events.is_empty() {
             // It was given all that its group was, be it from a file, where nobody counts.
@@ -564,7 +574,7 @@ impl Log {
         };
         let topics = group.topics.iter();
         let kept = topics.filter_map(|name| self.topics.get(name)?.kept.back());
-        let newest = kept.map(|event| event.sequence).max();
+        let newest = kept.copied().max();
         let newest = newest.filter(|newest| *newest > position.cursor);
         let counted = group.ordinal - u64::from(newest.is_some());
         let lost = counted - position.ordinal.unwrap_or(counted);
@@ -578,18 +588,18 @@ impl Log {
 
     /// The newest event kept of each topic, up to a cursor, in order of sequence.
     pub(crate) fn retained(&self, topics: &TopicSet, cursor: u64) -> Vec<Frame> {
-        let mut newest: Vec<&Numbered> = Vec::new();
+        let mut newest = Vec::new();
         for topic in topics.iter().filter_map(|name| self.topics.get(name)) {
             let place = topic.behind(cursor).checked_sub(1);
-            let Some(event) = place.and_then(|place| topic.kept.get(place)) else {
+            let Some(sequence) = place.and_then(|place| topic.kept.get(place)) else {
                 continue;
             };
-            let place = newest.binary_search_by_key(&event.sequence, |other| other.sequence);
-            if let Err(place) = place {
-                newest.insert(place, event);
+            if let Err(place) = newest.binary_search(sequence) {
+                newest.insert(place, *sequence);
             }
         }
-        newest.iter().map(|event| event.frame.clone()).collect()
+        let events = newest.iter().filter_map(|sequence| self.kept.get(sequence));
+        events.map(|(_, event)| event.frame.clone()).collect()
     }
 
     /// The gap to announce at a position, which is moved so that the next one is not announced again.
@@ -604,7 +614,7 @@ impl Log {
         let evicted = self.last_evicted(&group.topics);
         let oldest = self.kept_after(&group.topics, position.cursor).next();
         // The next reconnect resumes right before what comes now.
-        let rebased = oldest.map_or(self.head, |event| event.sequence - 1);
+        let rebased = oldest.map_or(self.head, |sequence| sequence - 1);
         let counted = self.ordinal_at(group, position.cursor);
         let before = position.ordinal.replace(counted);
         let lost = before.filter(|_| position.unknown.is_none());
@@ -663,17 +673,17 @@ impl Log {
         &'a self,
         topics: &TopicSet,
         cursor: u64,
-    ) -> impl Iterator<Item = &'a Arc<Numbered>> + use<'a> {
+    ) -> impl Iterator<Item = u64> + use<'a> {
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
         let queues = topics.map(|topic| topic.kept.range(topic.behind(cursor)..).peekable());
         let mut queues: Vec<_> = queues.collect();
         std::iter::from_fn(move || {
             let firsts = queues.iter_mut().filter_map(|queue| queue.peek().copied());
-            let next = firsts.min_by_key(|event| event.sequence)?;
+            let next = firsts.min()?;
             for queue in &mut queues {
-                queue.next_if(|event| event.sequence == next.sequence);
+                queue.next_if_eq(&next);
             }
-            Some(next)
+            Some(*next)
         })
     }
 

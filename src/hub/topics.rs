@@ -55,24 +55,21 @@ impl<T: AsRef<str>, const N: usize> Topics for &[T; N] {
 pub(crate) type TopicSet = Arc<[Arc<str>]>;
 
 /// Checks names and puts them in order.
-pub(crate) fn check(names: Vec<&str>) -> Result<TopicSet, InvalidTopic> {
-    let mut set: Vec<Arc<str>> = Vec::new();
-    for &name in &names {
-        check_name(name)?;
-        // Few enough that no sorting pays.
-        if let Err(place) = set.binary_search_by(|other| (**other).cmp(name)) {
-            set.insert(place, Arc::from(name));
-        }
-        if set.len() > MAX_TOPICS {
-            let count = names.len();
-            let problem = format!("{count} topics are more than {MAX_TOPICS}");
-            return Err(InvalidTopic(problem));
-        }
+pub(crate) fn check(mut names: Vec<&str>) -> Result<TopicSet, InvalidTopic> {
+    // Few enough that no sorting pays.
+    for index in 0..names.len() {
+        check_name(names[index])?;
+        let (Ok(place) | Err(place)) = names[..index].binary_search(&names[index]);
+        names[place..=index].rotate_right(1);
     }
-    if set.is_empty() {
-        return Err(InvalidTopic("no topic is given".to_string()));
+    names.dedup();
+    match names.len() {
+        0 => Err(InvalidTopic("no topic is given".to_string())),
+        1..=MAX_TOPICS => Ok(names.into_iter().map(Arc::from).collect()),
+        count => Err(InvalidTopic(format!(
+            "{count} topics are more than {MAX_TOPICS}"
+        ))),
     }
-    Ok(set.into())
 }
 
 fn check_name(name: &str) -> Result<(), InvalidTopic> {
