@@ -35,7 +35,7 @@ pub(crate) struct Subscriber {
     pub(super) socket: Socket,
     reader: Arc<Reader>,
     pub(super) group: GroupId,
-    position: Position,
+    pub(super) position: Position,
     coding: Coding,
     lag: Lag,
     /// Where it reads what memory no longer has.

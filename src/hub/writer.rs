@@ -204,6 +204,8 @@ impl Writer {
             let bytes = share.batch.bytes();
             let mut index = 0;
             while let Some(subscriber) = members.subscribers.get(index) {
+                // A reader is handed over between two rounds, and arrives between the same two.
+                debug_assert!(subscriber.position.cursor < share.batch.last());
                 match subscriber.socket.try_write(bytes) {
                     Ok(written) if written == bytes.len() => index += 1,
                     Ok(written) => {
