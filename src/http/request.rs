@@ -341,6 +341,7 @@ impl Request {
             }
         }
         let (method, target, version) = parse_request_line(line)?;
+        self.version = version;
         self.text.push_str(target.path);
         self.path_end = self.text.len();
         for pair in form_pairs(target.query) {
@@ -360,13 +361,11 @@ impl Request {
             },
         )?;
 
-        settle_host(self, version, authority)?;
-        self.framing = framing(self, version)?;
-        self.expects_continue =
-            expects_continue(self, version)? && self.framing != Framing::Length(0);
-        self.keep_alive = keep_alive(self, version);
+        settle_host(self, authority)?;
+        self.framing = framing(self)?;
+        self.expects_continue = expects_continue(self)? && self.framing != Framing::Length(0);
+        self.keep_alive = keep_alive(self);
         self.method = method;
-        self.version = version;
         Ok(true)
     }
 
@@ -482,20 +481,15 @@ pub(super) fn read_line(
 }
 
 /// RFC 9112 section 3.2: one and well-formed, also where the target's authority then takes its place (section 3.2.2).
-fn settle_host(
-    request: &mut Request,
-    version: Version,
-    authority: Option<Pair>,
-) -> Result<(), RequestError> {
-    let mut hosts = request.headers("host");
-    match (hosts.next(), hosts.next()) {
-        (None, _) if version == Version::Http10 => {}
+fn settle_host(request: &mut Request, authority: Option<Pair>) -> Result<(), RequestError> {
+    let not_one = malformed("there is not exactly one host");
+    match only(request, "host", not_one)? {
+        None if request.version == Version::Http10 => {}
         // An empty one may be refused where the scheme needs an authority, as http does (section 3.3).
-        (Some(host), None) if is_authority(host) => {}
-        (Some(_), None) => return Err(malformed("host is malformed")),
-        _ => return Err(malformed("there is not exactly one host")),
+        Some(host) if is_authority(host) => {}
+        Some(_) => return Err(malformed("host is malformed")),
+        None => return Err(not_one),
     }
-    drop(hosts);
     if let Some(authority) = authority {
         let is_host = |pair: &Pair| request.name(pair).eq_ignore_ascii_case("host");
         match request.fields.iter().position(is_host) {
@@ -507,39 +501,51 @@ fn settle_host(
 }
 
 /// RFC 9112 section 6.3; whatever could be understood in two ways is refused.
-fn framing(request: &Request, version: Version) -> Result<Framing, RequestError> {
-    let mut lengths = request.headers("content-length");
-    let mut codings = request.headers("transfer-encoding");
-    let (length, coding) = (lengths.next(), codings.next());
-    match (length, lengths.next(), coding, codings.next()) {
-        (None, _, None, _) => Ok(Framing::Length(0)),
-        (Some(_), _, Some(_), _) => Err(malformed(
+fn framing(request: &Request) -> Result<Framing, RequestError> {
+    let not_one = malformed("content length is not one number");
+    // For an unknown coding RFC 9112 section 6.1 suggests 501; all that is not plainly this one gets the same 400.
+    let not_chunked = malformed("transfer coding is not chunked alone");
+    let length = only(request, "content-length", not_one)?;
+    let coding = only(request, "transfer-encoding", not_chunked)?;
+    let may_be_chunked = request.version == Version::Http11;
+    match (length, coding) {
+        (None, None) => Ok(Framing::Length(0)),
+        (Some(_), Some(_)) => Err(malformed(
             "there are both a content length and a transfer coding",
         )),
-        // For an unknown coding RFC 9112 section 6.1 suggests 501; all that is not plainly this one gets the same 400.
-        (_, _, Some(coding), None)
-            if coding.eq_ignore_ascii_case("chunked") && version == Version::Http11 =>
-        {
+        (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") && may_be_chunked => {
             Ok(Framing::Chunked)
         }
-        (_, _, Some(_), _) => Err(malformed("transfer coding is not chunked alone")),
-        // Digits alone, where `parse` would take a sign; a list of equal ones could be taken, and is not (RFC 9110
-        // section 8.6).
-        (Some(length), None, ..)
-            if !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            match length.parse() {
-                Ok(length) => Ok(Framing::Length(length)),
-                Err(_) => Err(refused(413, "body is too large")),
-            }
-        }
-        _ => Err(malformed("content length is not one number")),
+        (None, Some(_)) => Err(not_chunked),
+        (Some(length), None) if is_number(length) => match length.parse() {
+            Ok(length) => Ok(Framing::Length(length)),
+            Err(_) => Err(refused(413, "body is too large")),
+        },
+        (Some(_), None) => Err(not_one),
+    }
+}
+
+/// Digits alone, where `parse` would take a sign; a list of equal ones could be taken, and is not (RFC 9110 section 8.6).
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The value of a field that may be there once; `otherwise` it is refused.
+fn only<'r>(
+    request: &'r Request,
+    name: &str,
+    otherwise: RequestError,
+) -> Result<Option<&'r str>, RequestError> {
+    let mut values = request.headers(name);
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(otherwise),
+        (value, None) => Ok(value),
     }
 }
 
 /// RFC 9112 section 9.3.
-fn keep_alive(request: &Request, version: Version) -> bool {
-    let (mut close, mut keep_alive) = (false, version == Version::Http11);
+fn keep_alive(request: &Request) -> bool {
+    let (mut close, mut keep_alive) = (false, request.version == Version::Http11);
     each_item(request, "connection", &mut |item| {
         close |= item.eq_ignore_ascii_case("close");
         keep_alive |= item.eq_ignore_ascii_case("keep-alive");
@@ -548,13 +554,13 @@ fn keep_alive(request: &Request, version: Version) -> bool {
 }
 
 /// RFC 9110 section 10.1.1, which also says that HTTP/1.0 cannot expect anything.
-fn expects_continue(request: &Request, version: Version) -> Result<bool, RequestError> {
+fn expects_continue(request: &Request) -> Result<bool, RequestError> {
     let (mut expects, mut other) = (false, false);
     each_item(request, "expect", &mut |item| {
         expects = true;
         other |= !item.eq_ignore_ascii_case("100-continue");
     });
-    match version {
+    match request.version {
         Version::Http10 => Ok(false),
         Version::Http11 if other => Err(refused(417, "expectation cannot be met")),
         Version::Http11 => Ok(expects),
