@@ -38,11 +38,10 @@ impl Router {
             return;
         }
         // Literals sort before parameters, so that the first route that matches is the most specific one.
-        let rank = |byte: u8| if byte == b'{' { u8::MAX } else { byte };
-        let at = self.routes.partition_point(|route| {
-            let before = route.pattern.bytes().map(rank);
-            before.le(pattern.bytes().map(rank))
-        });
+        let rank = |pattern: &str| pattern.replace('{', "\u{10ffff}");
+        let at = self
+            .routes
+            .partition_point(|route| rank(&route.pattern) <= rank(pattern));
         let route = Route {
             method,
             pattern: pattern.to_string(),

@@ -222,13 +222,12 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
         let mut config = self.config;
-        if let Some(most) = most_descriptors()
-            && config.max_connections > most.saturating_sub(SPARE_DESCRIPTORS)
-        {
-            config.max_connections = most.saturating_sub(SPARE_DESCRIPTORS).max(1);
+        let most = most_descriptors().unwrap_or(usize::MAX);
+        let fitting = most.saturating_sub(SPARE_DESCRIPTORS).max(1);
+        if config.max_connections > fitting {
+            config.max_connections = fitting;
             (self.on_error)(&format!(
-                "only {} connections fit the {most} files that this process may open (`ulimit -n`)",
-                config.max_connections
+                "only {fitting} connections fit the {most} files that this process may open (`ulimit -n`)"
             ));
         }
         let slots = Slots::new(config, self.on_error);
@@ -240,10 +239,9 @@ impl Server {
         };
         let of_connections = plan("sse-connection", slots.config.max_threads);
         let router = self.router;
+        let serve = move |socket| connection::serve(socket, &router);
         let running = Arc::new(Running {
-            connections: Threads::new(of_connections, move |socket| {
-                connection::serve(socket, &router);
-            }),
+            connections: Threads::new(of_connections, serve),
             refusals: Threads::new(plan("sse-refusal", REFUSAL_THREADS), connection::refuse),
             slots,
             shutdown: self.shutdown,
@@ -273,7 +271,7 @@ fn most_descriptors() -> Option<usize> {
     let line = limits
         .lines()
         .find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+    line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// A server that has been started.
