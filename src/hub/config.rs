@@ -78,23 +78,16 @@ impl fmt::Debug for HubConfig {
 /// How much a hub keeps for readers that come back: by number for each topic, by age, and by size in total, whichever
 /// is reached first.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(unpredictable_function_pointer_comparisons)] // There is one function, and it is not generic.
 pub struct History {
     pub(crate) events: usize,
     pub(crate) age: Option<Duration>,
     pub(crate) bytes: usize,
-    pub(crate) file: Option<FileHistory>,
-}
-
-/// Where a history is kept beyond the life of its process.
-#[allow(unpredictable_function_pointer_comparisons)] // There is one function, and it is not generic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FileHistory {
-    pub(crate) path: PathBuf,
+    /// Where it is kept beyond the life of its process, and what opens that.
+    pub(crate) file: Option<(PathBuf, Open)>,
     pub(crate) durability: Durability,
-    pub(crate) bytes: u64,
-    pub(crate) segment_bytes: u64,
-    pub(crate) age: Option<Duration>,
-    pub(crate) open: Open,
+    pub(crate) file_bytes: u64,
+    pub(crate) file_age: Option<Duration>,
 }
 
 /// When an event counts as kept in a history's file.
@@ -117,6 +110,9 @@ impl Default for History {
             age: None,
             bytes: 64 * 1024 * 1024,
             file: None,
+            durability: Durability::default(),
+            file_bytes: 1024 * 1024 * 1024,
+            file_age: None,
         }
     }
 }
@@ -128,44 +124,29 @@ impl History {
     ///
     /// Default: 1 GiB in parts of 16 MiB, of any age, [`Durability::Sync`].
     pub fn file(path: impl Into<PathBuf>) -> History {
-        let file = FileHistory {
-            path: path.into(),
-            durability: Durability::default(),
-            bytes: 1024 * 1024 * 1024,
-            segment_bytes: 16 * 1024 * 1024,
-            age: None,
-            open: file::open,
-        };
         History {
-            file: Some(file),
+            file: Some((path.into(), file::open)),
             ..History::default()
         }
     }
 
     /// When an event counts as kept. Without a file it means nothing.
     pub fn durability(mut self, durability: Durability) -> History {
-        if let Some(file) = &mut self.file {
-            file.durability = durability;
-        }
+        self.durability = durability;
         self
     }
 
     /// Keeps at most about so many bytes in the file, in parts of a sixteenth, but at least 4 KiB and at most 16 MiB; the
     /// oldest part goes first. Without a file it means nothing.
     pub fn file_bytes(mut self, bytes: u64) -> History {
-        if let Some(file) = &mut self.file {
-            file.bytes = bytes;
-            file.segment_bytes = (bytes / 16).clamp(4 * 1024, 16 * 1024 * 1024);
-        }
+        self.file_bytes = bytes;
         self
     }
 
     /// Removes a part of the file when its last event is older than this, the next time a part is full. Without a file it
     /// means nothing.
     pub fn file_age(mut self, age: Duration) -> History {
-        if let Some(file) = &mut self.file {
-            file.age = Some(age);
-        }
+        self.file_age = Some(age);
         self
     }
 

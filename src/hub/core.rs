@@ -160,22 +160,22 @@ impl Core {
             *subscribers_by_topic.entry(topic.to_string()).or_insert(0) += 1;
         }
         let log = self.log();
-        let behind = readers.iter().filter_map(|reader| reader.behind());
-        let worst_lag = behind
-            .clone()
-            .map(|cursor| log.head.saturating_sub(cursor))
-            .max();
+        let behind: Vec<u64> = readers
+            .iter()
+            .filter_map(|reader| reader.behind())
+            .collect();
+        let slowest = behind.iter().min();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             subscribers: readers.len(),
-            subscribers_behind: behind.count(),
+            subscribers_behind: behind.len(),
             subscribers_by_topic,
             published: count(&self.counters.published),
             delivered: count(&self.counters.delivered),
             dropped_lagging: count(&self.counters.lagged),
             dropped_stalled: count(&self.counters.timed_out),
             polls: self.counters.polls.load(Ordering::Relaxed),
-            worst_lag: worst_lag.unwrap_or(0),
+            worst_lag: slowest.map_or(0, |cursor| log.head.saturating_sub(*cursor)),
             history_events: log.len(),
             history_bytes: log.bytes,
             topics: log.topics(),

@@ -21,7 +21,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::config::{Durability, FileHistory};
+use super::config::{Durability, History};
 use super::frame::Frame;
 use super::log::{Epoch, Log, Numbered};
 use super::topics::{self, TopicSet};
@@ -38,8 +38,12 @@ const BLOCK_BYTES: usize = 64 * 1024;
 ///
 /// Only [`History::file`](crate::History::file) names the one function of this type, and the hub knows what it opens by
 /// two traits: a program that names no file has no code for one.
-pub(crate) type Open =
-    fn(config: &FileHistory, log: &mut Log, report: &dyn Fn(&str)) -> io::Result<Opened>;
+pub(crate) type Open = fn(
+    newest: &Path,
+    history: &History,
+    log: &mut Log,
+    report: &dyn Fn(&str),
+) -> io::Result<Opened>;
 
 /// The writing end, and what makes a reader.
 pub(crate) type Opened = (Box<dyn Store>, Readers);
@@ -76,15 +80,15 @@ pub(crate) trait OnDisk: Send {
 ///
 /// What the system says; `WouldBlock` when another process has the file, `InvalidData` when it is something else.
 pub(crate) fn open(
-    config: &FileHistory,
+    newest: &Path,
+    history: &History,
     log: &mut Log,
     report: &dyn Fn(&str),
 ) -> io::Result<Opened> {
-    let newest = &config.path;
     let lock = lock(newest)?;
     let file = open_to_write(newest)?;
     let mut paths = full_segments(newest)?;
-    paths.push(newest.clone());
+    paths.push(newest.to_path_buf());
     let mut segments = Vec::new();
     let mut good = 0;
     let mut floor = 0;
@@ -100,7 +104,8 @@ pub(crate) fn open(
     log.begin_epoch(epoch);
     let segments = Segments(Arc::new(Mutex::new(segments)));
     let mut store = FileStore {
-        config: config.clone(),
+        path: newest.to_path_buf(),
+        history: history.clone(),
         _lock: lock,
         file,
         good,
@@ -149,7 +154,8 @@ impl Segments {
 }
 
 struct FileStore {
-    config: FileHistory,
+    path: PathBuf,
+    history: History,
     /// Locked for as long as the store lives.
     _lock: File,
     file: File,
@@ -188,7 +194,7 @@ impl FileStore {
         }
         self.torn = true;
         self.file.write_all(bytes)?;
-        if self.config.durability == Durability::Sync {
+        if self.history.durability == Durability::Sync {
             self.file.sync_data()?;
         }
         self.torn = false;
@@ -198,9 +204,10 @@ impl FileStore {
 
     /// Begins a new segment, from the event `next` on, where the newest is full or gone.
     fn make_room(&mut self, next: u64) -> io::Result<()> {
-        let path = self.config.path.clone();
+        let path = self.path.clone();
         let exists = path.try_exists()?;
-        if exists && self.good < self.config.segment_bytes {
+        let most = (self.history.file_bytes / 16).clamp(4 * 1024, 16 * 1024 * 1024);
+        if exists && self.good < most {
             return Ok(());
         }
         if exists && let Some(newest) = self.segments.lock().last_mut() {
@@ -231,8 +238,8 @@ impl FileStore {
             if let Ok(oldest) = about(&segments[0]) {
                 // It was last written with its last event.
                 let age = oldest.modified().ok().and_then(|at| at.elapsed().ok());
-                let old = self.config.age.is_some_and(|most| age > Some(most));
-                let fits = bytes <= self.config.bytes && !old;
+                let old = self.history.file_age.is_some_and(|most| age > Some(most));
+                let fits = bytes <= self.history.file_bytes && !old;
                 if fits || fs::remove_file(&segments[0].path).is_err() {
                     break;
                 }
@@ -245,8 +252,8 @@ impl FileStore {
 
     /// Has a rename and a new file survive a power failure. Windows opens no folders.
     fn sync_folder(&self) -> io::Result<()> {
-        if self.config.durability == Durability::Sync && cfg!(unix) {
-            File::open(folder(&self.config.path))?.sync_all()?;
+        if self.history.durability == Durability::Sync && cfg!(unix) {
+            File::open(folder(&self.path))?.sync_all()?;
         }
         Ok(())
     }
@@ -307,10 +314,8 @@ impl OnDisk for DiskReader {
         self.events.retain(|(sequence, _)| sequence > cursor);
         self.reached = self.reached.max(*cursor);
         let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
-        let mut scanned = 0;
-        while bytes < max_bytes && scanned < 16 * max_bytes && self.reached < head {
+        while bytes < max_bytes && self.reached < head {
             let Some(event) = self.next() else { break };
-            scanned += event.frame.len();
             self.reached = event.sequence;
             if event.topics.iter().any(|name| topics.contains(name)) {
                 bytes += event.frame.len();

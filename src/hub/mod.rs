@@ -104,7 +104,9 @@ impl Hub {
         let mut log = Log::new(config.history.clone());
         let mut file = None;
         match &config.history.file {
-            Some(named) => file = Some((named.open)(named, &mut log, &*config.on_error)?),
+            Some((path, open)) => {
+                file = Some(open(path, &config.history, &mut log, &*config.on_error)?);
+            }
             None => log.begin_epoch((random_u64(), 1)),
         }
         let (hub, rounds) = Hub::assemble(config, log, file);
