@@ -312,7 +312,12 @@ impl Subscriber {
             }
         }
         if self.next_look <= now {
-            self.next_look = now + LOOK_AT_LIVE;
+            let pause = match self.coding {
+                Coding::Chunked => LOOK_AT_LIVE,
+                // It holds a thread.
+                Coding::Bare => LOOK,
+            };
+            self.next_look = now + pause;
             if self.socket.peer_left() {
                 return State::Over;
             }
