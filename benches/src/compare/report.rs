@@ -165,7 +165,7 @@ pub fn table(results: &Results, servers: &[&Server], style: Style) -> String {
     }
     text += &lay_out(&all, style);
     for failure in &results.failures {
-        let _ = write!(text, "\nfailed: {failure}");
+        let _ = write!(text, "\n- failed: {failure}");
     }
     text
 }
@@ -278,7 +278,7 @@ pub fn write(
         versions(&package.join("Cargo.lock")),
     );
     text += &table(results, servers, Style::Markdown);
-    text += "\n## Pictures\n";
+    text += "\n\n## Pictures\n";
     for (title, file) in pictures {
         let _ = write!(text, "\n![{title}](pictures/{file})\n");
     }
