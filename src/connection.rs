@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::event::Event;
 use crate::http::{
     Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, read_body,
 };
@@ -186,8 +187,8 @@ impl Connection {
         self.request.keep_alive = false;
         let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
         if self.request.accepts("text/event-stream") {
-            let text = format!(": too many connections\nretry: {}\n\n", wait.as_millis());
-            Response::bytes("text/event-stream", text.into_bytes())
+            let event = Event::new().comment("too many connections").retry(wait);
+            Response::bytes("text/event-stream", event.to_string().into_bytes())
                 .with_field("Cache-Control", "no-cache, no-transform")
         } else {
             Response::of_status(503).with_field("Retry-After", wait.as_secs().to_string())

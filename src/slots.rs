@@ -165,7 +165,8 @@ impl Drop for Slot {
             open.places[place] = Place::default();
             open.free.push(place);
         }
-        if open.len() == 0 {
+        // Nobody waits before that, and to tell nobody costs a system call too.
+        if open.len() == 0 && self.slots.is_closing() {
             self.slots.emptied.notify_all();
         }
     }

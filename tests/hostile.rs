@@ -12,7 +12,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::panic;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -239,7 +240,6 @@ fn attack(test: &str, crowd: &Crowd) {
     };
     let at_rest = child.at_rest();
     let addr = child.addr();
-    let over = AtomicBool::new(false);
     let mut delays: Vec<Duration> = thread::scope(|scope| {
         let silent: Vec<Client> = (0..crowd.silent).map(|_| Client::connect(addr)).collect();
         let never_reading: Vec<Client> = (0..crowd.never_reading)
@@ -249,7 +249,8 @@ fn attack(test: &str, crowd: &Crowd) {
                 client
             })
             .collect();
-        scope.spawn(|| drip_until(&over, addr, crowd.dripping));
+        let (over, is_over) = mpsc::channel();
+        scope.spawn(move || drip_until(&is_over, addr, crowd.dripping));
         let good: Vec<EventSource> = (0..crowd.good)
             .map(|_| EventSource::open(addr, "/events", &[]))
             .collect();
@@ -268,8 +269,7 @@ fn attack(test: &str, crowd: &Crowd) {
         }
         let delays = good.into_iter().flat_map(|reader| reader.join().unwrap());
         let delays = delays.collect();
-        over.store(true, Ordering::SeqCst);
-        drop((silent, never_reading, publisher));
+        drop((silent, never_reading, publisher, over));
         delays
     });
     delays.sort();
@@ -312,12 +312,13 @@ fn read_all(mut reader: EventSource, events: usize) -> Vec<Duration> {
     delays
 }
 
-/// Keeps so many connections that send a head byte by byte, in place of each that ends a new one.
-fn drip_until(over: &AtomicBool, addr: SocketAddr, connections: usize) {
+/// Keeps so many connections that send a head a byte a second, in place of each that ends a new one, until the other end
+/// of the channel is dropped.
+fn drip_until(over: &Receiver<()>, addr: SocketAddr, connections: usize) {
     let head =
         b"GET /plain HTTP/1.1\r\nHost: a\r\nX: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
     let mut dripping: Vec<(TcpStream, usize)> = Vec::new();
-    while !over.load(Ordering::SeqCst) {
+    loop {
         dripping.retain_mut(|(stream, at)| {
             *at += 1;
             stream.write_all(&head[*at % head.len()..][..1]).is_ok()
@@ -328,10 +329,8 @@ fn drip_until(over: &AtomicBool, addr: SocketAddr, connections: usize) {
                 Err(_) => break,
             }
         }
-        for _ in 0..20 {
-            if !over.load(Ordering::SeqCst) {
-                thread::sleep(Duration::from_millis(50)); // A byte a second.
-            }
+        if over.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Disconnected) {
+            return;
         }
     }
 }

@@ -43,7 +43,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("hub/subscription", &["event", "http", "sse"]),
     ("hub/poll", &["event", "http", "socket", "sse"]),
     ("hub/mod", &["event", "http", "random", "threads"]), // Not server: a hub is fed and read without one.
-    ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
+    ("connection", &["event", "http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("server", &["config", "connection", "http", "router", "slots", "socket", "threads"]), // Nobody imports the server.
 ];
 

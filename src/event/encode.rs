@@ -11,7 +11,7 @@ use super::line_break;
 /// The longest reconnection time that is written, in milliseconds.
 ///
 /// Clients put it into a JavaScript timer, and `setTimeout` fires at once when its delay does not fit into an `i32`.
-const MAX_RETRY_MILLIS: u128 = i32::MAX as u128;
+const MAX_RETRY: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// One event of an event stream, kept in its encoded form.
 ///
@@ -160,7 +160,8 @@ impl Event {
     /// assert_eq!(event.to_string(), "retry: 1500\n\n");
     /// ```
     pub fn retry(self, time: Duration) -> Event {
-        let millis = time.as_millis().min(MAX_RETRY_MILLIS);
+        // The most fits, and text of a `u128` is code that nothing else needs.
+        let millis = time.min(MAX_RETRY).as_millis() as u64;
         self.with_lines("retry: ", &millis.to_string())
     }
 

@@ -21,7 +21,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::config::{Durability, History};
+use super::config::{Durability, History, HubConfig};
 use super::frame::Frame;
 use super::log::{Epoch, Log, Numbered};
 use super::topics::{self, TopicSet};
@@ -38,12 +38,7 @@ const BLOCK_BYTES: usize = 64 * 1024;
 ///
 /// Only [`History::file`](crate::History::file) names the one function of this type, and the hub knows what it opens by
 /// two traits: a program that names no file has no code for one.
-pub(crate) type Open = fn(
-    newest: &Path,
-    history: &History,
-    log: &mut Log,
-    report: &dyn Fn(&str),
-) -> io::Result<Opened>;
+pub(crate) type Open = fn(newest: &Path, config: &HubConfig, log: &mut Log) -> io::Result<Opened>;
 
 /// The writing end, and what makes a reader.
 pub(crate) type Opened = (Box<dyn Store>, Readers);
@@ -79,12 +74,7 @@ pub(crate) trait OnDisk: Send {
 /// # Errors
 ///
 /// What the system says; `WouldBlock` when another process has the file, `InvalidData` when it is something else.
-pub(crate) fn open(
-    newest: &Path,
-    history: &History,
-    log: &mut Log,
-    report: &dyn Fn(&str),
-) -> io::Result<Opened> {
+pub(crate) fn open(newest: &Path, config: &HubConfig, log: &mut Log) -> io::Result<Opened> {
     let lock = lock(newest)?;
     let file = open_to_write(newest)?;
     let mut paths = full_segments(newest)?;
@@ -94,7 +84,7 @@ pub(crate) fn open(
     let mut floor = 0;
     for path in paths {
         let before = log.head;
-        good = recover(&path, newest, log, report)?;
+        good = recover(&path, newest, log, &*config.on_error)?;
         floor = log.raise_floor(floor);
         let first = before.max(floor) + 1;
         segments.push(Segment { path, first });
@@ -105,7 +95,7 @@ pub(crate) fn open(
     let segments = Segments(Arc::new(Mutex::new(segments)));
     let mut store = FileStore {
         path: newest.to_path_buf(),
-        history: history.clone(),
+        history: config.history.clone(),
         _lock: lock,
         file,
         good,

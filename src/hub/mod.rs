@@ -104,9 +104,7 @@ impl Hub {
         let mut log = Log::new(config.history.clone());
         let mut file = None;
         match &config.history.file {
-            Some((path, open)) => {
-                file = Some(open(path, &config.history, &mut log, &*config.on_error)?);
-            }
+            Some((path, open)) => file = Some(open(path, &config, &mut log)?),
             None => log.begin_epoch((random_u64(), 1)),
         }
         let (hub, rounds) = Hub::assemble(config, log, file);
