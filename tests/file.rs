@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use support::{EventSource, Random, TestServer, eventually, start};
+use support::{Client, EventSource, Random, TestServer, eventually, start};
 use tiny_sse::{Config, Durability, Event, History, Hub, HubConfig, PublishError, Request};
 
 /// A folder of its own for each test, gone with it.
@@ -230,6 +230,33 @@ fn a_client_resumes_over_restarts() {
     assert_eq!(stream.data(), "new");
     // The number line goes on, in a new epoch.
     assert!(newest.ends_with("-22") && newest != lost);
+}
+
+/// Those who want a few events out of a large file pass the others in steps.
+#[test]
+fn a_rare_topic_is_found_behind_all_that_others_said() {
+    let folder = Folder::new("rare");
+    let hub = open(&folder.file());
+    let server = serve(&hub);
+    let first = say(&hub, "rare", "1");
+    let loud = Event::data("x".repeat(100_000));
+    for _ in 0..150 {
+        hub.publish("loud", loud.clone()).unwrap();
+    }
+    // Of seven, memory has the last five.
+    for number in 2..=7 {
+        say(&hub, "rare", &number.to_string());
+    }
+    let mut stream = resume(&server, "rare", &first);
+    for number in 2..=7 {
+        assert_eq!(stream.data(), number.to_string());
+    }
+    let target = format!("/events?topic=rare&poll&last_event_id={first}");
+    let answer = Client::connect(server.addr()).get(&target);
+    for number in 2..=7 {
+        let event = format!(r#""data":"{number}""#);
+        assert!(answer.text().contains(&event), "{}", answer.text());
+    }
 }
 
 #[test]

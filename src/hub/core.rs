@@ -96,23 +96,18 @@ impl Core {
         disk: &mut Option<Box<dyn OnDisk>>,
         max_bytes: usize,
     ) -> Next {
-        loop {
-            let next = self.log().next(group, position, max_bytes);
-            let (Next::OnDisk { head }, Some(readers)) = (&next, &self.disk) else {
-                // Its buffer is only worth its memory while it is used.
+        let next = self.log().next(group, position, max_bytes);
+        let (Next::OnDisk { head }, Some(readers)) = (&next, &self.disk) else {
+            // Its buffer is only worth its memory while it is used.
+            *disk = None;
+            return next;
+        };
+        let reader = disk.get_or_insert_with(readers);
+        match reader.read(topics, &mut position.cursor, *head, max_bytes) {
+            Some(events) => Next::Events(events),
+            None => {
                 *disk = None;
-                return next;
-            };
-            let reader = disk.get_or_insert_with(readers);
-            let found = reader.read(topics, &mut position.cursor, *head, max_bytes);
-            match found {
-                Some(events) if !events.is_empty() => return Next::Events(events),
-                // There were only events of other topics.
-                Some(_) => {}
-                None => {
-                    *disk = None;
-                    return Next::Gap(self.log().gap_to_memory(topics, position));
-                }
+                Next::Gap(self.log().gap_to_memory(topics, position))
             }
         }
     }

@@ -34,6 +34,10 @@ const MAX_LINE_BYTES: usize = 32 * 1024;
 /// Bytes that are read at a time, unless an event needs more.
 const BLOCK_BYTES: usize = 64 * 1024;
 
+/// How many bytes of any topics a reader passes at a time for each byte that it may take: some milliseconds, so that it
+/// looks in between whether it is to end, and others get their turn.
+const PASSED_FOR_ONE: usize = 64;
+
 /// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch.
 ///
 /// Only [`History::file`](crate::History::file) names the one function of this type, and the hub knows what it opens by
@@ -58,8 +62,8 @@ pub(crate) type Readers = Box<dyn Fn() -> Box<dyn OnDisk> + Send + Sync>;
 
 /// The file for a reader whose cursor is older than what memory holds.
 pub(crate) trait OnDisk: Send {
-    /// The events of these topics behind `cursor` and up to `head`, at most about `max_bytes` or one event. Where there
-    /// are none yet, the cursor moves past those of other topics. `None` when the file has nothing more.
+    /// The events of these topics behind `cursor` and up to `head`, at most about `max_bytes` or one event. None where
+    /// many of other topics stand before them: then the cursor moves past those. `None` when the file has nothing more.
     fn read(
         &mut self,
         topics: &TopicSet,
@@ -304,9 +308,11 @@ impl OnDisk for DiskReader {
         self.events.retain(|(sequence, _)| sequence > cursor);
         self.reached = self.reached.max(*cursor);
         let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
-        while bytes < max_bytes && self.reached < head {
+        let mut passed = 0;
+        while bytes < max_bytes && passed / PASSED_FOR_ONE < max_bytes && self.reached < head {
             let Some(event) = self.next() else { break };
             self.reached = event.sequence;
+            passed += event.frame.len();
             if event.topics.iter().any(|name| topics.contains(name)) {
                 bytes += event.frame.len();
                 self.events.push((event.sequence, event.frame));

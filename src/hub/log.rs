@@ -67,7 +67,7 @@ pub(crate) enum Next {
     AtHead,
     /// It must be told first that events were lost. The position is moved behind them.
     Gap(Frame),
-    /// These events, in order. The position is not moved: they are not sent yet.
+    /// These events, in order. The position is not moved: they are not sent yet. From a file there may be none so far.
     Events(Vec<(u64, Frame)>),
     /// What comes next is in the file alone, which has all up to here.
     OnDisk { head: u64 },

@@ -51,6 +51,7 @@ pub(crate) fn answer(
         match core.next(group, topics, &mut position, &mut disk, ANSWER_BYTES) {
             // An event like any other here, and what follows it comes with it.
             Next::Gap(frame) => append_event(&frame.event(), &mut events),
+            // None where a file has much of other topics first: the client goes on from there.
             Next::Events(frames) => {
                 for (sequence, frame) in frames {
                     append_event(&frame.event(), &mut events);
