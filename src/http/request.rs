@@ -177,12 +177,7 @@ impl Request {
 
     /// Whether the client names this media type among those that it takes, at whatever weight (RFC 9110 section 12.5.1).
     pub(crate) fn accepts(&self, media: &str) -> bool {
-        let mut accepts = false;
-        each_item(self, "accept", &mut |item| {
-            let range = item.split(';').next().unwrap_or(item);
-            accepts |= range.trim_ascii().eq_ignore_ascii_case(media);
-        });
-        accepts
+        lists(self, "accept", media)
     }
 
     /// The first cookie of that name, as it was sent: quotes and percent signs are part of it (RFC 6265 section 4.2).
@@ -545,12 +540,8 @@ fn only<'r>(
 
 /// RFC 9112 section 9.3.
 fn keep_alive(request: &Request) -> bool {
-    let (mut close, mut keep_alive) = (false, request.version == Version::Http11);
-    each_item(request, "connection", &mut |item| {
-        close |= item.eq_ignore_ascii_case("close");
-        keep_alive |= item.eq_ignore_ascii_case("keep-alive");
-    });
-    keep_alive && !close
+    let stays = request.version == Version::Http11 || lists(request, "connection", "keep-alive");
+    stays && !lists(request, "connection", "close")
 }
 
 /// RFC 9110 section 10.1.1, which also says that HTTP/1.0 cannot expect anything.
@@ -565,6 +556,16 @@ fn expects_continue(request: &Request) -> Result<bool, RequestError> {
         Version::Http11 if other => Err(refused(417, "expectation cannot be met")),
         Version::Http11 => Ok(expects),
     }
+}
+
+/// Whether a field that is a list names this item, in whatever case and with whatever parameters.
+fn lists(request: &Request, name: &str, wanted: &str) -> bool {
+    let mut found = false;
+    each_item(request, name, &mut |item| {
+        let (item, _) = item.split_once(';').unwrap_or((item, ""));
+        found |= item.trim_ascii_end().eq_ignore_ascii_case(wanted);
+    });
+    found
 }
 
 /// The items of a field that is a list, over all its lines (RFC 9110 section 5.6.1).

@@ -110,7 +110,16 @@ pub(crate) fn is_authority(text: &str) -> bool {
 
 /// Decodes `%XX`. `None` where a percent sign has not two hexadecimal digits behind it, or the result is not UTF-8.
 pub(crate) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
+    decode(text, b' ')
+}
+
+fn form_decode(text: &str) -> Option<Cow<'_, str>> {
+    decode(text, b'+')
+}
+
+/// Decodes `%XX`, and the byte that stands for a space.
+fn decode(text: &str, space: u8) -> Option<Cow<'_, str>> {
+    if !text.bytes().any(|byte| byte == b'%' || byte == space) {
         return Some(Cow::Borrowed(text));
     }
     let mut decoded = Vec::with_capacity(text.len());
@@ -123,17 +132,11 @@ pub(crate) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
                 hex_digit(*high)? << 4 | hex_digit(*low)?
             }
             (b'%', _) => return None,
+            _ if *byte == space => b' ',
             _ => *byte,
         });
     }
     String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
-fn form_decode(text: &str) -> Option<Cow<'_, str>> {
-    if text.contains('+') {
-        return Some(percent_decode(&text.replace('+', " "))?.into_owned().into());
-    }
-    percent_decode(text)
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {
