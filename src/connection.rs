@@ -191,7 +191,7 @@ impl Connection {
             Response::bytes("text/event-stream", event.to_string().into_bytes())
                 .with_field("Cache-Control", "no-cache, no-transform")
         } else {
-            Response::of_status(503).with_field("Retry-After", wait.as_secs().to_string())
+            Response::of_status(503).with_field("Retry-After", &wait.as_secs().to_string())
         }
     }
 
@@ -212,16 +212,24 @@ impl Connection {
 /// The last address of `X-Forwarded-For` that is not a trusted proxy's own: each proxy adds the one that it saw, so
 /// what stands before it is only what the client claims.
 fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
-    let mut client = request.peer.ip();
-    let lines = request.headers("x-forwarded-for");
-    let mut addresses: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
-    while trusted.contains(&client)
-        // What is no address ends what can be believed.
-        && let Some(Ok(address)) = addresses.pop().map(|text| text.trim_ascii().parse::<IpAddr>())
-    {
-        client = address.to_canonical();
+    let peer = request.peer.ip();
+    if !trusted.contains(&peer) {
+        return peer;
     }
-    client
+    // Whom the last address so far stands for.
+    let mut client = None;
+    for line in request.headers("x-forwarded-for") {
+        for text in line.split(',') {
+            let address = text.trim_ascii().parse::<IpAddr>();
+            client = match address.map(|address| address.to_canonical()) {
+                Ok(proxy) if trusted.contains(&proxy) => client.or(Some(proxy)),
+                Ok(address) => Some(address),
+                // Nothing before it can be believed.
+                Err(_) => None,
+            };
+        }
+    }
+    client.unwrap_or(peer)
 }
 
 #[cfg(test)]

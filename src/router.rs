@@ -37,17 +37,14 @@ impl Router {
             self.invalid.get_or_insert_with(|| pattern.to_string());
             return;
         }
-        // Literals sort before parameters, so that the first route that matches is the most specific one.
-        let rank = |pattern: &str| pattern.replace('{', "\u{10ffff}");
-        let at = self
-            .routes
-            .partition_point(|route| rank(&route.pattern) <= rank(pattern));
+        let behind = |route: &Route| rank(&route.pattern).gt(rank(pattern));
+        let at = self.routes.iter().position(behind);
         let route = Route {
             method,
             pattern: pattern.to_string(),
             handler,
         };
-        self.routes.insert(at, route);
+        self.routes.insert(at.unwrap_or(self.routes.len()), route);
     }
 
     /// Finds the handler and fills in the path parameters.
@@ -94,7 +91,7 @@ impl Router {
             Method::Options => Response::new(204),
             _ => Response::of_status(405),
         };
-        response.with_field("Allow", method_list(&methods))
+        response.with_field("Allow", &method_list(&methods))
     }
 }
 
@@ -153,6 +150,14 @@ fn is_pattern(pattern: &str) -> bool {
             names.extend(name);
             is_new && !name.unwrap_or(segment).contains(['{', '}', '?', '#'])
         })
+}
+
+/// Puts literals before parameters, so that the first route that matches is the most specific one.
+fn rank(pattern: &str) -> impl Iterator<Item = u8> {
+    pattern.bytes().map(|byte| match byte {
+        b'{' => u8::MAX,
+        _ => byte,
+    })
 }
 
 fn parameter(segment: &str) -> Option<&str> {

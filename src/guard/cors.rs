@@ -127,7 +127,7 @@ impl Cors {
             (true, Some(_)) => self.preflight(),
         };
         if let Some(origin) = allowed {
-            response = response.with_field("Access-Control-Allow-Origin", origin.to_string());
+            response = response.with_field("Access-Control-Allow-Origin", origin);
             if self.credentials {
                 response = response.with_field("Access-Control-Allow-Credentials", "true");
             }
@@ -153,10 +153,13 @@ impl Cors {
 
     fn preflight(&self) -> Response {
         Response::new(204)
-            .with_field("Access-Control-Allow-Methods", method_list(&self.methods))
+            .with_field("Access-Control-Allow-Methods", &method_list(&self.methods))
             // Named one by one, as `*` would not cover `Authorization`.
-            .with_field("Access-Control-Allow-Headers", self.fields.clone())
-            .with_field("Access-Control-Max-Age", self.max_age.as_secs().to_string())
+            .with_field("Access-Control-Allow-Headers", &self.fields)
+            .with_field(
+                "Access-Control-Max-Age",
+                &self.max_age.as_secs().to_string(),
+            )
     }
 }
 

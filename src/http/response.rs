@@ -37,7 +37,8 @@ use crate::socket::Socket;
 /// ```
 pub struct Response {
     status: u16,
-    fields: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    /// Lines as they go on the wire.
+    fields: String,
     pub(crate) body: Body,
     /// What went wrong, for the error hook.
     pub(crate) error: Option<String>,
@@ -63,7 +64,7 @@ impl Response {
     pub fn new(status: u16) -> Response {
         let response = Response {
             status: 200,
-            fields: Vec::new(),
+            fields: String::new(),
             body: Body::Whole(Cow::Borrowed(b"")),
             error: None,
         };
@@ -72,26 +73,22 @@ impl Response {
 
     /// 200 with plain text.
     pub fn text(text: impl Into<Cow<'static, str>>) -> Response {
-        Response::whole("text/plain; charset=utf-8", text.into())
+        Response::whole("text/plain; charset=utf-8", into_bytes(text.into()))
     }
 
     /// 200 with a page.
     pub fn html(page: impl Into<Cow<'static, str>>) -> Response {
-        Response::whole("text/html; charset=utf-8", page.into())
+        Response::whole("text/html; charset=utf-8", into_bytes(page.into()))
     }
 
     /// 200 with a text that is JSON already.
     pub fn json(text: impl Into<Cow<'static, str>>) -> Response {
-        Response::whole("application/json", text.into())
+        Response::whole("application/json", into_bytes(text.into()))
     }
 
     /// 200 with bytes of any type.
     pub fn bytes(content_type: &'static str, bytes: impl Into<Cow<'static, [u8]>>) -> Response {
-        let response = Response::new(200).with_field("Content-Type", content_type);
-        Response {
-            body: Body::Whole(bytes.into()),
-            ..response
-        }
+        Response::whole(content_type, bytes.into())
     }
 
     /// 200 with the crate's own client for browsers, an ES module: `SharedEventSource`, in place of `EventSource`, shares
@@ -119,20 +116,19 @@ impl Response {
         }
     }
 
-    fn whole(content_type: &'static str, text: Cow<'static, str>) -> Response {
-        match text {
-            Cow::Borrowed(text) => Response::bytes(content_type, text.as_bytes()),
-            Cow::Owned(text) => Response::bytes(content_type, text.into_bytes()),
-        }
+    fn whole(content_type: &str, body: Cow<'static, [u8]>) -> Response {
+        let mut response = Response::new(200).with_field("Content-Type", content_type);
+        response.body = Body::Whole(body);
+        response
     }
 
-    pub(crate) fn stream(stream: Stream) -> Response {
-        Response {
-            // As many as an event stream has: what more there would be room for, its thread keeps for days.
-            fields: Vec::with_capacity(3),
-            body: Body::Stream(stream),
-            ..Response::new(200)
-        }
+    /// 200 with these field lines and no others, as yet: what more there would be room for, a stream's thread keeps for
+    /// days.
+    pub(crate) fn stream(fields: &str, stream: Stream) -> Response {
+        let mut response = Response::new(200);
+        response.fields = fields.to_string();
+        response.body = Body::Stream(stream);
+        response
     }
 
     /// An answer whose text is its own reason phrase.
@@ -160,7 +156,7 @@ impl Response {
     pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
         let value = value.as_ref();
         match self.check_header(name, value) {
-            Ok(()) => self.with_field(name.to_string(), value.to_string()),
+            Ok(()) => self.with_field(name, value),
             Err(problem) => Response::failed(problem),
         }
     }
@@ -183,12 +179,11 @@ impl Response {
     }
 
     /// Adds a field that is known to be clean.
-    pub(crate) fn with_field(
-        mut self,
-        name: impl Into<Cow<'static, str>>,
-        value: impl Into<Cow<'static, str>>,
-    ) -> Response {
-        self.fields.push((name.into(), value.into()));
+    pub(crate) fn with_field(mut self, name: &str, value: &str) -> Response {
+        self.fields.reserve(name.len() + value.len() + 4);
+        for part in [name, ": ", value, "\r\n"] {
+            self.fields.push_str(part);
+        }
         self
     }
 
@@ -199,11 +194,9 @@ impl Response {
 
     /// The value of the first field of this name, in any case.
     pub fn header_value(&self, name: &str) -> Option<&str> {
-        let field = self
-            .fields
-            .iter()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name));
-        field.map(|(_, value)| &**value)
+        let mut fields = self.fields.lines().filter_map(|line| line.split_once(": "));
+        let field = fields.find(|(other, _)| other.eq_ignore_ascii_case(name));
+        field.map(|(_, value)| value)
     }
 
     pub(crate) fn take_body(&mut self) -> Body {
@@ -258,12 +251,7 @@ impl Response {
         out.extend_from_slice(b"Date: ");
         append_date(out, SystemTime::now());
         out.extend_from_slice(b"\r\n");
-        for (name, value) in &self.fields {
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+        out.extend_from_slice(self.fields.as_bytes());
     }
 }
 
@@ -303,6 +291,13 @@ impl<T: Into<Response>, E: fmt::Display> From<Result<T, E>> for Response {
 impl<T: Into<Response>> From<Result<T, Response>> for Response {
     fn from(result: Result<T, Response>) -> Response {
         result.map_or_else(|refusal| refusal, Into::into)
+    }
+}
+
+fn into_bytes(text: Cow<'static, str>) -> Cow<'static, [u8]> {
+    match text {
+        Cow::Borrowed(text) => text.as_bytes().into(),
+        Cow::Owned(text) => text.into_bytes().into(),
     }
 }
 
@@ -416,7 +411,10 @@ mod tests {
         #[track_caller]
         fn check(name: &str, value: &str, expected: &str) {
             let response = Response::new(200).header(name, value).with_status(204);
-            assert_eq!((response.status(), response.fields.len()), (500, 1));
+            assert_eq!(
+                (response.status(), response.fields.lines().count()),
+                (500, 1)
+            );
             assert_eq!(response.error.as_deref(), Some(expected));
         }
         check(
