@@ -471,6 +471,47 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
     assert_eq!(errors[1], "the history can be written again");
 }
 
+/// Fills a file up to the size that this process may write. Rounds of two events, of which only the first fits, make the
+/// first one whole.
+fn publish_until_full(path: &str) {
+    let (hub, _) = open_with(History::file(path).durability(Durability::Os));
+    for _ in 0..3 {
+        let hub = hub.clone();
+        let event = Event::data("x".repeat(300 * 1024));
+        std::thread::spawn(move || while hub.publish_wait("a", event.clone()).is_err() {});
+    }
+    let mut refused = 0;
+    for number in 0.. {
+        let text = format!("event {number} of many");
+        if hub.publish_wait("a", Event::data(&text)).is_err() {
+            let file = fs::read(path).unwrap();
+            let file = String::from_utf8_lossy(&file);
+            assert!(!file.contains(&text), "{text} was refused");
+            refused += 1;
+        }
+        if refused == 20 {
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_is_refused_does_not_stay_in_the_file() {
+    if let Ok(path) = std::env::var(CHILD) {
+        return publish_until_full(&path);
+    }
+    let folder = Folder::new("refused");
+    let status = Command::new("sh")
+        .args(["-c", r#"trap "" XFSZ && ulimit -f 256 && exec "$0" "$@""#])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "what_is_refused_does_not_stay_in_the_file"])
+        .env(CHILD, folder.file())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
 #[test]
 fn a_file_that_is_removed_begins_anew() {
     let folder = Folder::new("removed");

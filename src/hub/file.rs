@@ -116,6 +116,7 @@ pub(crate) fn open(newest: &Path, config: &HubConfig, log: &mut Log) -> io::Resu
             items: None,
             events: Vec::new(),
             reached: 0,
+            settled: 0,
         })
     };
     Ok((Box::new(store), Box::new(reader)))
@@ -187,13 +188,22 @@ impl FileStore {
             self.file.seek(SeekFrom::Start(self.good))?;
         }
         self.torn = true;
-        self.file.write_all(bytes)?;
-        if self.history.durability == Durability::Sync {
-            self.file.sync_data()?;
+        if let Err(error) = self.write_through(bytes) {
+            // Its first events may be whole. They were refused: nobody is to find them, now or after a restart.
+            let _ = self.file.set_len(self.good);
+            return Err(error);
         }
         self.torn = false;
         self.good += bytes.len() as u64;
         Ok(())
+    }
+
+    fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        match self.history.durability {
+            Durability::Sync => self.file.sync_data(),
+            Durability::Os => Ok(()),
+        }
     }
 
     /// Begins a new segment, from the event `next` on, where the newest is full or gone.
@@ -295,6 +305,8 @@ struct DiskReader {
     events: Vec<(u64, Frame)>,
     /// All up to here have been read.
     reached: u64,
+    /// What was read behind this may have been refused since, and its numbers given to others.
+    settled: u64,
 }
 
 impl OnDisk for DiskReader {
@@ -310,7 +322,7 @@ impl OnDisk for DiskReader {
         let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
         let mut passed = 0;
         while bytes < max_bytes && passed / PASSED_FOR_ONE < max_bytes && self.reached < head {
-            let Some(event) = self.next() else { break };
+            let Some(event) = self.next(head) else { break };
             self.reached = event.sequence;
             passed += event.frame.len();
             if event.topics.iter().any(|name| topics.contains(name)) {
@@ -331,8 +343,14 @@ impl OnDisk for DiskReader {
 impl DiskReader {
     /// The event behind what has been read, in this segment or the next one. `None` also where it cannot be read: it is
     /// damaged, or has just been removed.
-    fn next(&mut self) -> Option<Numbered> {
+    fn next(&mut self, head: u64) -> Option<Numbered> {
         let next = self.reached + 1;
+        if next > self.settled {
+            self.settled = head;
+            if let Some(items) = &mut self.items {
+                items.forget_rest().ok()?;
+            }
+        }
         for _ in 0..2 {
             while let Some(items) = &mut self.items
                 && let Ok(Some(item)) = items.next()
@@ -397,6 +415,13 @@ impl Items {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads again what follows.
+    fn forget_rest(&mut self) -> io::Result<()> {
+        self.bytes.clear();
+        self.taken = 0;
+        self.file.seek(SeekFrom::Start(self.position)).map(drop)
     }
 
     /// Goes on from the next place where an item is whole; false when there is none.
@@ -537,4 +562,55 @@ fn folder(path: &Path) -> &Path {
 fn open_to_write(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(sequence: u64, text: &str) -> Numbered {
+        Numbered {
+            sequence,
+            topics: topics::check(vec!["a"]).unwrap(),
+            frame: Frame::from_text(format!("data: {text}\n\n").as_bytes()),
+            callers_id: None,
+        }
+    }
+
+    /// A round that fails may leave whole events, until they are cut off: a reader that finds them there is not to send
+    /// them once others have their numbers.
+    #[test]
+    fn a_reader_forgets_what_was_refused() {
+        let folder = std::env::temp_dir().join(format!("tiny-sse-refused-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("history");
+        let config = HubConfig {
+            history: History::file(&path).durability(Durability::Os),
+            ..HubConfig::default()
+        };
+        let mut log = Log::new(config.history.clone());
+        let (mut store, readers) = open(&path, &config, &mut log).unwrap();
+        let mut reader = readers();
+        let mut cursor = 0;
+        let mut read = |head| {
+            let topics = topics::check(vec!["a"]).unwrap();
+            let events = reader.read(&topics, &mut cursor, head, 1).unwrap();
+            let (sequence, frame) = events.last().unwrap();
+            cursor = *sequence;
+            String::from_utf8_lossy(frame.bytes(Coding::Bare)).to_string()
+        };
+
+        store.append(&[event(1, "one")]).unwrap();
+        let mut left = Vec::new();
+        append_event(&mut left, &event(2, "refused"));
+        let mut file = File::options().append(true).open(&path).unwrap();
+        file.write_all(&left).unwrap();
+        assert_eq!(read(1), "data: one\n\n");
+        file.set_len(file.metadata().unwrap().len() - left.len() as u64)
+            .unwrap();
+        store.append(&[event(2, "two"), event(3, "three")]).unwrap();
+        assert_eq!(read(3), "data: two\n\n");
+        assert_eq!(read(3), "data: three\n\n");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
