@@ -2,7 +2,8 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -267,10 +268,14 @@ fn into_response<R: Into<Response>>(
 
 /// How many files this process may open, where the system tells.
 fn most_descriptors() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
+    // More than the system writes there, all of which comes at once.
+    let mut limits = [0; 4096];
+    let n = File::open("/proc/self/limits")
+        .ok()?
+        .read(&mut limits)
+        .ok()?;
+    let mut lines = str::from_utf8(&limits[..n]).ok()?.lines();
+    let line = lines.find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
