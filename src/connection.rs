@@ -187,8 +187,9 @@ impl Connection {
         self.request.keep_alive = false;
         let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
         if self.request.accepts("text/event-stream") {
-            let event = Event::new().comment("too many connections").retry(wait);
-            Response::bytes("text/event-stream", event.to_string().into_bytes())
+            let mut event = Vec::new();
+            (Event::new().comment("too many connections").retry(wait)).encode(&mut event);
+            Response::bytes("text/event-stream", event)
                 .with_field("Cache-Control", "no-cache, no-transform")
         } else {
             Response::of_status(503).with_field("Retry-After", &wait.as_secs().to_string())

@@ -57,16 +57,16 @@ impl Router {
             return Some(&route.handler);
         }
         let fallback = self.fallback.as_ref()?;
-        self.methods(request.path()).is_empty().then_some(fallback)
+        self.allow(request.path()).is_empty().then_some(fallback)
     }
 
-    /// The methods that routes know on this path, whatever the request's own.
-    fn methods(&self, path: &str) -> Vec<Method> {
-        let known = |method: &Method| {
+    /// The methods that routes know on this path, whatever the request's own, as a field lists them.
+    fn allow(&self, path: &str) -> String {
+        let known = |method: &&Method| {
             let mut routes = self.routes.iter();
-            routes.any(|route| route.answers(*method) && matches_path(&route.pattern, path))
+            routes.any(|route| route.answers(**method) && matches_path(&route.pattern, path))
         };
-        Method::ALL.into_iter().filter(known).collect()
+        method_list(Method::ALL.iter().filter(known))
     }
 
     /// Sends the request through the middleware to what was found.
@@ -83,15 +83,15 @@ impl Router {
     /// of each handler.
     #[inline(never)]
     fn refuse(&self, request: &Request) -> Response {
-        let methods = self.methods(request.path());
+        let allow = self.allow(request.path());
         let response = match request.method() {
             // `OPTIONS *` asks the server as a whole, which is there.
             _ if request.path() == "*" => return Response::new(204),
-            _ if methods.is_empty() => return Response::of_status(404),
+            _ if allow.is_empty() => return Response::of_status(404),
             Method::Options => Response::new(204),
             _ => Response::of_status(405),
         };
-        response.with_field("Allow", &method_list(&methods))
+        response.with_field("Allow", &allow)
     }
 }
 
@@ -142,14 +142,13 @@ impl std::fmt::Debug for Next<'_> {
 
 /// It begins with a slash, and a parameter is a whole segment with a name of its own.
 fn is_pattern(pattern: &str) -> bool {
-    let mut names = Vec::new();
-    pattern.starts_with('/')
-        && pattern.split('/').all(|segment| {
-            let name = parameter(segment);
-            let is_new = name.is_none_or(|name| !name.is_empty() && !names.contains(&name));
-            names.extend(name);
-            is_new && !name.unwrap_or(segment).contains(['{', '}', '?', '#'])
-        })
+    let is_segment = |segment: &str| {
+        let name = parameter(segment);
+        let same = pattern.split('/').filter(|other| *other == segment);
+        let is_named = name.is_none_or(|name| !name.is_empty() && same.count() == 1);
+        is_named && !name.unwrap_or(segment).contains(['{', '}', '?', '#'])
+    };
+    pattern.starts_with('/') && pattern.split('/').all(is_segment)
 }
 
 /// Puts literals before parameters, so that the first route that matches is the most specific one.

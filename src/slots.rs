@@ -116,9 +116,11 @@ impl Slots {
     }
 
     fn everyone(&self) -> Vec<Arc<Connected>> {
-        let open = self.lock();
-        let connected = |place: &Place| place.connected.upgrade();
-        open.places.iter().filter_map(connected).collect()
+        let mut everyone = Vec::new();
+        for place in &self.lock().places {
+            everyone.extend(place.connected.upgrade());
+        }
+        everyone
     }
 
     /// Nothing that runs under this lock can leave it half changed, so a poisoned one is as good as any.

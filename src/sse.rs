@@ -118,8 +118,8 @@ impl Sse {
                 socket.report(&format!(
                     "an event stream's producer could not start: {error}"
                 ));
-                let event = come_back(&socket);
-                return end_with(socket, out, coding, Some(event));
+                let last = Some(come_back(&socket));
+                return end_with(socket, out, coding, last);
             }
         };
         socket.write_all(&out)?;
@@ -130,15 +130,14 @@ impl Sse {
         let mut pause = FIRST_LOOK;
         let mut look_at = Instant::now() + pause;
         let mut heartbeat_at = from_now(keep_alive.interval);
-        loop {
+        let last = loop {
             let now = Instant::now();
             if now >= look_at {
                 if socket.peer_left() {
                     return Ok(());
                 }
                 if socket.is_closing() || ends_at.is_some_and(|end| now >= end) {
-                    let event = come_back(&socket);
-                    return end_with(socket, out, coding, Some(event));
+                    break Some(come_back(&socket));
                 }
                 pause = LOOK.min(pause * 2);
                 look_at = now + pause;
@@ -149,9 +148,7 @@ impl Sse {
                 match receiver.recv_timeout(look_at.min(heartbeat_at) - now) {
                     Ok(event) => append_waiting(event, &receiver, coding, &mut out),
                     Err(RecvTimeoutError::Timeout) => continue,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        return end_with(socket, out, coding, self.last);
-                    }
+                    Err(RecvTimeoutError::Disconnected) => break self.last,
                 }
             }
             socket.write_all(&out)?;
@@ -159,7 +156,8 @@ impl Sse {
             out.clear();
             out.shrink_to(1024);
             heartbeat_at = from_now(keep_alive.interval);
-        }
+        };
+        end_with(socket, out, coding, last)
     }
 }
 

@@ -153,7 +153,10 @@ impl Cors {
 
     fn preflight(&self) -> Response {
         Response::new(204)
-            .with_field("Access-Control-Allow-Methods", &method_list(&self.methods))
+            .with_field(
+                "Access-Control-Allow-Methods",
+                &method_list(self.methods.iter()),
+            )
             // Named one by one, as `*` would not cover `Authorization`.
             .with_field("Access-Control-Allow-Headers", &self.fields)
             .with_field(

@@ -375,7 +375,7 @@ fn append_date(out: &mut Vec<u8>, now: SystemTime) {
 }
 
 /// Methods as a field lists them, in the order given.
-pub(crate) fn method_list(methods: &[Method]) -> String {
+pub(crate) fn method_list<'a>(methods: impl Iterator<Item = &'a Method>) -> String {
     let mut list = String::new();
     for method in methods {
         list += if list.is_empty() { "" } else { ", " };
