@@ -79,6 +79,7 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
             connection.socket.linger(rest);
             return None;
         }
+        connection.clear();
         // One moment for the others: a request that has come by then costs no sleep and no wake-up.
         thread::yield_now();
     }
@@ -194,6 +195,13 @@ impl Connection {
         } else {
             Response::of_status(503).with_field("Retry-After", &wait.as_secs().to_string())
         }
+    }
+
+    /// Makes ready for the next request, as [`Request::clear`] does.
+    fn clear(&mut self) {
+        self.request.clear();
+        self.out.clear();
+        self.out.shrink_to(HEAD_BYTES);
     }
 
     fn send_whole(&mut self, response: &Response, body: &[u8]) -> io::Result<()> {

@@ -133,6 +133,67 @@ fn a_connection_answers_one_request_after_the_other() {
     }
 }
 
+/// A connection reads all its requests into one.
+#[test]
+fn nothing_of_a_request_is_left_for_the_next() {
+    let told = |request: &Request| {
+        format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?}\n",
+            request.param("name"),
+            request.query("q"),
+            request.header("x-a"),
+            request.cookie("c"),
+            request.form("f"),
+            request.last_event_id(),
+        )
+    };
+    let server = start(Config::default(), |server| {
+        site(server).any("/tell", told).any("/tell/{name}", told)
+    });
+    let mut client = server.connect();
+    let full = "POST /tell/n?q=1&last_event_id=7 HTTP/1.1\r\nHost: a\r\nX-A: 2\r\nCookie: c=3\r\n\
+        Content-Length: 3\r\n\r\nf=4";
+    let bare = "GET /tell HTTP/1.1\r\nHost: a\r\n\r\n";
+    let large = format!(
+        "GET /hello?{} HTTP/1.1\r\nHost: a\r\n\r\n",
+        "q=1&".repeat(1000)
+    );
+    let chunked = "POST /tell HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\
+        Expect: 100-continue\r\n\r\n3\r\nf=5\r\n0\r\nX-A: trailer\r\n\r\n";
+    let (all, none) = (
+        r#""n" Some("1") Some("2") Some("3") Some("4") Some("7")"#,
+        r#""" None None None None None"#,
+    );
+    let form = r#""" None None None Some("5") None"#;
+    for (request, expected) in [
+        (full, all),
+        (bare, none),      // Each kind of part is gone.
+        (full, all),       // And comes again.
+        (&large, "hello"), // A thousand of one kind.
+        (bare, none),      // Are gone too.
+        (chunked, form),   // Chunks, an expectation that came with its body, a trailer.
+        (bare, none),      // The next one has no body, and expects nothing.
+        (
+            "GET /fails HTTP/1.1\r\nHost: a\r\nX-A: 2\r\n\r\n",
+            "500 Internal Server Error",
+        ), // Nor is an error left.
+        (bare, none),
+    ] {
+        client.send(request);
+        assert_eq!(client.answer().text(), format!("{expected}\n"), "{request}");
+    }
+    // What cannot be read is no HEAD, as the one before was.
+    client.send("HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    client.send("HEAD /hello\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!(
+        answer.text(),
+        "request line is not method, target and version\n"
+    );
+    client.ends();
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let server = serve();

@@ -309,8 +309,8 @@ impl From<io::Error> for RequestError {
 }
 
 impl Request {
-    /// Reads the next head in place of what was there; `line` is where its lines go one by one. False when the connection
-    /// ended before it began.
+    /// Reads a head into a request that is new or cleared; `line` is where its lines go one by one. False when the
+    /// connection ended before it began.
     ///
     /// # Errors
     ///
@@ -322,7 +322,6 @@ impl Request {
         line: &mut Vec<u8>,
         config: &Config,
     ) -> Result<bool, RequestError> {
-        self.clear();
         let too_long = refused(414, "request line is too long");
         let max_line_bytes = config.max_request_line_bytes.saturating_add(2) as u64;
         // One empty line before the request line is ignored, as some clients send one behind a body (RFC 9112 section
@@ -364,14 +363,14 @@ impl Request {
         Ok(true)
     }
 
-    /// Forgets the last request, and gives back what a large one took.
-    fn clear(&mut self) {
+    /// Forgets a request that was answered, and gives back what a large one took: the next may be long in coming.
+    pub(crate) fn clear(&mut self) {
         self.method = Method::Get;
         self.version = Version::Http11;
         self.keep_alive = false;
         self.text.clear();
         self.text.shrink_to(TEXT_BYTES);
-        self.query.clear();
+        self.query = Vec::new();
         self.fields.clear();
         self.params.clear();
         self.body = Vec::new();

@@ -29,6 +29,7 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
     let mut line = Vec::new();
     loop {
         let before = reader.bytes.len();
+        request.clear();
         match request.read_head(&mut reader, &mut line, &limits) {
             Ok(true) => {}
             Ok(false) => {
