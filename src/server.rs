@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -217,7 +217,7 @@ impl Server {
         Ok(handle)
     }
 
-    fn prepare(self) -> io::Result<(Arc<Running>, TcpListener)> {
+    fn prepare(self) -> io::Result<(Arc<Running>, Arc<TcpListener>)> {
         if let Some(pattern) = self.router.invalid {
             let problem = format!("{pattern:?} is not a route pattern");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
@@ -241,13 +241,15 @@ impl Server {
         let of_connections = plan("sse-connection", slots.config.max_threads);
         let router = self.router;
         let serve = move |socket| connection::serve(socket, &router);
+        let listener = Arc::new(self.listener);
         let running = Arc::new(Running {
+            listener: Arc::downgrade(&listener),
             connections: Threads::new(of_connections, serve),
             refusals: Threads::new(plan("sse-refusal", REFUSAL_THREADS), connection::refuse),
             slots,
             shutdown: self.shutdown,
         });
-        Ok((running, self.listener))
+        Ok((running, listener))
     }
 }
 
@@ -281,6 +283,8 @@ fn most_descriptors() -> Option<usize> {
 
 /// A server that has been started.
 struct Running {
+    /// Held by the threads that accept.
+    listener: Weak<TcpListener>,
     connections: Threads<Socket>,
     refusals: Threads<Socket>,
     slots: Arc<Slots>,
@@ -288,21 +292,17 @@ struct Running {
 }
 
 impl Running {
-    fn serve(self: Arc<Running>, listener: TcpListener) {
-        let listener = Arc::new(listener);
-        let accepting = self.slots.config.accept_threads.max(1);
+    fn serve(self: Arc<Running>, listener: Arc<TcpListener>) {
         let mut state = self.shutdown.lock();
         if state.deadline.is_some() {
             return;
         }
         state.running = Some(Arc::clone(&self));
-        state.accepting = accepting;
         drop(state);
-        for _ in 1..accepting {
+        for _ in 1..self.slots.config.accept_threads {
             let (running, listener) = (Arc::clone(&self), Arc::clone(&listener));
             let accept = Box::new(|| running.accept(listener));
             if let Err(error) = threads::spawn("sse-accept", None, accept) {
-                self.shutdown.lock().accepting -= 1;
                 self.slots
                     .report(&format!("a thread less accepts connections: {error}"));
             }
@@ -340,8 +340,10 @@ impl Running {
             }
         }
         let shutdown = Arc::clone(&self.shutdown);
-        drop((listener, self));
-        shutdown.lock().accepting -= 1;
+        drop(self);
+        drop(listener);
+        // Whoever counts those that accept waits by now, or finds one less.
+        drop(shutdown.lock());
         shutdown.stopped.notify_all();
     }
 
@@ -381,25 +383,21 @@ impl Running {
     /// Wakes the threads that accept and waits until the last of them has given up the listener, at most until the
     /// deadline. Says how many are left.
     fn stop_accepting(&self, deadline: Instant) -> usize {
-        let mut state = self.shutdown.lock();
-        while state.accepting > 0 {
-            let accepting = state.accepting;
-            drop(state);
+        loop {
+            let accepting = self.listener.strong_count();
             // std cannot interrupt `accept`, so every thread in it gets a connection to take. One may be taken by another
             // process that shares the listener, or fail for want of descriptors: then the next round has more luck.
             for _ in 0..accepting {
                 let address = self.shutdown.reachable();
                 drop(TcpStream::connect_timeout(&address, BACK_OFF));
             }
-            let stopped = &self.shutdown.stopped;
-            (state, _) = stopped
-                .wait_timeout_while(self.shutdown.lock(), BACK_OFF, |state| state.accepting > 0)
-                .unwrap_or_else(PoisonError::into_inner);
-            if Instant::now() >= deadline {
-                break;
+            let state = self.shutdown.lock();
+            let left = self.listener.strong_count();
+            if left == 0 || Instant::now() >= deadline {
+                return left;
             }
+            drop(self.shutdown.stopped.wait_timeout(state, BACK_OFF));
         }
-        state.accepting
     }
 }
 
@@ -421,8 +419,6 @@ struct Shutdown {
 struct State {
     deadline: Option<Instant>,
     running: Option<Arc<Running>>,
-    /// Threads that hold the listener.
-    accepting: usize,
 }
 
 impl ServerHandle {
@@ -484,6 +480,7 @@ impl Shutdown {
     }
 
     /// Nothing that runs under this lock can leave it half changed.
+    #[inline(never)] // Else its code would be there many times.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -124,6 +124,7 @@ impl Slots {
     }
 
     /// Nothing that runs under this lock can leave it half changed, so a poisoned one is as good as any.
+    #[inline(never)] // Else its code would be there many times.
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

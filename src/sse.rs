@@ -111,7 +111,7 @@ impl Sse {
         let coding = head.coding;
         socket.start_stream()?;
         let mut out = head.bytes;
-        self.options.append_opening(coding, &mut out);
+        let keep_alive = self.options.begin(&socket, coding, &mut out);
         let receiver = match (self.start)() {
             Ok(receiver) => receiver,
             Err(error) => {
@@ -125,7 +125,6 @@ impl Sse {
         socket.write_all(&out)?;
         out = Vec::new();
 
-        let keep_alive = self.options.keep_alive(&socket);
         let ends_at = ends_at(&socket);
         let mut pause = FIRST_LOOK;
         let mut look_at = Instant::now() + pause;
@@ -223,8 +222,8 @@ pub(crate) struct StreamOptions {
 
 impl StreamOptions {
     /// Appends what goes with the head: a first comment, since some clients do not see a response before its first body
-    /// byte, and what was asked for.
-    pub(crate) fn append_opening(&self, coding: Coding, out: &mut Vec<u8>) {
+    /// byte, and what was asked for. Returns the heartbeat of what follows.
+    pub(crate) fn begin(self, socket: &Socket, coding: Coding, out: &mut Vec<u8>) -> KeepAlive {
         append_text(": connected\n", coding, out);
         if let Some(time) = self.retry {
             append_event(&Event::new().retry(time), coding, out);
@@ -232,12 +231,8 @@ impl StreamOptions {
         for event in &self.first {
             append_event(event, coding, out);
         }
-    }
-
-    pub(crate) fn keep_alive(&self, socket: &Socket) -> KeepAlive {
-        self.keep_alive
-            .clone()
-            .unwrap_or_else(|| KeepAlive::every(socket.config().heartbeat))
+        let usual = || KeepAlive::every(socket.config().heartbeat);
+        self.keep_alive.unwrap_or_else(usual)
     }
 }
 

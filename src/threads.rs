@@ -141,6 +141,7 @@ impl<T> Drop for Threads<T> {
 
 impl<T> Shared<T> {
     /// Nothing that runs under this lock can leave it half changed.
+    #[inline(never)] // Else its code would be there many times.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -73,7 +73,7 @@ impl Subscriber {
         }
         let coding = head.coding;
         let mut opening = head.bytes;
-        subscription.options.append_opening(coding, &mut opening);
+        let keep_alive = (subscription.options).begin(&socket, coding, &mut opening);
         let (core, position) = (&subscription.core, &mut subscription.position);
         let mut log = core.log();
         let group = log.join(&subscription.topics, position);
@@ -98,7 +98,7 @@ impl Subscriber {
         );
         let now = Instant::now();
         let subscriber = Box::new(Subscriber {
-            keep_alive: subscription.options.keep_alive(&socket),
+            keep_alive,
             ends_at: sse::ends_at(&socket),
             core: subscription.core,
             socket,
