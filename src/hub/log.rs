@@ -425,7 +425,7 @@ impl Log {
             Some(own) => match self.last_of(own.epoch) {
                 Some(last) if own.sequence <= last => Position::at(own.sequence),
                 // It was given out and then lost, with the power: all that came after is new to this reader.
-                Some(last) if last < self.head => unknown(Position::at(last)),
+                Some(last) if own.epoch != self.newest_id().epoch => unknown(Position::at(last)),
                 _ => unknown(self.earliest(topics)),
             },
             None => match self.callers_ids.get(id) {
