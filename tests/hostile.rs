@@ -449,6 +449,28 @@ fn check_answers(mut bytes: &[u8], request: &[u8]) {
     }
 }
 
+/// Connections that have sent a large body, one after the other, and then ask nothing more.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_body_is_not_kept_for_a_connection_that_is_idle() {
+    const BODY_BYTES: usize = 1024 * 1024;
+    const IDLE: usize = 200;
+    let test = "a_body_is_not_kept_for_a_connection_that_is_idle";
+    let Some(child) = Child::of(test) else {
+        return serve_parent(Config::default(), site);
+    };
+    let body = vec![b'x'; BODY_BYTES];
+    let mut idle = Vec::new();
+    for _ in 0..IDLE {
+        let mut client = Client::connect(child.addr());
+        client.request("POST", "/nothing", &[], &body);
+        assert_eq!(client.answer().status(), 404);
+        idle.push(client);
+    }
+    let most = child.peak_memory();
+    assert!(most < IDLE * BODY_BYTES / 2, "{most} bytes");
+}
+
 /// How much processor time a server may take to do nothing: far less than one that spins.
 #[cfg(target_os = "linux")]
 #[track_caller]
