@@ -398,6 +398,31 @@ fn damage_is_found() {
     damage(&folder, flip, false);
 }
 
+/// A comment that has the form of a record is not taken for one, where the record that holds it is damaged.
+#[test]
+fn a_comment_is_no_record() {
+    let folder = Folder::new("comment");
+    let hub = open(&folder.file());
+    let text = b": inside\n\n";
+    let sequence = 1000_u64.to_be_bytes();
+    let sum = [&sequence[..], b"a", b"\n", text]
+        .concat()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum: u64, byte| {
+            (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    let record = format!("1000 {sum:016x} {} a\ninside", text.len());
+    hub.publish_wait("a", Event::new().comment(record)).unwrap();
+    say(&hub, "a", "2");
+    drop(hub);
+    let damaged = fs::read_to_string(folder.file()).unwrap();
+    fs::write(folder.file(), damaged.replace("\n: 1 ", "\n: 7 ")).unwrap();
+    let hub = open(&folder.file());
+    assert_eq!(hub.stats().history_events, 1);
+    let id = say(&hub, "a", "3");
+    assert!(id.ends_with("-3"), "{id}");
+}
+
 fn damage(folder: &Folder, change: impl Fn(&[u8], usize) -> Vec<u8>, cut: bool) {
     // Opened once more, so that the lock is known to be free.
     drop(open(&folder.file()));

@@ -424,10 +424,11 @@ impl Items {
         self.file.seek(SeekFrom::Start(self.position)).map(drop)
     }
 
-    /// Goes on from the next place where an item is whole; false when there is none.
+    /// Goes on from the next place where an item is whole; false when there is none. It begins behind a blank line, as no
+    /// comment within an event does.
     fn skip_damage(&mut self) -> bool {
         let rest = self.rest();
-        let mut lines = (1..rest.len()).filter(|at| rest[at - 1..].starts_with(b"\n: "));
+        let mut lines = (2..rest.len()).filter(|at| rest[at - 2..].starts_with(b"\n\n: "));
         let whole = lines.find(|at| parse_item(&rest[*at..]).is_some());
         self.take(whole.unwrap_or(0));
         whole.is_some()
