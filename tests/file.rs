@@ -398,6 +398,27 @@ fn damage_is_found() {
     damage(&folder, flip, false);
 }
 
+/// What stands behind damage is still read from the file, and not only what memory has.
+#[test]
+fn a_file_is_read_behind_its_damage() {
+    let folder = Folder::new("behind");
+    let hub = open(&folder.file());
+    let ids: Vec<String> = (1..=20).map(|n| say(&hub, "a", &n.to_string())).collect();
+    drop(hub);
+    let whole = fs::read_to_string(folder.file()).unwrap();
+    fs::write(folder.file(), whole.replace("data: 3\n", "data: x\n")).unwrap();
+    let server = serve(&open(&folder.file()));
+    for id in [&ids[0], "earliest"] {
+        let mut stream = resume(&server, "a", id);
+        if id != "earliest" {
+            assert_eq!(stream.next().unwrap().event, "gap");
+        }
+        for expected in 4..=20 {
+            assert_eq!(stream.data(), expected.to_string());
+        }
+    }
+}
+
 /// A comment that has the form of a record is not taken for one, where the record that holds it is damaged.
 #[test]
 fn a_comment_is_no_record() {

@@ -353,7 +353,7 @@ impl DiskReader {
         }
         for _ in 0..2 {
             while let Some(items) = &mut self.items
-                && let Ok(Some(item)) = items.next()
+                && let Ok(Some(item)) = items.next_whole()
             {
                 if let Item::Event(event) = item
                     && event.sequence >= next
@@ -413,6 +413,16 @@ impl Items {
             let mut file = (&self.file).take(more);
             if file.read_to_end(&mut self.bytes)? == 0 {
                 return Ok(None);
+            }
+        }
+    }
+
+    /// The next item, be it behind damage.
+    fn next_whole(&mut self) -> io::Result<Option<Item>> {
+        loop {
+            let item = self.next()?;
+            if item.is_some() || !self.skip_damage() {
+                return Ok(item);
             }
         }
     }
