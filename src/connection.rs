@@ -55,8 +55,6 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
             Ok(handler) => router.answer(&connection.request, handler),
             Err(refusal) => refusal?,
         };
-        // It would be kept for as long as nothing is asked.
-        connection.request.body = Vec::new();
         if let Some(error) = &response.error {
             connection.socket.report(error);
         }
