@@ -129,7 +129,8 @@ impl Request {
         &self.text[..self.path_end]
     }
 
-    /// A path parameter, decoded; empty when the route has none of that name.
+    /// A path parameter, decoded; empty when the route has none of that name. The route is found before any middleware
+    /// runs, so that one can check a parameter for many handlers; where none was found, all are empty.
     pub fn param(&self, name: &str) -> &str {
         let param = self.params.iter().find(|pair| self.name(pair) == name);
         param.map_or("", |pair| self.value(pair))

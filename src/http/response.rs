@@ -20,7 +20,7 @@ use crate::socket::Socket;
 ///
 /// A handler returns anything that converts into one: text, an [`Sse`](crate::Sse), a [`Subscription`](crate::Subscription),
 /// or a `Result` of such. An error that is a `Response` itself is the answer, so that `?` can refuse; any other is a 500,
-/// as in [`Response::failed`].
+/// as in [`Response::failed`]. Text is a `String`, or a `&'static str`: what is borrowed from the request needs `to_string`.
 ///
 /// ```
 /// use tiny_sse::{Event, Hub, Request, Response};
@@ -34,6 +34,24 @@ use crate::socket::Socket;
 /// fn refused(error: impl std::fmt::Display) -> Response {
 ///     Response::text(format!("{error}\n")).with_status(422)
 /// }
+/// ```
+///
+/// A closure that returns different things, or uses `?`, needs its type told, and `into` makes one of them all:
+///
+/// ```
+/// use std::{fs, io};
+/// use tiny_sse::{Hub, Response, Server};
+///
+/// let hub = Hub::new();
+/// let server = Server::bind("127.0.0.1:0")?
+///     .get("/rooms/{room}", move |request| -> io::Result<Response> {
+///         let rooms = fs::read_to_string("rooms.txt")?;
+///         if !rooms.lines().any(|room| room == request.param("room")) {
+///             return Ok(Response::text("no such room\n").with_status(404));
+///         }
+///         Ok(hub.subscribe(request, request.param("room")).into())
+///     });
+/// # Ok::<(), io::Error>(())
 /// ```
 pub struct Response {
     status: u16,
@@ -92,8 +110,21 @@ impl Response {
     }
 
     /// 200 with the crate's own client for browsers, an ES module: `SharedEventSource`, in place of `EventSource`, shares
-    /// one connection between all tabs, notices a connection that has died, and falls back to long-poll. Its file,
-    /// `client.js`, says how to use it.
+    /// one connection between all tabs, notices a connection that has died, and falls back to long-poll. A page has
+    ///
+    /// ```html
+    /// <script type="module">
+    ///   import { SharedEventSource } from '/client.js';
+    ///   const news = new SharedEventSource('/events/news'); // Behind it { withCredentials: true }, among other options.
+    ///   news.onmessage = (event) => document.body.append(event.data);
+    ///   news.addEventListener('alarm', (event) => alert(event.data));
+    ///   news.ongap = (event) => console.warn('events that could not be brought back', event.data);
+    ///   news.onerror = () => console.warn(news.readyState === 2 ? 'refused for good' : 'waiting');
+    /// </script>
+    /// ```
+    ///
+    /// As an `EventSource` it sends cookies, but no token: the script cannot set a request's fields. The beginning of the
+    /// script tells the rest.
     ///
     /// ```
     /// use tiny_sse::{Response, Server};
