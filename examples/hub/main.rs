@@ -1,8 +1,8 @@
 //! Hub: a small server that stands on its own. Programs with the token publish to it, anybody subscribes, from anywhere.
 //!
 //! Run it with `cargo run --example hub`, and open <http://127.0.0.1:60000/>, a page that shows the hub's own figures, once
-//! a second. The server prints the token, unless `$HUB_TOKEN` sets one. Subscribe to one topic or several, and publish in
-//! another terminal:
+//! a second. The server prints the token, unless `$HUB_TOKEN` sets one, as a line to paste into the terminal that
+//! publishes. Subscribe to one topic or several, and publish in another terminal:
 //!
 //! ```text
 //! curl -N 'http://127.0.0.1:60000/events?topic=doors&topic=lights'
