@@ -277,6 +277,12 @@ fn the_connection_ends_or_stays_as_the_client_says() {
         false,
     ); // Close goes first.
     check("GET /hello HTTP/1.7\r\nHost: a\r\n\r\n", None, true); // A later 1.x is understood as 1.1 (RFC 9110 section 2.5).
+
+    // A stream for HTTP/1.0 ends by close, and its head says so to HEAD as well.
+    let mut client = server.connect();
+    client.send("HEAD /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(client.head().field("connection"), Some("close"));
+    client.ends();
 }
 
 #[test]
