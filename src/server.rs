@@ -349,11 +349,11 @@ impl Running {
 
     fn hand_over(&self, socket: Socket) {
         let refused = match socket.is_admitted() {
-            true => self.connections.run(socket).err(),
-            false => Some(socket),
+            true => self.connections.run(socket),
+            false => Err(socket),
         };
         // Whoever comes while the server closes gets no answer, and not one that says it is full.
-        if let Some(refused) = refused
+        if let Err(refused) = refused
             && !self.slots.is_closing()
         {
             // When even those who refuse are busy, closing says it all.

@@ -91,18 +91,18 @@ impl Slots {
     /// Tells everyone to end: streams see it at their next look, idle connections are woken.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        for connected in self.everyone() {
+        self.with_everyone(&|connected| {
             if connected.idle.load(Ordering::SeqCst) {
                 let _ = connected.stream.shutdown(Shutdown::Read);
             }
-        }
+        });
     }
 
     /// Cuts off whoever is still connected; their threads find out at their next read or write.
     pub(crate) fn cut_off(&self) {
-        for connected in self.everyone() {
+        self.with_everyone(&|connected| {
             let _ = connected.stream.shutdown(Shutdown::Both);
-        }
+        });
     }
 
     /// Waits until nobody is connected, at most until `deadline`, and says how many are left.
@@ -115,12 +115,12 @@ impl Slots {
         open.len()
     }
 
-    fn everyone(&self) -> Vec<Arc<Connected>> {
+    fn with_everyone(&self, end: &dyn Fn(&Connected)) {
         let mut everyone = Vec::new();
         for place in &self.lock().places {
             everyone.extend(place.connected.upgrade());
         }
-        everyone
+        everyone.iter().for_each(|connected| end(connected));
     }
 
     /// Nothing that runs under this lock can leave it half changed, so a poisoned one is as good as any.

@@ -119,7 +119,7 @@ impl Sse {
                     "an event stream's producer could not start: {error}"
                 ));
                 let last = Some(come_back(&socket));
-                return end_with(socket, out, coding, last);
+                return end_with(&mut socket, &mut out, coding, last);
             }
         };
         socket.write_all(&out)?;
@@ -156,7 +156,7 @@ impl Sse {
             out.shrink_to(1024);
             heartbeat_at = from_now(keep_alive.interval);
         };
-        end_with(socket, out, coding, last)
+        end_with(&mut socket, &mut out, coding, last)
     }
 }
 
@@ -278,17 +278,17 @@ pub(crate) fn ends_at(socket: &Socket) -> Option<Instant> {
 }
 
 /// Ends a stream cleanly, behind what `out` holds already.
-pub(crate) fn end_with(
-    mut socket: Socket,
-    mut out: Vec<u8>,
+fn end_with(
+    socket: &mut Socket,
+    out: &mut Vec<u8>,
     coding: Coding,
     event: Option<Event>,
 ) -> io::Result<()> {
     if let Some(event) = event {
-        append_event(&event, coding, &mut out);
+        append_event(&event, coding, out);
     }
-    coding.append_end(&mut out);
-    socket.write_all(&out)?;
+    coding.append_end(out);
+    socket.write_all(out)?;
     socket.finish_stream();
     Ok(())
 }

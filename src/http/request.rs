@@ -231,6 +231,7 @@ impl Request {
         self.params.push(pair);
     }
 
+    #[inline(never)] // Else its code would be there for each kind of pair.
     fn push(&mut self, name: &str, value: &str) -> Pair {
         let start = self.text.len();
         self.text.push_str(name);

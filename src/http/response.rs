@@ -273,14 +273,9 @@ impl Response {
 
     fn append_fields(&self, out: &mut Vec<u8>) {
         // The version is the server's, whatever the request's (RFC 9110 section 6.2). Writing to a vector cannot fail.
-        let _ = write!(
-            out,
-            "HTTP/1.1 {} {}\r\n",
-            self.status,
-            reason_phrase(self.status)
-        );
-        out.extend_from_slice(b"Date: ");
-        append_date(out, SystemTime::now());
+        let (status, phrase) = (self.status, reason_phrase(self.status));
+        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: ");
+        out.extend_from_slice(&date(SystemTime::now()));
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(self.fields.as_bytes());
     }
@@ -373,11 +368,9 @@ fn reason_phrase(status: u16) -> &'static str {
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (IMF-fixdate, RFC 9110 section 5.6.7).
-fn append_date(out: &mut Vec<u8>, now: SystemTime) {
-    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+fn date(now: SystemTime) -> [u8; 29] {
+    const WEEKDAYS: &[u8] = b"ThuFriSatSunMonTueWed";
+    const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
     // A clock before 1970 is not set: the epoch is as good as any.
     let seconds = now
         .duration_since(UNIX_EPOCH)
@@ -394,15 +387,23 @@ fn append_date(out: &mut Vec<u8>, now: SystemTime) {
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
     let month = (from_march + 2) % 12;
     let year = era * 400 + year_of_era + u64::from(month < 2);
-    let _ = write!(
-        out,
-        "{}, {day:02} {} {year:04} {:02}:{:02}:{:02} GMT",
-        WEEKDAYS[(days % 7) as usize],
-        MONTHS[month as usize],
-        seconds / 3600 % 24,
-        seconds / 60 % 60,
-        seconds % 60,
-    );
+    let mut date = *b"Thu, 00 Jan 0000 00:00:00 GMT";
+    date[..3].copy_from_slice(&WEEKDAYS[(days % 7) as usize * 3..][..3]);
+    fill_in(&mut date[5..7], day);
+    date[8..11].copy_from_slice(&MONTHS[month as usize * 3..][..3]);
+    fill_in(&mut date[12..16], year);
+    fill_in(&mut date[17..19], seconds / 3600 % 24);
+    fill_in(&mut date[20..22], seconds / 60 % 60);
+    fill_in(&mut date[23..25], seconds % 60);
+    date
+}
+
+/// Writes the last digits of a number, as many as there is room for.
+fn fill_in(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 /// Methods as a field lists them, in the order given.
@@ -424,9 +425,8 @@ mod tests {
     fn dates_are_imf_fixdates() {
         #[track_caller]
         fn check(seconds: u64, expected: &str) {
-            let mut out = Vec::new();
-            append_date(&mut out, UNIX_EPOCH + Duration::from_secs(seconds));
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            let date = date(UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(str::from_utf8(&date).unwrap(), expected);
         }
         check(0, "Thu, 01 Jan 1970 00:00:00 GMT"); // The epoch.
         check(784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"); // The RFC's own example.
