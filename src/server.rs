@@ -200,7 +200,8 @@ impl Server {
     ///
     /// `InvalidInput` when a route's pattern is none, naming it. Once it serves, nothing ends it but shutdown.
     pub fn run(self) -> io::Result<()> {
-        let (running, listener) = self.prepare()?;
+        self.check()?;
+        let (running, listener) = self.prepare();
         running.serve(listener);
         Ok(())
     }
@@ -211,17 +212,22 @@ impl Server {
     ///
     /// As [`run`](Server::run), and what the system says when the thread cannot be started.
     pub fn spawn(self) -> io::Result<ServerHandle> {
+        self.check()?;
         let handle = self.handle();
-        let (running, listener) = self.prepare()?;
+        let (running, listener) = self.prepare();
         threads::spawn("sse-server", None, Box::new(|| running.serve(listener)))?;
         Ok(handle)
     }
 
-    fn prepare(self) -> io::Result<(Arc<Running>, Arc<TcpListener>)> {
-        if let Some(pattern) = self.router.invalid {
-            let problem = format!("{pattern:?} is not a route pattern");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
-        }
+    fn check(&self) -> io::Result<()> {
+        let Some(pattern) = &self.router.invalid else {
+            return Ok(());
+        };
+        let problem = format!("{pattern:?} is not a route pattern");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
+    }
+
+    fn prepare(self) -> (Arc<Running>, Arc<TcpListener>) {
         let mut config = self.config;
         let most = most_descriptors().unwrap_or(usize::MAX);
         let fitting = most.saturating_sub(SPARE_DESCRIPTORS).max(1);
@@ -240,16 +246,17 @@ impl Server {
         };
         let of_connections = plan("sse-connection", slots.config.max_threads);
         let router = self.router;
-        let serve = move |socket| connection::serve(socket, &router);
+        let serve = Box::new(move |socket| connection::serve(socket, &router));
+        let refuse = Box::new(connection::refuse);
         let listener = Arc::new(self.listener);
         let running = Arc::new(Running {
             listener: Arc::downgrade(&listener),
             connections: Threads::new(of_connections, serve),
-            refusals: Threads::new(plan("sse-refusal", REFUSAL_THREADS), connection::refuse),
+            refusals: Threads::new(plan("sse-refusal", REFUSAL_THREADS), refuse),
             slots,
             shutdown: self.shutdown,
         });
-        Ok((running, listener))
+        (running, listener)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, InvalidField};
-use crate::http::{Coding, Response, StreamHead};
+use crate::http::{Coding, Response, Stream, StreamHead};
 use crate::random::jitter;
 use crate::socket::{Socket, from_now};
 use crate::threads;
@@ -48,31 +48,34 @@ const SPAWN_QUEUE_EVENTS: usize = 64;
 /// # assert_eq!(response.header_value("content-type"), Some("text/event-stream"));
 /// ```
 pub struct Sse {
-    start: Box<dyn FnOnce() -> io::Result<Receiver<Event>> + Send>,
+    start: Start,
     last: Option<Event>,
     options: StreamOptions,
 }
 
+/// Where the events come from, begun when the head is about to be written.
+type Start = Box<dyn FnOnce() -> io::Result<Receiver<Event>> + Send>;
+
 impl Sse {
     /// Streams what comes out of a channel, bounded or not; a bounded one makes the producer wait for a slow client.
     pub fn new(receiver: Receiver<Event>) -> Sse {
-        Sse::starting(|| Ok(receiver))
+        Sse::starting(Box::new(|| Ok(receiver)))
     }
 
     /// Starts a producer on a thread of its own and streams what it sends. It starts when the head is about to be
     /// written: never for a HEAD request, or for one that a middleware refuses. At most 64 events wait, then a send
     /// blocks. If the thread cannot be started, the client gets a `retry` and the end, and the error hook the reason.
     pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {
-        Sse::starting(move || {
+        Sse::starting(Box::new(|| {
             let (sender, receiver) = mpsc::sync_channel(SPAWN_QUEUE_EVENTS);
             threads::spawn("sse-producer", None, Box::new(|| producer(sender)))?;
             Ok(receiver)
-        })
+        }))
     }
 
-    fn starting(start: impl FnOnce() -> io::Result<Receiver<Event>> + Send + 'static) -> Sse {
+    fn starting(start: Start) -> Sse {
         Sse {
-            start: Box::new(start),
+            start,
             last: None,
             options: StreamOptions::default(),
         }
@@ -171,10 +174,10 @@ impl fmt::Debug for Sse {
 
 impl From<Sse> for Response {
     fn from(sse: Sse) -> Response {
-        event_stream(move |head, socket| {
+        event_stream(Box::new(|head, socket| {
             // An error here means that the client has left, which is its right.
             let _ = sse.stream(head, socket);
-        })
+        }))
     }
 }
 
@@ -237,12 +240,12 @@ impl StreamOptions {
 }
 
 /// The response whose body is an event stream.
-pub(crate) fn event_stream(stream: impl FnOnce(StreamHead, Socket) + Send + 'static) -> Response {
+pub(crate) fn event_stream(stream: Stream) -> Response {
     // nginx would collect the events without the last.
     const FIELDS: &str = "Content-Type: text/event-stream\r\n\
         Cache-Control: no-cache, no-transform\r\n\
         X-Accel-Buffering: no\r\n";
-    Response::stream(FIELDS, Box::new(stream))
+    Response::stream(FIELDS, stream)
 }
 
 pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {

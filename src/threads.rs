@@ -60,10 +60,11 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> Threads<T> {
-    pub(crate) fn new(plan: Plan, handle: impl Fn(T) + Send + Sync + 'static) -> Threads<T> {
+    #[inline(never)] // As with `lock`.
+    pub(crate) fn new(plan: Plan, handle: Box<dyn Fn(T) + Send + Sync>) -> Threads<T> {
         let shared = Arc::new(Shared {
             plan,
-            handle: Box::new(handle),
+            handle,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 threads: 0,
@@ -237,7 +238,7 @@ mod tests {
         plan: Plan,
         handle: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Threads<T>> {
-        let threads = Threads::new(plan, handle);
+        let threads = Threads::new(plan, Box::new(handle));
         threads.start_least()?;
         Ok(threads)
     }

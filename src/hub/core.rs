@@ -57,7 +57,7 @@ impl Core {
             log: Mutex::new(log),
             registry: Arc::default(),
             writers: writers.map(|_| Arc::default()).collect(),
-            behind: Threads::new(plan, Subscriber::catch_up),
+            behind: Threads::new(plan, Box::new(Subscriber::catch_up)),
             counters: Arc::default(),
             closed: AtomicBool::new(false),
             failing: AtomicBool::new(false),

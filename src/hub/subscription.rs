@@ -162,7 +162,9 @@ impl From<Subscription> for Response {
         }
         match subscription.poll.take() {
             Some((patience, closing)) => poll::answer(subscription, patience, &closing),
-            None => event_stream(move |head, socket| Subscriber::begin(subscription, head, socket)),
+            None => event_stream(Box::new(|head, socket| {
+                Subscriber::begin(subscription, head, socket);
+            })),
         }
     }
 }
