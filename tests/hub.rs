@@ -207,7 +207,12 @@ fn a_history_of_none_tells_of_a_gap() {
 
 #[test]
 fn a_snapshot_continues_without_a_hole() {
-    let hub = Hub::new();
+    // All of it, so that a reader that waits for a processor is not told of a gap.
+    let config = HubConfig {
+        history: History::events(2000),
+        ..HubConfig::default()
+    };
+    let hub = Hub::open(config).unwrap();
     let readers = hub.clone();
     let count = Arc::new(Mutex::new(0));
     let state = Arc::clone(&count);

@@ -222,10 +222,8 @@ impl FileStore {
         self.file = open_to_write(&path)?;
         (self.good, self.torn) = (0, false);
         let mut segments = self.segments.lock();
-        if segments.pop_if(|newest| newest.path == path).is_some() {
-            // Nobody can read what was removed under our feet.
-            self.floor = next - 1;
-        }
+        // What was removed under our feet: readers go on with what memory has of it.
+        segments.pop_if(|newest| newest.path == path);
         segments.push(Segment { path, first: next });
         drop(segments);
         self.remove_old();
