@@ -624,9 +624,8 @@ fn readers_are_closed_and_ended_wherever_they_are() {
     eventually(|| hub.stats().subscribers == 0);
 }
 
-#[test]
-fn dropping_the_hub_ends_its_streams() {
-    let hub = Hub::new();
+/// A server for a hub whose last handle a test can drop.
+fn serve_shared(hub: &Hub) -> (TestServer, Arc<Mutex<Option<Hub>>>) {
     let shared = Arc::new(Mutex::new(Some(hub.clone())));
     let readers = Arc::clone(&shared);
     let server = start(Config::default(), move |server| {
@@ -637,6 +636,13 @@ fn dropping_the_hub_ends_its_streams() {
                 .ok_or("gone")
         })
     });
+    (server, shared)
+}
+
+#[test]
+fn dropping_the_hub_ends_its_streams() {
+    let hub = Hub::new();
+    let (server, shared) = serve_shared(&hub);
     let mut streams: Vec<_> = (0..20)
         .map(|_| EventSource::open(server.addr(), "/events", &[]))
         .collect();
@@ -646,6 +652,38 @@ fn dropping_the_hub_ends_its_streams() {
     for stream in &mut streams {
         assert_eq!(stream.data(), "last");
         assert_eq!(stream.next(), None);
+    }
+}
+
+/// Wherever a reader is at that moment: on its way to a writer, with one, or behind, as nobody reads before the end.
+#[test]
+fn an_end_comes_behind_all_that_was_published_before() {
+    let text = "x".repeat(8_000);
+    for for_good in [true, false, true, false] {
+        let hub = hub_of(History::events(1_000));
+        let (server, shared) = serve_shared(&hub);
+        let mut streams: Vec<_> = (0..8)
+            .map(|_| EventSource::open(server.addr(), "/events", &[]))
+            .collect();
+        for number in 1..1_000 {
+            let event = Event::data(format!("{number} {text}"));
+            hub.publish("a", event).unwrap();
+        }
+        say(&hub, "a", "1000 ");
+        if for_good {
+            assert_eq!(hub.end(|_| true, Event::data("1001 over")), 8);
+        }
+        drop(shared.lock().unwrap().take());
+        drop(hub);
+        for stream in &mut streams {
+            let mut came = 0;
+            while let Some(message) = stream.next() {
+                came += 1;
+                let (number, _) = message.data.split_once(' ').unwrap();
+                assert_eq!(number, came.to_string());
+            }
+            assert_eq!(came, if for_good { 1_001 } else { 1_000 });
+        }
     }
 }
 

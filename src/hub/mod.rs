@@ -56,7 +56,7 @@ use crate::threads;
 const STACK_BYTES: usize = 256 * 1024;
 
 /// Broadcasts events to topics, and keeps a history from which readers resume. Cheap to clone; when the last handle is
-/// dropped, its streams end.
+/// dropped, its streams end, each behind all that was published.
 ///
 /// Each handler and each producer has a handle of its own, or all use one that lives as long as the program:
 ///
@@ -238,11 +238,13 @@ impl Hub {
     /// comes back with such an id gets 204, which stops an `EventSource`. Says how many they are. As
     /// [`close`](Hub::close), it reaches only streams that are open.
     ///
-    /// An id that the event brings is replaced.
+    /// It comes behind all events that have an id by now, as those of [`publish_wait`](Hub::publish_wait) do; of those
+    /// that still wait in the inbox, some may miss it. An id that the event brings is replaced.
     pub fn end(&self, matches: impl Fn(&Reader) -> bool, event: Event) -> usize {
-        let id = self.core.log().newest_id().ending();
-        let frame = Frame::encode(&event, Some(&id), &mut Vec::new());
-        self.end_with(matches, &Ending::ForGood(frame))
+        let newest = self.core.log().newest_id();
+        let event = Frame::encode(&event, Some(&newest.ending()), &mut Vec::new());
+        let behind = newest.sequence;
+        self.end_with(matches, &Ending::ForGood { event, behind })
     }
 
     fn end_with(&self, matches: impl Fn(&Reader) -> bool, ending: &Ending) -> usize {

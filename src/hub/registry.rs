@@ -33,8 +33,8 @@ pub struct Reader {
 pub(crate) enum Ending {
     /// The client comes back after a while.
     ComeBack,
-    /// This event is the last; whoever comes back with its id gets 204.
-    ForGood(Frame),
+    /// This event is the last, behind all others up to this number; whoever comes back with its id gets 204.
+    ForGood { event: Frame, behind: u64 },
 }
 
 impl Reader {

@@ -165,20 +165,29 @@ impl Subscriber {
                 if !self.send_torn(torn, until)? {
                     break;
                 }
-            } else if self.ending {
+                continue;
+            }
+            if self.ending {
                 self.socket.finish_stream();
                 return Ok(State::Over);
-            } else if let Some(end) = self.due_end(Instant::now()) {
-                self.torn = Some(end);
-                self.ending = true;
-            } else {
-                match self.next() {
-                    Next::AtHead | Next::OnDisk { .. } => return Ok(State::AtHead),
-                    Next::Gap(gap) => self.torn = Some(gap.torn(self.coding, 0)),
-                    Next::Events(events) => self.send(&Batch::new(events, self.coding))?,
-                }
-                self.reader.set_behind(self.position.cursor);
             }
+            // Before the look for events: for what comes later it does not wait.
+            let end = self.due_end();
+            if let Some((ending, behind)) = &end
+                && *behind <= self.position.cursor
+            {
+                self.end(ending);
+                continue;
+            }
+            match (self.next(), end) {
+                (Next::AtHead | Next::OnDisk { .. }, None) => return Ok(State::AtHead),
+                (Next::AtHead | Next::OnDisk { .. }, Some((ending, _))) => self.end(&ending),
+                // It has no time for more.
+                (_, Some(_)) if self.is_over() => self.end(&Ending::ComeBack),
+                (Next::Gap(gap), _) => self.torn = Some(gap.torn(self.coding, 0)),
+                (Next::Events(events), _) => self.send(&Batch::new(events, self.coding))?,
+            }
+            self.reader.set_behind(self.position.cursor);
         }
         Ok(State::Behind)
     }
@@ -247,22 +256,36 @@ impl Subscriber {
         Ok(())
     }
 
-    /// What ends the stream, if it is to end.
-    fn due_end(&self, now: Instant) -> Option<Torn> {
-        let over = self.ends_at.is_some_and(|end| now >= end)
-            || self.socket.is_closing()
-            || self.core.is_closed();
-        let ending = self.reader.ending.get();
-        let ending = ending.or(over.then_some(&Ending::ComeBack))?;
+    /// How the stream is to end, if it is, once it has all events up to this number, or all there are.
+    fn due_end(&self) -> Option<(Ending, u64)> {
+        match self.reader.ending.get() {
+            Some(Ending::ComeBack) => Some((Ending::ComeBack, 0)),
+            Some(ending @ Ending::ForGood { behind, .. }) => Some((ending.clone(), *behind)),
+            None if self.is_over() => Some((Ending::ComeBack, 0)),
+            None => self
+                .core
+                .is_closed()
+                .then_some((Ending::ComeBack, u64::MAX)),
+        }
+    }
+
+    /// Its time is over, or its server's.
+    fn is_over(&self) -> bool {
+        self.socket.is_closing() || self.ends_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Has the stream end behind what was sent.
+    fn end(&mut self, ending: &Ending) {
         let mut out = Vec::new();
         match ending {
             Ending::ComeBack => {
                 sse::append_event(&sse::come_back(&self.socket), self.coding, &mut out);
             }
-            Ending::ForGood(frame) => out.extend_from_slice(frame.bytes(self.coding)),
+            Ending::ForGood { event, .. } => out.extend_from_slice(event.bytes(self.coding)),
         }
         self.coding.append_end(&mut out);
-        Some(Torn::own(out))
+        self.torn = Some(Torn::own(out));
+        self.ending = true;
     }
 }
 
@@ -296,7 +319,7 @@ impl Subscriber {
 
     /// Sends a heartbeat where its group was silent for so long, and looks whether the client has left.
     pub(crate) fn look_after(&mut self, now: Instant, last_round: Instant) -> State {
-        if self.due_end(now).is_some() {
+        if self.due_end().is_some() {
             return State::Behind;
         }
         if now - self.last_sent.max(last_round) >= self.keep_alive.interval {
