@@ -11,7 +11,7 @@ pub(crate) fn random_u64() -> u64 {
 /// A duration below `most`, in whole milliseconds, for what must not happen all at once. The clock is enough for that, and
 /// asks the system for nothing; its digits are mixed, as the last ones of some clocks never change.
 pub(crate) fn jitter(most: Duration) -> Duration {
-    let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX).max(1);
+    let most = (most.as_millis() as u64).max(1);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanos = now.unwrap_or_default().as_nanos() as u64;
     // The golden ratio's digits spread numbers that are close together furthest apart.

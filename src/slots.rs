@@ -116,10 +116,8 @@ impl Slots {
     }
 
     fn with_everyone(&self, end: &dyn Fn(&Connected)) {
-        let mut everyone = Vec::new();
-        for place in &self.lock().places {
-            everyone.extend(place.connected.upgrade());
-        }
+        let connected = |place: &Place| place.connected.upgrade();
+        let everyone: Vec<_> = self.lock().places.iter().filter_map(connected).collect();
         everyone.iter().for_each(|connected| end(connected));
     }
 
@@ -182,6 +180,7 @@ impl Open {
 
     /// One more from this address is not too many. Looks at all, where there is a limit: that takes less than the thread
     /// that a connection wakes.
+    #[inline(never)] // As with `lock`.
     fn has_room_for(&self, address: IpAddr, config: &Config) -> bool {
         let from_there = |place: &&Place| place.address == Some(address);
         let count = || self.places.iter().filter(from_there).count();

@@ -249,13 +249,11 @@ pub(crate) fn event_stream(stream: Stream) -> Response {
 }
 
 pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {
-    coding.append(out, event.encoded_len(), |out| event.encode(out));
+    coding.append(out, &[event.lines(), b"\n"]);
 }
 
 pub(crate) fn append_text(text: &str, coding: Coding, out: &mut Vec<u8>) {
-    coding.append(out, text.len(), |out| {
-        out.extend_from_slice(text.as_bytes())
-    });
+    coding.append(out, &[text.as_bytes()]);
 }
 
 /// Appends an event and those that wait behind it, so that a flood leaves in large writes.

@@ -216,7 +216,8 @@ impl Event {
         str::from_utf8(self.split_id().0?).ok()
     }
 
-    fn lines(&self) -> &[u8] {
+    /// All of the event but for the blank line that ends it.
+    pub(crate) fn lines(&self) -> &[u8] {
         match &self.0 {
             Lines::Own(lines) => lines,
             Lines::Shared(frame, range) => &frame[range.clone()],

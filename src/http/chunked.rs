@@ -15,21 +15,22 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// Appends one piece of `len` bytes, which `write` appends in its turn. An empty one is left out: a zero-size chunk
-    /// would end the body.
-    pub(crate) fn append(self, out: &mut Vec<u8>, len: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends one piece, made of these parts. An empty one is left out: a zero-size chunk would end the body.
+    pub(crate) fn append(self, out: &mut Vec<u8>, parts: &[&[u8]]) {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
         if len == 0 {
             return;
         }
-        if self == Coding::Bare {
-            return write(out);
+        if self == Coding::Chunked {
+            // Writing to a vector cannot fail.
+            let _ = write!(out, "{len:x}\r\n");
         }
-        // Writing to a vector cannot fail.
-        let _ = write!(out, "{len:x}\r\n");
-        let start = out.len();
-        write(out);
-        debug_assert_eq!(out.len() - start, len);
-        out.extend_from_slice(b"\r\n");
+        for part in parts {
+            out.extend_from_slice(part);
+        }
+        if self == Coding::Chunked {
+            out.extend_from_slice(b"\r\n");
+        }
     }
 
     /// Appends what ends a stream cleanly.
@@ -48,9 +49,7 @@ mod tests {
     fn check(coding: Coding, pieces: &[&str], expected: &str) {
         let mut out = Vec::new();
         for piece in pieces {
-            coding.append(&mut out, piece.len(), |out| {
-                out.extend_from_slice(piece.as_bytes())
-            });
+            coding.append(&mut out, &[piece.as_bytes()]);
         }
         coding.append_end(&mut out);
         assert_eq!(String::from_utf8(out).unwrap(), expected);

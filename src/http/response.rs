@@ -163,6 +163,7 @@ impl Response {
     }
 
     /// An answer whose text is its own reason phrase.
+    #[inline(never)] // Else its code would be there for each status.
     pub(crate) fn of_status(status: u16) -> Response {
         Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
     }
