@@ -180,6 +180,7 @@ impl Socket {
 }
 
 /// The point in time that lies so far ahead; one too far for the clock to hold is far enough anyway.
+#[inline(never)] // Else its code would be there many times.
 pub(crate) fn from_now(duration: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     Instant::now() + duration.min(FAR)

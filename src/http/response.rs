@@ -79,6 +79,7 @@ pub(crate) struct StreamHead {
 impl Response {
     /// An answer of this status without a body. A status below 200 or above 599 is not one that ends a request, and
     /// becomes 500.
+    #[inline(never)] // As with `of_status`.
     pub fn new(status: u16) -> Response {
         let response = Response {
             status: 200,
@@ -147,6 +148,7 @@ impl Response {
         }
     }
 
+    #[inline(never)] // As with `of_status`.
     fn whole(content_type: &str, body: Cow<'static, [u8]>) -> Response {
         let mut response = Response::new(200).with_field("Content-Type", content_type);
         response.body = Body::Whole(body);
@@ -163,7 +165,7 @@ impl Response {
     }
 
     /// An answer whose text is its own reason phrase.
-    #[inline(never)] // Else its code would be there for each status.
+    #[inline(never)] // Else its code would be there for each kind of answer.
     pub(crate) fn of_status(status: u16) -> Response {
         Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
     }
