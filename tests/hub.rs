@@ -460,6 +460,23 @@ fn long_poll_waits_only_so_long_and_only_for_so_many() {
 }
 
 #[test]
+fn a_poll_that_waits_ends_with_the_hub() {
+    let hub = Hub::open(HubConfig {
+        poll_timeout: Duration::from_secs(3600),
+        ..HubConfig::default()
+    })
+    .unwrap();
+    let (server, shared) = serve_shared(&hub);
+    thread::scope(|scope| {
+        let poll = scope.spawn(|| server.connect().get("/events?poll"));
+        eventually(|| hub.stats().polls == 1);
+        drop(shared.lock().unwrap().take());
+        drop(hub);
+        assert!(poll.join().unwrap().text().starts_with(r#"{"events":[],"#));
+    });
+}
+
+#[test]
 fn a_poll_that_waits_ends_with_the_server() {
     let hub = Hub::new();
     let server = serve(&hub);
@@ -655,11 +672,11 @@ fn dropping_the_hub_ends_its_streams() {
     }
 }
 
-/// Wherever a reader is at that moment: on its way to a writer, with one, or behind, as nobody reads before the end.
+/// Wherever a reader is at that moment: on its way to a writer, with one, or behind, where all is more than a socket holds.
 #[test]
 fn an_end_comes_behind_all_that_was_published_before() {
-    let text = "x".repeat(8_000);
-    for for_good in [true, false, true, false] {
+    for (size, for_good) in [(8_000, true), (8_000, false), (8, true), (8, false)] {
+        let text = "x".repeat(size);
         let hub = hub_of(History::events(1_000));
         let (server, shared) = serve_shared(&hub);
         let mut streams: Vec<_> = (0..8)
@@ -748,6 +765,15 @@ fn a_channel_of_events_for_code_in_this_process() {
 }
 
 #[test]
+fn a_channel_that_was_dropped_leaves_nothing_behind() {
+    let hub = hub_of(History::none());
+    drop(hub.receiver(["a", "b"]).unwrap());
+    assert_eq!(hub.stats().topics, 2);
+    say(&hub, "a", "1");
+    assert_eq!(hub.stats().topics, 0);
+}
+
+#[test]
 fn the_classical_form_is_one_line_away() {
     let hub = Hub::new();
     let readers = hub.clone();
@@ -775,6 +801,39 @@ fn a_full_inbox_says_so_to_those_who_do_not_wait() {
         (0..1000).any(|_| hub.try_publish("a", event.clone()) == Err(PublishError::Full))
     });
     hub.publish("a", event).unwrap();
+}
+
+/// More than a writer looks at in one step.
+#[test]
+fn each_of_many_silent_readers_has_its_heartbeat() {
+    let name = "each_of_many_silent_readers_has_its_heartbeat";
+    let Some(child) = Child::of(name) else {
+        let hub = Hub::open(HubConfig {
+            writer_threads: 1,
+            ..HubConfig::default()
+        });
+        let config = Config {
+            heartbeat: Duration::from_millis(100),
+            ..Config::default()
+        };
+        let hub = hub.unwrap();
+        return serve_parent(config, |server| {
+            routes(&hub)(server).post("/", move |_| {
+                hub.publish("a", Event::data("x")).map(|()| "")
+            })
+        });
+    };
+    let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(child.addr())).collect();
+    for client in &mut clients {
+        client.request("GET", "/events?topic=a", &[], b"");
+        assert_eq!(client.head().status, 200);
+    }
+    // Those behind this event come when all are there.
+    Client::connect(child.addr()).request("POST", "/", &[], b"");
+    for client in &mut clients {
+        while !client.chunk().unwrap().ends_with(b"data: x\n\n") {}
+        assert_eq!(client.chunk().unwrap(), b": heartbeat\n");
+    }
 }
 
 #[test]
