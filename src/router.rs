@@ -227,6 +227,12 @@ mod tests {
         );
         add(
             &mut router,
+            Some(Method::Get),
+            "/events/~é",
+            |_: &Request| "tilde",
+        );
+        add(
+            &mut router,
             Some(Method::Post),
             "/events/{topic}",
             |_: &Request| "post",
@@ -270,6 +276,7 @@ mod tests {
         check("GET /", 200, "root"); // The root is one empty segment.
         check("GET /events/news", 200, "topic news"); // A parameter.
         check("GET /events/all", 200, "all"); // A literal goes first, whatever the order of adding.
+        check("GET /events/~%C3%A9", 200, "tilde"); // Also where its letters sort behind the brace of a parameter.
         check("GET /events/al%6C", 200, "all"); // Encoded letters are the same letters (RFC 3986 section 6.2.2.2).
         check("GET /events/a%2Fb", 200, "topic a/b"); // An encoded slash does not split.
         check("GET /events/%7Ba%7D%20%C3%A9", 200, "topic {a} é"); // Parameters arrive decoded.
