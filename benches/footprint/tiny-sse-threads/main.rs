@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Mutex,
         mpsc::{self, Sender},
     },
     thread,
@@ -11,25 +11,22 @@ use std::{
 
 use tiny_sse::{Event, Server, Sse};
 
-type Streams = Arc<Mutex<Vec<Sender<Event>>>>;
+static STREAMS: Mutex<Vec<Sender<Event>>> = Mutex::new(Vec::new());
 
 fn main() -> std::io::Result<()> {
-    let streams = Streams::default();
-    let clock = Arc::clone(&streams);
-    thread::spawn(move || {
+    thread::spawn(|| {
         for second in 0u64.. {
             let event = Event::data(second.to_string());
-            clock
-                .lock()
-                .unwrap()
-                .retain(|stream| stream.send(event.clone()).is_ok());
+            let mut streams = STREAMS.lock().unwrap();
+            streams.retain(|stream| stream.send(event.clone()).is_ok());
+            drop(streams);
             thread::sleep(Duration::from_secs(1));
         }
     });
     Server::bind("127.0.0.1:60000")?
-        .get("/events", move |_request| {
+        .get("/events", |_request| {
             let (sender, receiver) = mpsc::channel();
-            streams.lock().unwrap().push(sender);
+            STREAMS.lock().unwrap().push(sender);
             Sse::new(receiver)
         })
         .run()
