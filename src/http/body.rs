@@ -14,9 +14,6 @@ const MAX_EXTENSION_BYTES: usize = 4096;
 const MAX_TRAILER_BYTES: usize = 8192;
 const MAX_TRAILER_FIELDS: usize = 64;
 
-/// How much of a body is asked for at first.
-const FIRST_READ_BYTES: usize = 16 * 1024;
-
 /// Reads a whole body. What it reserves follows what has come, never what was announced.
 ///
 /// # Errors
@@ -122,17 +119,8 @@ fn append(
     if length > (max_body_bytes - body.len()) as u64 {
         return Err(refused(413, "body is too large"));
     }
-    let mut missing = length as usize;
-    while missing > 0 {
-        let start = body.len();
-        // Twice as much as has come: a long body takes few reads, and room for no more than it proves to need.
-        body.resize(start + missing.min(start.max(FIRST_READ_BYTES)), 0);
-        let came = reader.read(&mut body[start..])?;
-        body.truncate(start + came);
-        if came == 0 {
-            return Err(cut());
-        }
-        missing -= came;
+    match reader.take(length).read_to_end(body)? as u64 == length {
+        true => Ok(()),
+        false => Err(cut()),
     }
-    Ok(())
 }
