@@ -164,6 +164,7 @@ impl Connection {
         Ok(handler)
     }
 
+    #[inline(never)] // Else its code would be there twice.
     fn read_head(&mut self) -> Read<()> {
         let config = self.socket.config();
         let came = (self.request).read_head(&mut self.reader, &mut self.out, config);
@@ -176,6 +177,7 @@ impl Connection {
 
     /// What could not be read is answered, where there is somebody to answer, and ends the connection: where the next
     /// request would begin is not known (RFC 9112 section 9.6).
+    #[inline(never)]
     fn refusal(&mut self, error: RequestError) -> Option<Response> {
         self.request.keep_alive = false;
         let reason = Response::text(format!("{}\n", error.reason));
