@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use browser::{Browser, Reports, findings, script};
+use browser::{Browser, Reports, findings, script, wait_for_a_try_in_vain};
 use tiny_sse::{Config, Event, InvalidField, KeepAlive, Request, Response, Server, Sse};
 
 /// What a page must get back as it was sent, but for its line breaks.
@@ -69,8 +69,7 @@ fn serve(address: SocketAddr, number: usize, reports: Reports) -> SocketAddr {
                 // The first server ends its streams, the second one drops them.
                 let deadline = Duration::from_secs(if number == 1 { 10 } else { 0 });
                 shutdown.shutdown(deadline).unwrap();
-                // Long enough for the browser to come back in vain.
-                thread::sleep(Duration::from_secs(1));
+                wait_for_a_try_in_vain(address, "/stream/away");
                 serve(address, number + 1, next);
             });
         }

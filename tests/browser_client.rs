@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use browser::{Browser, Reports, findings, script};
+use browser::{Browser, Reports, findings, script, wait_for_a_try_in_vain};
 use tiny_sse::{Config, Event, Hub, KeepAlive, Request, Response, Server};
 
 #[test]
@@ -79,8 +79,7 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
             thread::spawn(move || {
                 let deadline = Duration::from_secs(if generation == 1 { 10 } else { 0 });
                 shutdown.shutdown(deadline).unwrap();
-                // Long enough for the page to come back in vain.
-                thread::sleep(Duration::from_millis(500));
+                wait_for_a_try_in_vain(address, "/events/away");
                 serve(address, generation + 1, reports, stage);
             });
         }

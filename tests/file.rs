@@ -529,6 +529,7 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
 
 /// Fills a file up to the size that this process may write. Rounds of two events, of which only the first fits, make the
 /// first one whole.
+#[cfg(unix)]
 fn publish_until_full(path: &str) {
     let (hub, _) = open_with(History::file(path).durability(Durability::Os));
     for _ in 0..3 {
@@ -551,6 +552,7 @@ fn publish_until_full(path: &str) {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn what_is_refused_does_not_stay_in_the_file() {
     if let Ok(path) = std::env::var(CHILD) {

@@ -208,11 +208,7 @@ fn a_history_of_none_tells_of_a_gap() {
 #[test]
 fn a_snapshot_continues_without_a_hole() {
     // All of it, so that a reader that waits for a processor is not told of a gap.
-    let config = HubConfig {
-        history: History::events(2000),
-        ..HubConfig::default()
-    };
-    let hub = Hub::open(config).unwrap();
+    let hub = hub_of(History::events(2000));
     let readers = hub.clone();
     let count = Arc::new(Mutex::new(0));
     let state = Arc::clone(&count);

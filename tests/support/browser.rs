@@ -8,6 +8,8 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -132,6 +134,22 @@ impl Findings {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         right
+    }
+}
+
+/// Stands where a server was until the browser has come back for this path, in vain.
+pub(crate) fn wait_for_a_try_in_vain(address: SocketAddr, path: &str) {
+    let listener = TcpListener::bind(address).unwrap();
+    for stream in listener.incoming() {
+        let stream = stream.unwrap();
+        // A connection that asks nothing is one that browsers open in advance.
+        let patience = Some(Duration::from_millis(100));
+        stream.set_read_timeout(patience).unwrap();
+        let mut line = String::new();
+        let _ = BufReader::new(stream).read_line(&mut line);
+        if line.contains(path) {
+            return;
+        }
     }
 }
 
