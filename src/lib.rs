@@ -43,6 +43,8 @@
 //! Ten thousand readers of a hub are ten thousand sockets and a handful of threads; ten thousand streams from channels of
 //! their own would be ten thousand threads or more, past what [`Config::max_threads`] allows.
 //!
+//! A program that needs no hub leaves away the feature `hub`, and half of what there is to build: `default-features = false`.
+//!
 //! Every limit and duration is a field of [`Config`] or [`HubConfig`], whose documentation gives the default and its
 //! reason. What a peer sends, or does not take, costs bounded memory and bounded time.
 //!
@@ -132,12 +134,15 @@
 //! readers) are each held for one step, never while something waits for a peer; of all these a writer takes only its own
 //! mailbox's, once a round.
 #![forbid(unsafe_code)]
+// A little of what the other modules offer is for the hub alone.
+#![cfg_attr(not(feature = "hub"), allow(dead_code))]
 
 mod config;
 mod connection;
 mod event;
 mod guard;
 mod http;
+#[cfg(feature = "hub")]
 mod hub;
 mod random;
 mod router;
@@ -153,6 +158,7 @@ pub use guard::{
     Access, Cors, InvalidEntry, access_log, allow_hosts, allow_origins, constant_time_eq,
 };
 pub use http::{Method, Request, Response};
+#[cfg(feature = "hub")]
 pub use hub::{
     Durability, EventId, History, Hub, HubConfig, InvalidId, InvalidTopic, Lag, PublishError,
     Reader, Start, Stats, Subscription, Topics,
