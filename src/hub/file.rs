@@ -484,8 +484,13 @@ fn parse_item(bytes: &[u8]) -> Option<(Item, usize)> {
 }
 
 fn append_event(out: &mut Vec<u8>, event: &Numbered) {
-    let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
-    let names = names.join("\t");
+    let mut names = String::new();
+    for name in &*event.topics {
+        if !names.is_empty() {
+            names.push('\t');
+        }
+        names.push_str(name);
+    }
     let text = event.frame.bytes(Coding::Bare);
     let sum = checksum(event.sequence, &names, text);
     // Writing to a vector cannot fail.
@@ -555,10 +560,10 @@ fn full_segments(path: &Path) -> io::Result<Vec<PathBuf>> {
         let digits = candidate.extension().unwrap_or_default().as_encoded_bytes();
         let numbered = digits.len() == 20 && digits.iter().all(u8::is_ascii_digit);
         if numbered && candidate.file_stem() == path.file_name() {
-            found.push(candidate);
+            let place = found.partition_point(|other| *other < candidate);
+            found.insert(place, candidate);
         }
     }
-    found.sort();
     Ok(found)
 }
 
