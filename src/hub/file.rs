@@ -575,7 +575,11 @@ fn folder(path: &Path) -> &Path {
 
 fn open_to_write(path: &Path) -> io::Result<File> {
     let mut options = File::options();
-    options.create(true).truncate(false).write(true).open(path)
+    let opened = options.create(true).truncate(false).write(true).open(path);
+    opened.map_err(|error| {
+        let text = format!("{}: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    })
 }
 
 #[cfg(test)]
