@@ -56,14 +56,17 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
             Err(refusal) => refusal?,
         };
         if let Some(error) = &response.error {
-            connection.socket.report(error);
+            let (method, path) = (connection.request.method(), connection.request.path());
+            connection
+                .socket
+                .report(&format!("{method} {path}: {error}"));
         }
         connection.request.keep_alive &= !connection.socket.is_closing();
         match response.take_body() {
             Body::Whole(body) => connection.send_whole(&response, &body).ok()?,
             Body::Stream(stream) => {
                 let request = &mut connection.request;
-                let head = response.stream_head(connection.out, request.version);
+                let head = response.stream_head(connection.out, request);
                 if request.method() != Method::Head {
                     // A stream is the last answer on its connection.
                     return Some((stream, head, connection.socket));

@@ -107,9 +107,9 @@ impl Route {
 
 /// A panic becomes a 500, which the middleware around it sees: a log wants its line, and a page of another site its CORS
 /// fields. What is shared with other requests is its owner's to keep consistent, as after any panic of a thread.
-fn without_panic(request: &Request, who: &str, answer: &dyn Fn() -> Response) -> Response {
+fn without_panic(who: &str, answer: &dyn Fn() -> Response) -> Response {
     panic::catch_unwind(AssertUnwindSafe(answer))
-        .unwrap_or_else(|_| Response::failed(format!("the {who} of {:?} panicked", request.path())))
+        .unwrap_or_else(|_| Response::failed(format!("the {who} panicked")))
 }
 
 impl Next<'_> {
@@ -117,7 +117,7 @@ impl Next<'_> {
     /// OPTIONS request to a known path gets 204 with `Allow` (RFC 9110 section 9.3.7).
     pub fn run(self, request: &Request) -> Response {
         if let Some((first, rest)) = self.middleware.split_first() {
-            return without_panic(request, "middleware", &|| {
+            return without_panic("middleware", &|| {
                 let next = Next {
                     middleware: rest,
                     ..self
@@ -126,7 +126,7 @@ impl Next<'_> {
             });
         }
         match self.handler {
-            Some(handler) => without_panic(request, "handler", &|| handler(request)),
+            Some(handler) => without_panic("handler", &|| handler(request)),
             None => self.router.refuse(request),
         }
     }

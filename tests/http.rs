@@ -283,6 +283,11 @@ fn the_connection_ends_or_stays_as_the_client_says() {
     client.send("HEAD /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(client.head().field("connection"), Some("close"));
     client.ends();
+    // As it does to a client that wants no more than this answer.
+    let mut client = server.connect();
+    client.send("HEAD /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.head().field("connection"), Some("close"));
+    client.ends();
 }
 
 #[test]
@@ -661,12 +666,9 @@ fn a_handlers_error_is_for_the_hook_and_not_for_the_client() {
         assert_eq!(answer.text(), "500 Internal Server Error\n");
     };
     check(client.get("/fails"));
-    assert_eq!(server.errors(), ["the disk is on fire"]);
+    assert_eq!(server.errors(), ["GET /fails: the disk is on fire"]);
     check(client.get("/panics"));
-    assert_eq!(
-        server.errors()[1..],
-        ["the handler of \"/panics\" panicked"]
-    );
+    assert_eq!(server.errors()[1..], ["GET /panics: the handler panicked"]);
     stays(&mut client);
 }
 

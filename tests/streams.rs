@@ -200,6 +200,18 @@ fn http_1_0_gets_the_same_stream_bare() {
 }
 
 #[test]
+fn a_stream_for_a_client_that_wants_no_more_says_so_too() {
+    let streams = Streams::plain();
+    let (mut client, sender) =
+        streams.ask("GET /events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let head = HEAD.replace("Connection: keep-alive", "Connection: close");
+    assert_eq!(client.head().without_date(), head);
+    assert_eq!(client.chunk().unwrap(), b": connected\n");
+    drop(sender);
+    assert_eq!(client.rest(), b"0\r\n\r\n");
+}
+
+#[test]
 fn a_post_is_answered_with_a_stream_as_well() {
     let server = start(Config::default(), |server| {
         server.post("/ask", |request: &Request| {
@@ -719,5 +731,8 @@ fn a_handler_may_fail_or_refuse_before_its_stream() {
     assert_eq!(stream.data(), "7");
     assert_eq!(server.connect().get("/few/x").status(), 404);
     assert_eq!(server.connect().get("/events/x").status(), 500);
-    assert_eq!(server.errors(), ["invalid digit found in string"]);
+    assert_eq!(
+        server.errors(),
+        ["GET /events/x: invalid digit found in string"]
+    );
 }

@@ -19,20 +19,19 @@ use crate::socket::Socket;
 /// ```
 ///
 /// A handler returns anything that converts into one: text, an [`Sse`](crate::Sse), a [`Subscription`](crate::Subscription),
-/// or a `Result` of such. An error that is a `Response` itself is the answer, so that `?` can refuse; any other is a 500,
-/// as in [`Response::failed`]. Text is a `String`, or a `&'static str`: what is borrowed from the request needs `to_string`.
+/// or a `Result` of such. An error that is a `Response` itself is the answer, so that `?` can refuse;
+/// [`PublishError`](crate::PublishError) and [`InvalidField`](crate::InvalidField) become one by `?`. Any other is a 500, as
+/// in [`Response::failed`]. Text is a `String`, or a `&'static str`: what is borrowed from the request needs `to_string`.
 ///
 /// ```
 /// use tiny_sse::{Event, Hub, Request, Response};
 ///
 /// fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
-///     let text = std::str::from_utf8(request.body()).map_err(refused)?;
-///     hub.publish("news", Event::data(text)).map_err(refused)?;
+///     let Ok(text) = std::str::from_utf8(request.body()) else {
+///         return Err(Response::text("only text, please\n").with_status(415));
+///     };
+///     hub.publish(request.param("topic"), Event::data(text))?; // 400 for a topic that is none, and so on.
 ///     Ok(Response::new(204))
-/// }
-///
-/// fn refused(error: impl std::fmt::Display) -> Response {
-///     Response::text(format!("{error}\n")).with_status(422)
 /// }
 /// ```
 ///
@@ -260,17 +259,19 @@ impl Response {
     }
 
     /// The head of a stream. To HTTP/1.0 it says nothing of length or chunks: closing ends it.
-    pub(crate) fn stream_head(&self, mut out: Vec<u8>, version: Version) -> StreamHead {
+    pub(crate) fn stream_head(&self, mut out: Vec<u8>, request: &Request) -> StreamHead {
         out.clear();
         self.append_fields(&mut out);
-        let (coding, last_fields) = match version {
-            Version::Http11 => (
-                Coding::Chunked,
-                "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n",
-            ),
-            Version::Http10 => (Coding::Bare, "Connection: close\r\n\r\n"),
+        let (coding, framing) = match request.version {
+            Version::Http11 => (Coding::Chunked, "Transfer-Encoding: chunked\r\n\r\n"),
+            Version::Http10 => (Coding::Bare, "\r\n"),
         };
-        out.extend_from_slice(last_fields.as_bytes());
+        let connection = match request.keep_alive && coding == Coding::Chunked {
+            true => "Connection: keep-alive\r\n",
+            false => "Connection: close\r\n",
+        };
+        out.extend_from_slice(connection.as_bytes());
+        out.extend_from_slice(framing.as_bytes());
         StreamHead { bytes: out, coding }
     }
 
