@@ -172,6 +172,13 @@ impl fmt::Debug for Sse {
     }
 }
 
+/// What a client is told whose name or id for an event is refused, by `?` in a handler: 400.
+impl From<InvalidField> for Response {
+    fn from(error: InvalidField) -> Response {
+        Response::text(format!("{error}\n")).with_status(400)
+    }
+}
+
 impl From<Sse> for Response {
     fn from(sse: Sse) -> Response {
         event_stream(Box::new(|head, socket| {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use support::{Child, Client, EventSource, TestServer, eventually, serve_parent, start};
 use tiny_sse::{
-    Config, Event, History, Hub, HubConfig, KeepAlive, Lag, PublishError, Request, Server, Sse,
-    Start,
+    Config, Event, History, Hub, HubConfig, KeepAlive, Lag, PublishError, Request, Response,
+    Server, Sse, Start,
 };
 
 /// A server whose `/events?topic=a&topic=b` subscribes to what it is asked for.
@@ -73,6 +73,65 @@ fn the_bytes_are_as_written_down() {
     assert_eq!(first, format!("{epoch}-1"));
     let chunk = String::from_utf8(client.chunk().unwrap()).unwrap();
     assert_eq!(chunk, format!("id: {first}\ndata: one\ndata: two\n\n"));
+}
+
+#[test]
+fn a_handler_refuses_with_what_the_hub_says() {
+    let hub = Hub::open(HubConfig {
+        max_event_bytes: 40,
+        ..HubConfig::default()
+    });
+    let hub = hub.unwrap();
+    let server = start(Config::default(), |server| {
+        server.post("/events", move |request: &Request| {
+            let mut event = Event::data(String::from_utf8_lossy(request.body()));
+            if let Some(name) = request.query("event") {
+                event = event.event(name)?;
+            }
+            if let Some(id) = request.query("id") {
+                event = event.id(id)?;
+            }
+            hub.publish(request.query("topic").unwrap_or_default(), event)?;
+            Ok::<_, Response>(Response::new(204))
+        })
+    });
+    let check = |target: &str, body: &str, status: u16, text: &str| {
+        let mut client = server.connect();
+        client.request("POST", target, &[], body.as_bytes());
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.text()), (status, text), "{target}");
+    };
+    check("/events?topic=a&event=e&id=1", "x", 204, ""); // All is well.
+    check("/events", "x", 400, "topic name cannot be empty\n"); // What names it is not there.
+    check(
+        "/events?topic=a&event=%0A",
+        "x",
+        400,
+        "event field cannot contain '\\n'\n",
+    ); // A forged field.
+    check(
+        "/events?topic=a&id=latest",
+        "x",
+        400,
+        "event id \"latest\" is reserved for the hub\n",
+    ); // An id that would mean something else.
+    check(
+        "/events?topic=a",
+        &"x".repeat(40),
+        413,
+        "event of 48 bytes is larger than 40\n",
+    ); // `data: `, and two line feeds.
+    assert_eq!(server.errors(), [""; 0]);
+
+    // The hub's own failures are not the client's.
+    let full = Response::from(PublishError::Full);
+    assert_eq!(
+        (full.status(), full.header_value("retry-after")),
+        (503, Some("1"))
+    );
+    assert_eq!(Response::from(PublishError::Closed).status(), 503);
+    let storage = PublishError::Storage("no space left".to_string());
+    assert_eq!(Response::from(storage).status(), 500);
 }
 
 #[test]

@@ -43,8 +43,7 @@ fn channel(request: &Request) -> Result<&'static str, Response> {
 /// Publishes a request's body. It goes to the readers as it is, whatever it contains: an event cannot be forged by it.
 fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
     let text = std::str::from_utf8(request.body()).map_err(|error| refused(400, error))?;
-    hub.publish(channel(request)?, Event::data(text))
-        .map_err(|error| refused(422, error))?;
+    hub.publish(channel(request)?, Event::data(text))?;
     Ok(Response::new(204))
 }
 

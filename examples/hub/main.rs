@@ -43,7 +43,6 @@ fn main() -> Result<(), Box<dyn Error>> {
                 return Err(refused.header("WWW-Authenticate", "Bearer"));
             }
             publish(&hub, request)
-                .map_err(|error| Response::text(format!("{error}\n")).with_status(422))
         })
         .get("/figures", move |_request| {
             let hub = figures.clone();
@@ -54,8 +53,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Publishes a request's body, under the name that the query may give to the event, and answers with its id.
-fn publish(hub: &Hub, request: &Request) -> Result<Response, Box<dyn Error>> {
-    let mut event = Event::data(std::str::from_utf8(request.body())?);
+fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
+    let mut event = Event::data(String::from_utf8_lossy(request.body()));
     if let Some(name) = request.query("event") {
         event = event.event(name)?;
     }

@@ -48,7 +48,7 @@ use self::registry::{Ending, Notice};
 use self::rounds::{Answer, Inbox, Publication, Reply, Rounds};
 use self::writer::Writer;
 use crate::event::Event;
-use crate::http::Request;
+use crate::http::{Request, Response};
 use crate::random::random_u64;
 use crate::threads;
 
@@ -329,3 +329,21 @@ impl fmt::Display for PublishError {
 }
 
 impl Error for PublishError {}
+
+/// What a client is told whose event was not published, by `?` in a handler: 400 for topics and an id, 413 for the size, 503
+/// where the hub is full or has ended. For the history it is a 500, as in [`Response::failed`].
+impl From<PublishError> for Response {
+    fn from(error: PublishError) -> Response {
+        let status = match error {
+            PublishError::Topic(_) | PublishError::Id(_) => 400,
+            PublishError::TooLarge { .. } => 413,
+            PublishError::Full | PublishError::Closed => 503,
+            PublishError::Storage(_) => return Response::failed(error),
+        };
+        let answer = Response::text(format!("{error}\n")).with_status(status);
+        match status {
+            503 => answer.with_field("Retry-After", "1"),
+            _ => answer,
+        }
+    }
+}
