@@ -75,6 +75,11 @@ impl Socket {
         self.stream().set_nodelay(self.config().nodelay)
     }
 
+    /// The connection itself, for who writes to many. It goes before this, with which its slot is freed.
+    pub(crate) fn connected(&self) -> Arc<Connected> {
+        Arc::clone(&self.connected)
+    }
+
     /// A reader of this socket whose every read ends by a deadline.
     pub(crate) fn reader(&self) -> DeadlineReader {
         DeadlineReader::new(&self.connected)

@@ -38,7 +38,7 @@ const LAYERS: [(&str, &[&str]); 38] = [
     ("hub/registry", &["slots", "threads"]), // A reader's place is taken until its entry goes.
     ("hub/rounds", &["event"]), // Nor does who writes into it.
     ("hub/core", &["threads"]),
-    ("hub/writer", &["sse"]),
+    ("hub/writer", &["slots", "socket", "sse"]), // The connections themselves, which it writes to.
     ("hub/subscriber", &["http", "socket", "sse"]),
     ("hub/subscription", &["event", "http", "sse"]),
     ("hub/poll", &["event", "http", "socket", "sse"]),
