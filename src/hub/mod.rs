@@ -62,15 +62,16 @@ const STACK_BYTES: usize = 256 * 1024;
 ///
 /// ```
 /// use std::sync::LazyLock;
-/// use tiny_sse::{Event, Hub, Request, Server};
+/// use tiny_sse::{Event, Hub, Request, Response, Server};
 ///
 /// static HUB: LazyLock<Hub> = LazyLock::new(Hub::new);
 ///
 /// let server = Server::bind("127.0.0.1:0")?
 ///     .get("/events/{topic}", |request| HUB.subscribe(request, request.param("topic")))
-///     .post("/events/{topic}", |request: &Request| {
+///     .post("/events/{topic}", |request: &Request| -> Result<String, Response> {
 ///         let text = String::from_utf8_lossy(request.body());
-///         HUB.publish_wait(request.param("topic"), Event::data(text)).map(|id| id.to_string())
+///         let id = HUB.publish_wait(request.param("topic"), Event::data(text))?;
+///         Ok(format!("{id}\n"))
 ///     });
 /// # Ok::<(), std::io::Error>(())
 /// ```

@@ -101,7 +101,8 @@ fn run() -> Result<(), String> {
     Ok(())
 }
 
-/// Measures row by row, and within a row round by round, so that what is compared was measured at about the same time.
+/// Measures row by row, and within a row round by round, so that what is compared was measured at about the same time. Each
+/// round begins with another server, so that none is always first, or always behind the same one.
 fn measure(
     rows: &[&'static Row],
     servers: &[&'static Server],
@@ -113,9 +114,14 @@ fn measure(
         .flat_map(|row| {
             // What does not vary is measured once.
             let rounds = if row.repeated { rounds } else { 1 };
-            let applies = servers.iter().filter(move |server| (row.applies)(server));
-            (1..=rounds)
-                .flat_map(move |round| applies.clone().map(move |server| (*row, round, *server)))
+            let applies = servers.iter().filter(|server| (row.applies)(server));
+            let mut order: Vec<&Server> = applies.copied().collect();
+            let step = order.len().div_ceil(rounds);
+            (1..=rounds).flat_map(move |round| {
+                let plan: Vec<_> = order.iter().map(|server| (*row, round, *server)).collect();
+                order.rotate_left(step);
+                plan
+            })
         })
         .collect();
 
