@@ -43,7 +43,7 @@
 //! Ten thousand readers of a hub are ten thousand sockets and a handful of threads; ten thousand streams from channels of
 //! their own would be ten thousand threads or more, past what [`Config::max_threads`] allows.
 //!
-//! A program that needs no hub leaves away the feature `hub`, and half of what there is to build: `default-features = false`.
+//! A program that needs no hub turns off the feature `hub`, and half of what there is to build: `default-features = false`.
 //!
 //! Every limit and duration is a field of [`Config`] or [`HubConfig`], whose documentation gives the default and its
 //! reason. What a peer sends, or does not take, costs bounded memory and bounded time.

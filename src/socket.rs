@@ -75,7 +75,7 @@ impl Socket {
         self.stream().set_nodelay(self.config().nodelay)
     }
 
-    /// The connection itself, for who writes to many. It goes before this, with which its slot is freed.
+    /// The connection itself, for who writes to many: to be dropped before the socket is, which frees the slot.
     pub(crate) fn connected(&self) -> Arc<Connected> {
         Arc::clone(&self.connected)
     }

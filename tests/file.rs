@@ -343,6 +343,18 @@ fn one_process_has_the_file() {
     drop(hub);
 }
 
+#[test]
+fn a_file_that_cannot_be_opened_is_named() {
+    let folder = Folder::new("named");
+    let config = HubConfig {
+        history: History::file(folder.0.join("missing").join("history")),
+        ..HubConfig::default()
+    };
+    let error = Hub::open(config).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    assert!(error.to_string().contains("missing"), "{error}");
+}
+
 /// A path given by mistake costs nobody a file. What a power failure leaves of a fresh one is not in the way.
 #[test]
 fn a_file_that_is_no_history_stays_as_it_is() {

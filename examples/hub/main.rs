@@ -54,7 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Publishes a request's body, under the name that the query may give to the event, and answers with its id.
 fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
-    let mut event = Event::data(String::from_utf8_lossy(request.body()));
+    let text = std::str::from_utf8(request.body());
+    let not_text = |error| Response::text(format!("{error}\n")).with_status(400);
+    let mut event = Event::data(text.map_err(not_text)?);
     if let Some(name) = request.query("event") {
         event = event.event(name)?;
     }

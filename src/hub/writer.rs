@@ -135,8 +135,8 @@ struct Members {
     last_round: Instant,
 }
 
-/// A reader, and beside it all that an event needs of it. By its next event the caches hold something else, so that one
-/// more place in memory to go by on the way to the connection takes a thirtieth of what a delivery takes.
+/// A reader, and beside it all that an event needs of it. By its next event the caches hold something else, and one more
+/// place in memory on the way to the connection takes some 0.1 µs, where all of a delivery takes 3 to 4.
 struct Live {
     connected: Arc<Connected>,
     subscriber: Box<Subscriber>,
