@@ -32,7 +32,7 @@ compare [--short] [--rows A,B] [--servers A,B] [--rounds N] [--write] [--no-buil
   --short     a minute or two: fewer rows and servers, one short round
   --rows      only these rows
   --servers   only these servers
-  --rounds    how often each row is measured, 3 by default; the median counts
+  --rounds    how often each row is measured, 3 by default, some three times as often; the median counts
   --write     write RESULTS.md and its pictures although not everything was measured
   --no-build  take the programs as they are";
 
@@ -112,8 +112,7 @@ fn measure(
     let plan: Vec<(&Row, usize, &Server)> = rows
         .iter()
         .flat_map(|row| {
-            // What does not vary is measured once.
-            let rounds = if row.repeated { rounds } else { 1 };
+            let rounds = (rounds * row.times).max(1);
             let applies = servers.iter().filter(|server| (row.applies)(server));
             let mut order: Vec<&Server> = applies.copied().collect();
             let step = order.len().div_ceil(rounds);

@@ -6,7 +6,7 @@ use crate::{
     figures::{Better, Bound, Figure, GOALS, Goal, Mark, figures},
     machine::Machine,
     pictures,
-    rows::{Measured, Row},
+    rows::{Measured, ROWS, Row},
     servers::{self, Role, SERVERS, Server},
 };
 
@@ -262,10 +262,15 @@ pub fn write(
     let package = servers::package();
     let pictures = pictures::draw(results, servers, &package.join("pictures"))?;
     let command = format!("cargo run --release -- {arguments}");
+    let oftener: String = ROWS
+        .iter()
+        .filter(|row| row.times > 1)
+        .map(|row| format!(", of {} {}", row.name, rounds * row.times))
+        .collect();
     let mut text = format!(
         "# Results\n\n\
-         Written by the comparison itself: `{}` in `benches/`. Rounds: {rounds}; a value is their median, from least to \
-         most beside it. What each figure means and how it is measured is in [README.md](README.md).\n\n\
+         Written by the comparison itself: `{}` in `benches/`. Rounds: {rounds}{oftener}; a value is their median, from \
+         least to most beside it. What each figure means and how it is measured is in [README.md](README.md).\n\n\
          - machine: {}, {} cores, {:.0} GiB, Linux {}\n- compiler: {}\n- versions: {}\n\n\
          A ratio is tiny-sse's figure divided by that of the best of axum, hyper, actix, hyperlane and tiny_http in \
          that line, in bold below; `floor` is a bare write loop, which does nothing but what the kernel must.\n\n",
