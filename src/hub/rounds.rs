@@ -188,7 +188,7 @@ impl Rounds {
     /// Serves until all publishers have gone, then ends all streams.
     pub(crate) fn run(mut self) {
         let mut expires_at = None;
-        while let Some(round) = self.outbox.take(expires_at) {
+        while let Some(round) = self.next_round(expires_at) {
             let count = round.len() as u64;
             let (numbered, replies) = self.number(round);
             let floor = match self.store(&numbered) {
@@ -201,10 +201,6 @@ impl Rounds {
                     continue;
                 }
             };
-            for writer in &self.core.writers {
-                // Before the lock is taken: whoever holds it waits for nobody.
-                writer.wait_for_room();
-            }
             let now = Instant::now();
             let mut log = self.core.log();
             if let Some(floor) = floor {
@@ -225,6 +221,15 @@ impl Rounds {
             }
         }
         self.core.close();
+    }
+
+    /// What has been published while the writers were busy. It waits for them here, where it holds no lock, and where what
+    /// comes meanwhile joins the round.
+    fn next_round(&self, until: Option<Instant>) -> Option<Vec<Publication>> {
+        for writer in &self.core.writers {
+            writer.wait_for_room();
+        }
+        self.outbox.take(until)
     }
 
     /// Appends a round to the file, where there is one, and says up to where that has been cut off.

@@ -3,7 +3,6 @@
 //! A writer never blocks: no socket that would make it wait, no user code, no lock for an event's delivery. Whoever does
 //! not take a whole write goes to the threads that catch up, with its exact position.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,9 +25,6 @@ const MANY_JOINED: usize = 64;
 /// Readers whose connections are looked at together, before the first of them is written to.
 const GLANCE: usize = 16;
 
-/// Rounds that a writer may have waiting; then the hub waits for it. With two writers and two groups that is 1 MiB.
-const ROUNDS_AHEAD: usize = 4;
-
 /// The way to a writer. Not a channel, which would wake the writer for each reader that joins.
 #[derive(Default)]
 pub(crate) struct Mailbox {
@@ -39,10 +35,13 @@ pub(crate) struct Mailbox {
 
 #[derive(Default)]
 struct Mail {
-    /// Each behind those who have become live since the one before it.
-    rounds: VecDeque<(Subscribers, Round)>,
-    /// Those who have become live since the last of these.
+    /// The next round, behind those who have become live before it. There is never another: what is published while a
+    /// writer has enough to do waits in the inbox, and becomes one round, which each socket takes in one write.
+    round: Option<(Subscribers, Round)>,
+    /// Those who have become live since.
     joined: Subscribers,
+    /// The hub waits for the round to be taken.
+    awaited: bool,
     /// Somebody is to end, or many have joined: look now.
     sweep: bool,
     /// All that could send some have gone.
@@ -53,9 +52,12 @@ struct Mail {
 type Subscribers = Vec<Box<Subscriber>>;
 
 impl Mailbox {
-    /// Waits until there is room for another round.
+    /// Waits until there is room for a round.
     pub(crate) fn wait_for_room(&self) {
-        let full = |mail: &mut Mail| mail.rounds.len() >= ROUNDS_AHEAD;
+        let full = |mail: &mut Mail| {
+            mail.awaited = mail.round.is_some();
+            mail.awaited
+        };
         drop(self.changed.wait_while(self.lock(), full));
     }
 
@@ -63,7 +65,8 @@ impl Mailbox {
     pub(crate) fn send(&self, round: Round) {
         let mut mail = self.lock();
         let joined = mem::take(&mut mail.joined);
-        mail.rounds.push_back((joined, round));
+        debug_assert!(mail.round.is_none());
+        mail.round = Some((joined, round));
         drop(mail);
         self.changed.notify_all();
     }
@@ -94,15 +97,15 @@ impl Mailbox {
 
     /// Waits at most so long for something to do, and takes it: one round at most, and all who have joined before it.
     fn take(&self, wait: Duration) -> Option<(Subscribers, Option<Round>, bool)> {
-        let idle = |mail: &mut Mail| mail.rounds.is_empty() && !mail.sweep && !mail.closed;
+        let idle = |mail: &mut Mail| mail.round.is_none() && !mail.sweep && !mail.closed;
         let waited = self.changed.wait_timeout_while(self.lock(), wait, idle);
         let mut mail = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let (joined, round) = match mail.rounds.pop_front() {
+        let (joined, round) = match mail.round.take() {
             Some((joined, round)) => (joined, Some(round)),
             None if mail.closed => return None,
             None => (mem::take(&mut mail.joined), None),
         };
-        if mail.rounds.len() + 1 == ROUNDS_AHEAD {
+        if mem::take(&mut mail.awaited) {
             self.changed.notify_all();
         }
         Some((joined, round, mem::take(&mut mail.sweep)))
