@@ -133,8 +133,12 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
             visits.get(request.param("name")).unwrap_or(&0).to_string()
         })
         .get("/readers/{name}", move |request| {
-            let readers = readers.stats().subscribers_by_topic;
-            readers.get(request.param("name")).unwrap_or(&0).to_string()
+            let name = request.param("name");
+            let readers = readers.readers();
+            let of_topic = readers
+                .iter()
+                .filter(|it| it.topics().any(|topic| topic == name));
+            of_topic.count().to_string()
         })
         .get("/polls", move |_request| polls.stats().polls.to_string())
         .get("/generation", move |_request| generation.to_string())

@@ -13,6 +13,7 @@
 //! sites may read, too, since the answers say so (CORS). For other machines to come, bind `0.0.0.0` below, and put a
 //! proxy with TLS in front, as a token in plain sight is none.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Read;
 use std::sync::mpsc::SyncSender;
@@ -74,7 +75,12 @@ fn tell(hub: &Hub, events: &SyncSender<Event>) {
         let mut text = format!("readers {readers}\npolls {polls}\n");
         text += &format!("published {published}\ndelivered {delivered}\n");
         text += &format!("kept {kept}\nbytes {bytes}");
-        for (topic, readers) in &stats.subscribers_by_topic {
+        let mut by_topic: BTreeMap<&str, usize> = BTreeMap::new();
+        let all = hub.readers();
+        for topic in all.iter().flat_map(|reader| reader.topics()) {
+            *by_topic.entry(topic).or_default() += 1;
+        }
+        for (topic, readers) in by_topic {
             text += &format!("\ntopic {readers} {topic}");
         }
         if events.send(Event::data(text)).is_err() {

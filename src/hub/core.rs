@@ -1,6 +1,5 @@
 //! What the threads of one hub share.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -149,11 +148,7 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut subscribers_by_topic = BTreeMap::new();
         let readers = self.registry.all();
-        for topic in readers.iter().flat_map(|reader| reader.topics()) {
-            *subscribers_by_topic.entry(topic.to_string()).or_insert(0) += 1;
-        }
         let log = self.log();
         let behind: Vec<u64> = readers
             .iter()
@@ -164,14 +159,13 @@ impl Core {
         Stats {
             subscribers: readers.len(),
             subscribers_behind: behind.len(),
-            subscribers_by_topic,
             published: count(&self.counters.published),
             delivered: count(&self.counters.delivered),
             dropped_lagging: count(&self.counters.lagged),
             dropped_stalled: count(&self.counters.timed_out),
             polls: self.counters.polls.load(Ordering::Relaxed),
             worst_lag: slowest.map_or(0, |cursor| log.head.saturating_sub(*cursor)),
-            history_events: log.len(),
+            history_events: log.len,
             history_bytes: log.bytes,
             topics: log.topics(),
             oldest: log.oldest(),
@@ -190,14 +184,12 @@ impl Drop for Core {
 }
 
 /// A hub's figures at one moment, from [`Hub::stats`](crate::Hub::stats).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Event streams that are open.
     pub subscribers: usize,
     /// Of those, the ones that are catching up.
     pub subscribers_behind: usize,
-    /// Event streams by topic; one that reads several counts for each.
-    pub subscribers_by_topic: BTreeMap<String, usize>,
     /// Events that were numbered since the hub was opened.
     pub published: u64,
     /// Events that were handed to a reader's socket, for all readers together.

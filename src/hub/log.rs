@@ -3,7 +3,9 @@
 //! The log knows no socket and no thread. Whoever uses it holds a lock around it, which makes each of its methods one
 //! step; see the parent module for who does.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 use std::sync::Arc;
@@ -91,35 +93,37 @@ pub(crate) struct Log {
     floor: Option<u64>,
     /// The last number given out.
     pub(super) head: u64,
-    /// All that is kept, by its number, and since when. A tree, as what goes may stand anywhere: a loud topic lets go of
-    /// what is newer than all that a quiet one keeps.
-    kept: BTreeMap<u64, (Instant, Numbered)>,
-    /// Its encoded bytes.
-    pub(super) bytes: usize,
     topics: HashMap<Arc<str>, Topic>,
+    /// The oldest event of each topic that keeps any, or one that it has let go of since; the first is right.
+    oldest: BinaryHeap<Reverse<(u64, Arc<str>)>>,
+    /// How many events the topics keep, and their encoded bytes.
+    pub(super) len: usize,
+    pub(super) bytes: usize,
     /// The last number evicted from a topic that is no more.
     forgotten: u64,
     callers_ids: HashMap<Arc<str>, u64>,
     groups: HashMap<GroupId, Group>,
 }
 
+/// An event that at least one of its topics keeps, and since when.
+struct Kept {
+    event: Numbered,
+    since: Instant,
+}
+
 #[derive(Default)]
 struct Topic {
-    kept: VecDeque<u64>,
+    kept: VecDeque<Arc<Kept>>,
     /// The last number that it no longer keeps.
     evicted: u64,
     groups: Vec<GroupId>,
 }
 
 impl Topic {
-    /// Whether it keeps this event or an older one.
-    fn has_up_to(&self, sequence: u64) -> bool {
-        self.kept.front().is_some_and(|oldest| *oldest <= sequence)
-    }
-
     /// Where the events behind a cursor begin.
     fn behind(&self, cursor: u64) -> usize {
-        self.kept.partition_point(|sequence| *sequence <= cursor)
+        self.kept
+            .partition_point(|kept| kept.event.sequence <= cursor)
     }
 
     fn is_unused(&self) -> bool {
@@ -192,17 +196,14 @@ impl Log {
             epochs: Vec::new(),
             floor: None,
             head: 0,
-            kept: BTreeMap::new(),
-            bytes: 0,
             topics: HashMap::new(),
+            oldest: BinaryHeap::new(),
+            len: 0,
+            bytes: 0,
             forgotten: 0,
             callers_ids: HashMap::new(),
             groups: HashMap::new(),
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.kept.len()
     }
 
     pub(crate) fn topics(&self) -> usize {
@@ -211,14 +212,15 @@ impl Log {
 
     /// The oldest event kept.
     pub(crate) fn oldest(&self) -> Option<EventId> {
-        let (sequence, _) = self.kept.first_key_value()?;
+        let Reverse((sequence, _)) = self.oldest.peek()?;
         Some(self.id(*sequence))
     }
 
     /// When the oldest event is too old, where age matters.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
-        let (_, (since, _)) = self.kept.first_key_value()?;
-        Some(*since + self.history.age?)
+        let Reverse((_, name)) = self.oldest.peek()?;
+        let oldest = self.topics.get(name)?.kept.front()?;
+        Some(oldest.since + self.history.age?)
     }
 
     /// The wire id of the last number given out.
@@ -320,11 +322,18 @@ impl Log {
             // The same id twice: the newest counts.
             self.callers_ids.insert(Arc::clone(id), sequence);
         }
+        self.len += 1;
         self.bytes += event.frame.len();
-        self.kept.insert(sequence, (now, event));
+        let kept = Arc::new(Kept { event, since: now });
         for name in &*topics {
-            self.topic(name).kept.push_back(sequence);
+            let topic = self.topic(name);
+            topic.kept.push_back(Arc::clone(&kept));
+            if topic.kept.len() == 1 {
+                self.oldest.push(Reverse((sequence, Arc::clone(name))));
+            }
         }
+        // From here on only topics hold it.
+        drop(kept);
         for name in &*topics {
             if self.topic(name).kept.len() > self.history.events {
                 self.evict_oldest_of(name, sequence);
@@ -343,18 +352,32 @@ impl Log {
 
     /// Lets go of what is too old or too much.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((sequence, (since, oldest))) = self.kept.first_key_value() {
+        while let Some(Kept { event, since }) = self.find_oldest() {
             let age = now.saturating_duration_since(*since);
+            // It is the oldest of each topic that still keeps it.
+            let (sequence, topics) = (event.sequence, Arc::clone(&event.topics));
             let expired = self.history.age.is_some_and(|most| age >= most);
             if !expired && self.bytes <= self.history.bytes {
                 break;
             }
-            // It is the oldest of each topic that still keeps it.
-            let (sequence, topics) = (*sequence, Arc::clone(&oldest.topics));
             for name in &*topics {
                 self.evict_oldest_of(name, sequence);
             }
         }
+    }
+
+    /// The oldest event kept; what topics have let go of before it is put right.
+    fn find_oldest(&mut self) -> Option<&Kept> {
+        while let Some(mut first) = self.oldest.peek_mut() {
+            let Reverse((sequence, name)) = &*first;
+            let topic = self.topics.get(name);
+            match topic.and_then(|topic| topic.kept.front()) {
+                Some(oldest) if oldest.event.sequence == *sequence => return Some(oldest),
+                Some(oldest) => first.0.0 = oldest.event.sequence,
+                None => drop(PeekMut::pop(first)),
+            }
+        }
+        None
     }
 
     /// Lets go of a topic's oldest event, unless it is newer than that.
@@ -362,30 +385,29 @@ impl Log {
         let Some(topic) = self.topics.get_mut(name) else {
             return;
         };
-        if !topic.has_up_to(up_to) {
+        let oldest = topic.kept.front();
+        if oldest.is_none_or(|oldest| oldest.event.sequence > up_to) {
             return;
         }
-        let Some(sequence) = topic.kept.pop_front() else {
+        let Some(oldest) = topic.kept.pop_front() else {
             return;
         };
+        let sequence = oldest.event.sequence;
         topic.evicted = sequence;
         if topic.is_unused() {
             self.forget(name);
         }
-        let Some((_, event)) = self.kept.get(&sequence) else {
+        // Others of its topics may keep it.
+        let Some(Kept { event, .. }) = Arc::into_inner(oldest) else {
             return;
         };
-        let mut others = event.topics.iter().filter_map(|name| self.topics.get(name));
-        if others.any(|topic| topic.has_up_to(sequence)) {
-            return;
-        }
+        self.len -= 1;
         self.bytes -= event.frame.len();
         if let Some(id) = &event.callers_id
             && self.callers_ids.get(id) == Some(&sequence)
         {
             self.callers_ids.remove(id);
         }
-        self.kept.remove(&sequence);
     }
 
     fn forget(&mut self, name: &Arc<str>) {
@@ -544,15 +566,12 @@ impl Log {
         }
         let mut bytes = 0;
         let mut events = Vec::new();
-        for sequence in self.kept_after(&group.topics, position.cursor) {
-            let Some((_, event)) = self.kept.get(&sequence) else {
-                continue;
-            };
+        for event in self.kept_after(&group.topics, position.cursor) {
             if bytes > 0 && bytes + event.frame.len() > max_bytes {
                 break;
             }
             bytes += event.frame.len();
-            events.push((sequence, event.frame.clone()));
+            events.push((event.sequence, event.frame.clone()));
         }
         if events.is_empty() {
             // It was given all that its group was, be it from a file, where nobody counts.
@@ -574,7 +593,7 @@ impl Log {
         };
         let topics = group.topics.iter();
         let kept = topics.filter_map(|name| self.topics.get(name)?.kept.back());
-        let newest = kept.copied().max();
+        let newest = kept.map(|kept| kept.event.sequence).max();
         let newest = newest.filter(|newest| *newest > position.cursor);
         let counted = group.ordinal - u64::from(newest.is_some());
         let lost = counted - position.ordinal.unwrap_or(counted);
@@ -588,18 +607,18 @@ impl Log {
 
     /// The newest event kept of each topic, up to a cursor, in order of sequence.
     pub(crate) fn retained(&self, topics: &TopicSet, cursor: u64) -> Vec<Frame> {
-        let mut newest = Vec::new();
+        let mut newest: Vec<&Numbered> = Vec::new();
         for topic in topics.iter().filter_map(|name| self.topics.get(name)) {
             let place = topic.behind(cursor).checked_sub(1);
-            let Some(sequence) = place.and_then(|place| topic.kept.get(place)) else {
+            let Some(kept) = place.and_then(|place| topic.kept.get(place)) else {
                 continue;
             };
-            if let Err(place) = newest.binary_search(sequence) {
-                newest.insert(place, *sequence);
+            let place = newest.binary_search_by_key(&kept.event.sequence, |event| event.sequence);
+            if let Err(place) = place {
+                newest.insert(place, &kept.event);
             }
         }
-        let events = newest.iter().filter_map(|sequence| self.kept.get(sequence));
-        events.map(|(_, event)| event.frame.clone()).collect()
+        newest.iter().map(|event| event.frame.clone()).collect()
     }
 
     /// The gap to announce at a position, which is moved so that the next one is not announced again.
@@ -614,7 +633,7 @@ impl Log {
         let evicted = self.last_evicted(&group.topics);
         let oldest = self.kept_after(&group.topics, position.cursor).next();
         // The next reconnect resumes right before what comes now.
-        let rebased = oldest.map_or(self.head, |sequence| sequence - 1);
+        let rebased = oldest.map_or(self.head, |event| event.sequence - 1);
         let counted = self.ordinal_at(group, position.cursor);
         let before = position.ordinal.replace(counted);
         let lost = before.filter(|_| position.unknown.is_none());
@@ -673,17 +692,17 @@ impl Log {
         &'a self,
         topics: &TopicSet,
         cursor: u64,
-    ) -> impl Iterator<Item = u64> + use<'a> {
+    ) -> impl Iterator<Item = &'a Numbered> + use<'a> {
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
         let queues = topics.map(|topic| topic.kept.range(topic.behind(cursor)..).peekable());
         let mut queues: Vec<_> = queues.collect();
         std::iter::from_fn(move || {
             let firsts = queues.iter_mut().filter_map(|queue| queue.peek().copied());
-            let next = firsts.min()?;
+            let next = firsts.min_by_key(|kept| kept.event.sequence)?;
             for queue in &mut queues {
-                queue.next_if_eq(&next);
+                queue.next_if(|kept| kept.event.sequence == next.event.sequence);
             }
-            Some(*next)
+            Some(&next.event)
         })
     }
 
@@ -739,6 +758,23 @@ mod tests {
             };
             self.log.append(vec![event], self.now);
             sequence
+        }
+
+        /// What the log says of its oldest event and of how many it keeps, against what the topics have.
+        #[track_caller]
+        fn check_oldest(&self) {
+            let kept = self.log.topics.values().flat_map(|topic| &topic.kept);
+            let mut kept: Vec<u64> = kept.map(|kept| kept.event.sequence).collect();
+            kept.sort();
+            kept.dedup();
+            let oldest = self.log.oldest().map(|id| id.sequence);
+            assert_eq!((oldest, self.log.len), (kept.first().copied(), kept.len()));
+            let keeping = self
+                .log
+                .topics
+                .values()
+                .filter(|topic| !topic.kept.is_empty());
+            assert_eq!(self.log.oldest.len(), keeping.count());
         }
 
         fn reader(&mut self, topics: &str, mut position: Position) -> Reader {
@@ -927,7 +963,7 @@ mod tests {
         by_age.publish("a");
         by_age.now += Duration::from_secs(9);
         by_age.publish("b");
-        assert_eq!(by_age.log.len(), 2);
+        assert_eq!(by_age.log.len, 2);
         by_age.now += Duration::from_secs(1);
         by_age.log.expire(by_age.now);
         assert_eq!(by_age.log.oldest().unwrap().sequence, 2); // Ten seconds old is too old.
@@ -951,10 +987,7 @@ mod tests {
 
         let mut none = log(History::none());
         none.publish("a");
-        assert_eq!(
-            (none.log.len(), none.log.bytes, none.log.topics()),
-            (0, 0, 0)
-        );
+        assert_eq!((none.log.len, none.log.bytes, none.log.topics()), (0, 0, 0));
         // Its topic is forgotten, its loss is not.
         let position = none.log.after(&none.log.id(0).to_string(), &set("a"));
         let mut reader = none.reader("a", position);
@@ -985,7 +1018,9 @@ mod tests {
         };
         let names = ["a", "b", "a b", "c", "a c", "a b c"];
         for round in 0..300 {
-            let mut log = log(History::events(random(6) as usize));
+            // By number and, with 22 bytes an event, by size: neither, one or the other lets go of more.
+            let history = History::events(random(6) as usize).bytes(random(400) as usize);
+            let mut log = log(history);
             let mut published: Vec<(u64, TopicSet)> = Vec::new();
             let mut readers: Vec<(Reader, TopicSet, u64, u64)> = Vec::new();
             for _ in 0..120 {
@@ -1028,6 +1063,7 @@ mod tests {
                         published.push((sequence, set(topics)));
                     }
                 }
+                log.check_oldest();
             }
             for (reader, ..) in readers {
                 log.log.leave(reader.group);

@@ -226,6 +226,18 @@ impl Hub {
         self.core.stats()
     }
 
+    /// Whoever reads at this moment, in no particular order: for a list of who is there, or to count by topic.
+    ///
+    /// ```
+    /// # let hub = tiny_sse::Hub::new();
+    /// let readers = hub.readers();
+    /// let of_news = readers.iter().filter(|reader| reader.topics().any(|topic| topic == "news"));
+    /// println!("{} of {} read the news", of_news.count(), readers.len());
+    /// ```
+    pub fn readers(&self) -> Vec<Arc<Reader>> {
+        self.core.registry.all()
+    }
+
     /// Ends the streams of the readers that match, which come back after a while as after any reconnect, and says how
     /// many they are. This, after the session is gone that a handler checks, is how a user stops reading.
     ///
