@@ -13,7 +13,7 @@ use super::frame::Frame;
 use super::id::EventId;
 use super::log::Numbered;
 use super::topics::TopicSet;
-use super::writer::Round;
+use super::writer::{Mailbox, Round};
 use crate::event::Event;
 
 /// Most bytes of a round, unless a single event has more.
@@ -142,9 +142,9 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Waits for events and takes all that are there, up to a round. Empty when the time is over; `None` when all
-    /// publishers have gone.
-    fn take(&self, until: Option<Instant>) -> Option<Vec<Publication>> {
+    /// Waits for an event, then for the writers, and takes all that is there by then, up to a round. Empty when the time
+    /// is over; `None` when all publishers have gone.
+    fn take(&self, until: Option<Instant>, writers: &[Arc<Mailbox>]) -> Option<Vec<Publication>> {
         let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
         // So long is for ever.
         let first = self.receiver.recv_timeout(wait.unwrap_or(Duration::MAX));
@@ -153,6 +153,9 @@ impl Outbox {
             Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
             Err(RecvTimeoutError::Disconnected) => return None,
         };
+        for writer in writers {
+            writer.wait_for_room();
+        }
         let mut bytes = round[0].event.encoded_len();
         while bytes < ROUND_BYTES
             && let Ok(next) = self.receiver.try_recv()
@@ -188,7 +191,7 @@ impl Rounds {
     /// Serves until all publishers have gone, then ends all streams.
     pub(crate) fn run(mut self) {
         let mut expires_at = None;
-        while let Some(round) = self.next_round(expires_at) {
+        while let Some(round) = self.outbox.take(expires_at, &self.core.writers) {
             let count = round.len() as u64;
             let (numbered, replies) = self.number(round);
             let floor = match self.store(&numbered) {
@@ -221,15 +224,6 @@ impl Rounds {
             }
         }
         self.core.close();
-    }
-
-    /// What has been published while the writers were busy. It waits for them here, where it holds no lock, and where what
-    /// comes meanwhile joins the round.
-    fn next_round(&self, until: Option<Instant>) -> Option<Vec<Publication>> {
-        for writer in &self.core.writers {
-            writer.wait_for_room();
-        }
-        self.outbox.take(until)
     }
 
     /// Appends a round to the file, where there is one, and says up to where that has been cut off.

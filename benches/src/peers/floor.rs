@@ -164,8 +164,8 @@ fn respond(socket: &mut TcpStream, content_type: &str, body: &str) -> io::Result
     socket.write_all((head + body).as_bytes())
 }
 
-/// One event as one chunk.
+/// One event as one chunk, as long as one of tiny-sse's, which has an id.
 fn encode(text: &str) -> String {
-    let event = format!("data: {text}\n\n");
+    let event = format!("id: 0123456789abcdef-1000\ndata: {text}\n\n");
     format!("{:x}\r\n{event}\r\n", event.len())
 }
