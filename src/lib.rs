@@ -76,8 +76,8 @@
 //!
 //! 1. [`Hub::publish`] checks topics, id and size, and puts the event into the inbox: a bounded channel, which makes
 //!    publishers wait when it is full.
-//! 2. The hub thread takes all that waits there as one round. It numbers each event and encodes it once, as a chunk of its
-//!    own that all readers share.
+//! 2. The hub thread takes all that is there as one round, once each writer has taken the round before. It numbers each
+//!    event and encodes it once, as a chunk of its own that all readers share.
 //! 3. Under the log's lock it appends the round to the log and sends it to the writers.
 //! 4. A writer puts the round straight into each socket whose reader asked for it. Where that would block, or takes only a
 //!    part, the reader leaves for the catch-up threads, with its exact position in the torn event.

@@ -15,7 +15,7 @@ use crate::threads;
 /// A reader that has everything has no cursor of its own to look after.
 const LIVE: u64 = u64::MAX;
 
-/// One subscriber, as callbacks and predicates see it.
+/// One subscriber, as [`Hub::readers`](crate::Hub::readers), callbacks and predicates see it.
 pub struct Reader {
     /// Where it stands in the registry, which changes when others leave.
     pub(super) place: AtomicUsize,
