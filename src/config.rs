@@ -49,12 +49,13 @@ pub struct Config {
     /// Longest life of a stream, shortened by a random tenth so that streams opened together do not all return
     /// together. It ends cleanly and the client resumes. Default: none.
     pub max_stream_lifetime: Option<Duration>,
-    /// Reconnects after a shutdown, a refusal or the end of a stream's lifetime are spread over this time, by the
-    /// `retry` field. Default: 5 s.
+    /// Reconnects after a shutdown, a refusal, the end of a stream's lifetime or `Hub::close` are spread over this time, by
+    /// the `retry` field. Default: 5 s.
     pub reconnect_spread: Duration,
     /// Most connections at once; past it event streams get a soft refusal (200, `retry`, end), everything else 503.
-    /// Default: 10,000. Each takes a descriptor: where the process may open fewer (`ulimit -n`), the server lowers
-    /// the limit to what fits, and says so through the error hook.
+    /// One that has ended counts until a hub's callbacks have been told. Default: 10,000. Each takes a descriptor:
+    /// where the process may open fewer (`ulimit -n`), the server lowers the limit to what fits, and says so through
+    /// the error hook.
     pub max_connections: usize,
     /// Most threads that serve connections. Default: 4,000: a process with default Linux settings ends at about
     /// 16,000 threads.

@@ -441,7 +441,8 @@ impl ServerHandle {
     /// Streams look once a second whether it is time: give them longer than that. A second call shares the work of the
     /// first, and can bring the deadline forward. A server that does not run yet ends as soon as it is run.
     ///
-    /// It also waits for the handler that calls it. One that ends its own server leaves that to a thread:
+    /// It waits for a hub's callbacks that are still to be told who has left, too: each holds its reader's place. And it
+    /// waits for the handler that calls it. One that ends its own server leaves that to a thread:
     ///
     /// ```
     /// use std::{thread, time::Duration};
@@ -459,7 +460,7 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// [`StillOpen`] when something is left, most likely a handler or producer that does not return.
+    /// [`StillOpen`] when something is left, most likely a handler, producer or callback that does not return.
     pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
         let mut state = self.shutdown.lock();
         let by = from_now(deadline);
@@ -504,7 +505,7 @@ impl fmt::Debug for ServerHandle {
 /// What was left when a shutdown gave up waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillOpen {
-    /// Connections that are still open.
+    /// Connections that are still open, or of whose end a hub's callbacks are still to be told.
     pub connections: usize,
     /// Threads that have not returned, those of the connections included.
     pub threads: usize,

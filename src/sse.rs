@@ -29,6 +29,9 @@ const SPAWN_QUEUE_EVENTS: usize = 64;
 /// An event stream as the answer to a request: `200` with `Content-Type: text/event-stream`, each event a chunk of its
 /// own, until the sender is dropped or the client leaves.
 ///
+/// An `EventSource` comes back after the end, and the handler is asked again: have the page close it at a last event, or
+/// answer `Response::new(204)`, which stops it.
+///
 /// The stream keeps its connection's thread. When the client closes, the receiver is dropped within about a second, so
 /// that the producer's next send fails.
 ///
@@ -99,7 +102,8 @@ impl Sse {
         self
     }
 
-    /// Sends this event when the channel is closed, before the stream ends.
+    /// Sends this event when the channel is closed, before the stream ends: also when the producer gives up or panics. What
+    /// is to say that all went well, the producer sends itself.
     pub fn last(mut self, event: Event) -> Sse {
         self.last = Some(event);
         self

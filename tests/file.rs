@@ -302,7 +302,10 @@ fn segments_come_and_go() {
     let server = serve(&hub);
     read_on(resume(&server, "a", &ids[259]), 260);
     let mut stream = resume(&server, "a", &first);
-    assert_eq!(stream.next().unwrap().event, "gap");
+    let gap = stream.next().unwrap();
+    assert_eq!(gap.event, "gap");
+    let from = format!(r#"{{"from":"{first}","to":"#);
+    assert!(gap.data.starts_with(&from), "{}", gap.data); // As the client had it, from before the restart.
     assert!(errors.lock().unwrap().is_empty());
 }
 

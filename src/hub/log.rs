@@ -91,6 +91,8 @@ pub(crate) struct Log {
     epochs: Vec<Epoch>,
     /// With a file: the last number that it no longer has.
     floor: Option<u64>,
+    /// The last number that the file no longer had when it was opened: nobody knows what topics these were of.
+    unseen: u64,
     /// The last number given out.
     pub(super) head: u64,
     topics: HashMap<Arc<str>, Topic>,
@@ -195,6 +197,7 @@ impl Log {
             history,
             epochs: Vec::new(),
             floor: None,
+            unseen: 0,
             head: 0,
             topics: HashMap::new(),
             oldest: BinaryHeap::new(),
@@ -228,15 +231,26 @@ impl Log {
         self.id(self.head)
     }
 
-    /// The wire id of a sequence number.
+    /// The wire id of the next number.
+    pub(crate) fn next_id(&self) -> EventId {
+        self.id(self.head + 1)
+    }
+
+    /// The wire id of a sequence number: in the epoch that gave it out.
     pub(crate) fn id(&self, sequence: u64) -> EventId {
-        let epoch = self.epochs.last().map_or(0, |(epoch, _)| *epoch);
-        EventId { epoch, sequence }
+        let mut newest_first = self.epochs.iter().rev();
+        let epoch = newest_first.find(|(_, first)| *first <= sequence);
+        let epoch = epoch.or(self.epochs.first());
+        EventId {
+            epoch: epoch.map_or(0, |(epoch, _)| *epoch),
+            sequence,
+        }
     }
 
     /// Gives out numbers in this epoch from here on, or did so before this hub was.
     pub(crate) fn begin_epoch(&mut self, epoch: Epoch) {
         self.skip_to(epoch.1);
+        self.unseen = self.floor.unwrap_or(0);
         if self.epochs.last() != Some(&epoch) {
             self.epochs.push(epoch);
         }
@@ -427,7 +441,11 @@ impl Log {
     /// The position before all that is kept; nothing before that is missed.
     pub(crate) fn earliest(&self, topics: &TopicSet) -> Position {
         match self.floor {
-            Some(floor) => Position::at(floor),
+            // Memory may have what the file has not, of topics of which it has all.
+            Some(floor) => Position {
+                announced: floor,
+                ..Position::at(floor.min(self.last_evicted(topics).max(self.unseen)))
+            },
             // A topic may keep what is older than the last that another let go of.
             None => Position {
                 announced: self.last_evicted(topics),
@@ -447,7 +465,7 @@ impl Log {
             Some(own) => match self.last_of(own.epoch) {
                 Some(last) if own.sequence <= last => Position::at(own.sequence),
                 // It was given out and then lost, with the power: all that came after is new to this reader.
-                Some(last) if own.epoch != self.newest_id().epoch => unknown(Position::at(last)),
+                Some(last) if own.epoch != self.next_id().epoch => unknown(Position::at(last)),
                 _ => unknown(self.earliest(topics)),
             },
             None => match self.callers_ids.get(id) {
@@ -626,11 +644,12 @@ impl Log {
         if !self.has_gap(group, position) {
             return None;
         }
+        let evicted = self.last_evicted(&group.topics);
         if let Some(floor) = self.floor {
-            let to = floor.max(position.cursor);
+            let lost = self.lost_on_disk(floor, evicted, position);
+            let to = lost.max(position.cursor);
             return Some(self.skip(position, to, to, None));
         }
-        let evicted = self.last_evicted(&group.topics);
         let oldest = self.kept_after(&group.topics, position.cursor).next();
         // The next reconnect resumes right before what comes now.
         let rebased = oldest.map_or(self.head, |event| event.sequence - 1);
@@ -661,15 +680,25 @@ impl Log {
         if position.unknown.is_some() {
             return true;
         }
-        if let Some(floor) = self.floor {
-            return floor > position.cursor;
-        }
         let evicted = self.last_evicted(&group.topics);
+        if let Some(floor) = self.floor {
+            let lost = self.lost_on_disk(floor, evicted, position);
+            return lost > position.cursor.max(position.announced);
+        }
         match position.ordinal {
             _ if evicted <= position.cursor => false,
             None => evicted > position.announced,
             // Topics are kept for different times: some of what was evicted may be behind it, or announced already.
             Some(ordinal) => self.ordinal_at(group, position.cursor) > ordinal,
+        }
+    }
+
+    /// Up to where events may be lost to a reader: what the file no longer has, unless memory has all that is behind the
+    /// cursor.
+    fn lost_on_disk(&self, floor: u64, evicted: u64, position: &Position) -> u64 {
+        match evicted > position.cursor {
+            true => floor,
+            false => self.unseen,
         }
     }
 
@@ -917,6 +946,49 @@ mod tests {
     }
 
     #[test]
+    fn what_memory_has_of_a_quiet_topic_is_not_lost_with_the_file() {
+        let mut log = log(History::events(2));
+        for topics in ["a", "a", "b", "b", "b"] {
+            log.publish(topics); // a keeps 1 and 2; b keeps 4 and 5.
+        }
+        log.log.raise_floor(3);
+        #[track_caller]
+        fn check(log: &mut Fixture, topics: &str, position: Position, expected: &str) {
+            let mut reader = log.reader(topics, position);
+            assert_eq!(log.read(&mut reader), expected);
+        }
+        let after =
+            |log: &Fixture, n, topics| log.log.after(&log.log.id(n).to_string(), &set(topics));
+        let position = after(&log, 1, "a");
+        check(&mut log, "a", position, "2"); // Memory has all of a.
+        let position = after(&log, 1, "b");
+        check(&mut log, "b", position, "gap(1,3,null)@3 4 5"); // It has let go of 3, and so has the file.
+        let position = after(&log, 1, "a b");
+        check(&mut log, "a b", position, "gap(1,3,null)@3 4 5"); // The second with it: the gap says so.
+        let position = log.log.earliest(&set("a"));
+        check(&mut log, "a", position, "1 2"); // All there is of a.
+        let position = log.log.earliest(&set("b"));
+        check(&mut log, "b", position, "4 5"); // And of b.
+        let position = log.log.after("who", &set("a"));
+        check(&mut log, "a", position, "gap(who,0,null)@0 1 2"); // What it had is not known.
+        log.log.unseen = 1;
+        let position = after(&log, 0, "a");
+        check(&mut log, "a", position, "gap(0,1,null)@1 2"); // What was before the file was opened may have been of a.
+        let position = log.log.earliest(&set("a"));
+        check(&mut log, "a", position, "2"); // That is nobody's business who begins now.
+    }
+
+    #[test]
+    fn an_id_has_the_epoch_that_gave_it_out() {
+        let mut log = log(History::events(10));
+        log.publish("a");
+        log.log.begin_epoch((0xf, 2));
+        log.publish("a");
+        let ids = [0, 1, 2, 3].map(|n| log.log.id(n).epoch);
+        assert_eq!(ids, [EPOCH, EPOCH, 0xf, 0xf]);
+    }
+
+    #[test]
     fn one_that_skips_gets_the_newest() {
         let mut log = log(History::events(10));
         let position = log.log.latest();
@@ -947,6 +1019,9 @@ mod tests {
         log.publish("b");
         log.publish("b");
         log.log.raise_floor(1);
+        let next = log.log.newest(reader.group, &mut reader.position);
+        assert_eq!(next, Next::AtHead, "memory knows that it was of b");
+        log.log.unseen = 1;
         let next = log.log.newest(reader.group, &mut reader.position);
         let Next::Gap(gap) = next else {
             panic!("{next:?}")

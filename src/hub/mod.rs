@@ -100,7 +100,8 @@ impl Hub {
     /// # Errors
     ///
     /// What the system says when a thread cannot be started or the history's file not be opened; `WouldBlock` when
-    /// another process has the file, `InvalidData` when it is no history: it stays as it is.
+    /// another hub has the file, be it in another process or in this one, where it keeps the file for a moment after its
+    /// last handle is dropped; `InvalidData` when it is no history: it stays as it is.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
         let mut log = Log::new(config.history.clone());
         let mut file = None;
@@ -226,7 +227,9 @@ impl Hub {
         self.core.stats()
     }
 
-    /// Whoever reads at this moment, in no particular order: for a list of who is there, or to count by topic.
+    /// The event streams that are open at this moment, in no particular order: for a list of who is there, or to count by
+    /// topic. One that is to be closed is among them until it has ended. Long-polls, which come and go, are not: see
+    /// [`Stats::polls`].
     ///
     /// ```
     /// # let hub = tiny_sse::Hub::new();
@@ -242,7 +245,8 @@ impl Hub {
     /// many they are. This, after the session is gone that a handler checks, is how a user stops reading.
     ///
     /// In that order, since it reaches only streams that are open: a client that is between two connections meets the
-    /// handler when it comes back. One that waits in a long-poll gets that answer, and meets the handler with the next.
+    /// handler when it comes back. One that waits in a long-poll is not counted: it gets its answer in its own time, and
+    /// meets the handler with the next request.
     pub fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
         self.end_with(matches, &Ending::ComeBack)
     }
@@ -266,8 +270,14 @@ impl Hub {
         count
     }
 
-    /// Calls this for each reader that subscribes, on a thread of its own for all callbacks, so that it may take its time
-    /// and publish. A callback that holds a handle of this hub keeps the hub from closing.
+    /// Calls this for each event stream that begins, on a thread of its own for all callbacks, so that it may take its
+    /// time and publish; of several, the first one given is called first. They hear of one reader after the other, some
+    /// time after it has come or gone: [`readers`](Hub::readers) is what is true by then.
+    ///
+    /// A reader's place among [`Config::max_connections`](crate::Config::max_connections) is free again when its end has
+    /// been told, so that callbacks that are too slow hold up new connections, and not memory; and shutdown waits for
+    /// them. What takes long is for a thread of your own. A callback that holds a handle of this hub keeps the hub from
+    /// closing: that is for a hub that lives as long as the program.
     ///
     /// # Errors
     ///
@@ -277,8 +287,8 @@ impl Hub {
         self.core.registry.add_callback(notice)
     }
 
-    /// Calls this for each reader whose connection has ended, as [`on_connect`](Hub::on_connect) does. That a reader has
-    /// left is noticed at its next event or heartbeat, on a silent stream within some seconds.
+    /// Calls this for each event stream that has ended, as [`on_connect`](Hub::on_connect) does. That a reader has left is
+    /// noticed at its next event, on a silent stream within some five seconds.
     ///
     /// # Errors
     ///

@@ -240,9 +240,8 @@ impl Rounds {
     fn number(&self, round: Vec<Publication>) -> (Vec<Numbered>, Vec<(Reply, EventId)>) {
         let mut numbered = Vec::with_capacity(round.len());
         let (mut replies, mut scratch) = (Vec::new(), Vec::new());
-        let mut id = self.core.log().newest_id();
+        let mut id = self.core.log().next_id();
         for publication in round {
-            id.sequence += 1;
             let callers_id = publication.event.id_text().map(Arc::from);
             let hubs_id = callers_id.is_none().then(|| id.to_string());
             numbered.push(Numbered {
@@ -252,6 +251,7 @@ impl Rounds {
                 callers_id,
             });
             replies.extend(publication.reply.map(|reply| (reply, id)));
+            id.sequence += 1;
         }
         (numbered, replies)
     }

@@ -30,8 +30,9 @@ pub enum Start {
 ///
 /// As an event stream it goes on behind the client's last event id, and begins with an `id` on its own, which dispatches
 /// nothing: a client that is cut off before its first event comes back to the same place. A request that brings
-/// `Accept: application/json`, or `?poll` in its query, gets one JSON answer instead, at once or when there is an event
-/// (long-poll), and asks the next time with `last_event_id` in the query:
+/// `Accept: application/json` and not `text/event-stream`, or `poll` in its query, whatever the value, gets one JSON
+/// answer instead, at once or when there is an event (long-poll), and asks the next time with `last_event_id` in the
+/// query:
 ///
 /// ```json
 /// {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
