@@ -3,9 +3,7 @@
 //! The log knows no socket and no thread. Whoever uses it holds a lock around it, which makes each of its methods one
 //! step; see the parent module for who does.
 
-use std::cmp::Reverse;
-use std::collections::binary_heap::PeekMut;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::mem;
 use std::sync::Arc;
@@ -96,8 +94,8 @@ pub(crate) struct Log {
     /// The last number given out.
     pub(super) head: u64,
     topics: HashMap<Arc<str>, Topic>,
-    /// The oldest event of each topic that keeps any, or one that it has let go of since; the first is right.
-    oldest: BinaryHeap<Reverse<(u64, Arc<str>)>>,
+    /// The oldest event of each topic that keeps any.
+    oldest: BTreeSet<(u64, Arc<str>)>,
     /// How many events the topics keep, and their encoded bytes.
     pub(super) len: usize,
     pub(super) bytes: usize,
@@ -200,7 +198,7 @@ impl Log {
             unseen: 0,
             head: 0,
             topics: HashMap::new(),
-            oldest: BinaryHeap::new(),
+            oldest: BTreeSet::new(),
             len: 0,
             bytes: 0,
             forgotten: 0,
@@ -215,15 +213,20 @@ impl Log {
 
     /// The oldest event kept.
     pub(crate) fn oldest(&self) -> Option<EventId> {
-        let Reverse((sequence, _)) = self.oldest.peek()?;
+        let (sequence, _) = self.oldest.first()?;
         Some(self.id(*sequence))
     }
 
     /// When the oldest event is too old, where age matters.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
-        let Reverse((_, name)) = self.oldest.peek()?;
-        let oldest = self.topics.get(name)?.kept.front()?;
-        Some(oldest.since + self.history.age?)
+        // So old that the clock cannot tell is never.
+        self.first_kept()?.since.checked_add(self.history.age?)
+    }
+
+    fn first_kept(&self) -> Option<&Kept> {
+        let (_, name) = self.oldest.first()?;
+        let kept = &self.topics.get(name)?.kept;
+        kept.front().map(|oldest| &**oldest)
     }
 
     /// The wire id of the last number given out.
@@ -343,7 +346,7 @@ impl Log {
             let topic = self.topic(name);
             topic.kept.push_back(Arc::clone(&kept));
             if topic.kept.len() == 1 {
-                self.oldest.push(Reverse((sequence, Arc::clone(name))));
+                self.oldest.insert((sequence, Arc::clone(name)));
             }
         }
         // From here on only topics hold it.
@@ -366,7 +369,7 @@ impl Log {
 
     /// Lets go of what is too old or too much.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some(Kept { event, since }) = self.find_oldest() {
+        while let Some(Kept { event, since }) = self.first_kept() {
             let age = now.saturating_duration_since(*since);
             // It is the oldest of each topic that still keeps it.
             let (sequence, topics) = (event.sequence, Arc::clone(&event.topics));
@@ -378,20 +381,6 @@ impl Log {
                 self.evict_oldest_of(name, sequence);
             }
         }
-    }
-
-    /// The oldest event kept; what topics have let go of before it is put right.
-    fn find_oldest(&mut self) -> Option<&Kept> {
-        while let Some(mut first) = self.oldest.peek_mut() {
-            let Reverse((sequence, name)) = &*first;
-            let topic = self.topics.get(name);
-            match topic.and_then(|topic| topic.kept.front()) {
-                Some(oldest) if oldest.event.sequence == *sequence => return Some(oldest),
-                Some(oldest) => first.0.0 = oldest.event.sequence,
-                None => drop(PeekMut::pop(first)),
-            }
-        }
-        None
     }
 
     /// Lets go of a topic's oldest event, unless it is newer than that.
@@ -408,6 +397,12 @@ impl Log {
         };
         let sequence = oldest.event.sequence;
         topic.evicted = sequence;
+        let mut entry = (sequence, Arc::clone(name));
+        self.oldest.remove(&entry);
+        if let Some(next) = topic.kept.front() {
+            entry.0 = next.event.sequence;
+            self.oldest.insert(entry);
+        }
         if topic.is_unused() {
             self.forget(name);
         }
@@ -976,6 +971,13 @@ mod tests {
         check(&mut log, "a", position, "gap(0,1,null)@1 2"); // What was before the file was opened may have been of a.
         let position = log.log.earliest(&set("a"));
         check(&mut log, "a", position, "2"); // That is nobody's business who begins now.
+    }
+
+    #[test]
+    fn an_age_past_all_clocks_is_none() {
+        let mut log = log(History::events(2).age(Duration::MAX));
+        log.publish("a");
+        assert_eq!((log.log.expires_at(), log.log.len), (None, 1));
     }
 
     #[test]

@@ -42,8 +42,8 @@ struct Mail {
     joined: Subscribers,
     /// The hub waits for the round to be taken.
     awaited: bool,
-    /// Somebody is to end, or many have joined: look now.
-    sweep: bool,
+    /// Somebody is to end, or many have joined: look so often, twice where some of them come only behind the round.
+    sweeps: u8,
     /// All that could send some have gone.
     closed: bool,
 }
@@ -85,7 +85,10 @@ impl Mailbox {
 
     /// Has all readers looked at now.
     pub(crate) fn sweep(&self) {
-        self.lock().sweep = true;
+        let mut mail = self.lock();
+        let behind_the_round = mail.round.is_some() && !mail.joined.is_empty();
+        mail.sweeps = mail.sweeps.max(1 + u8::from(behind_the_round));
+        drop(mail);
         self.changed.notify_all();
     }
 
@@ -97,7 +100,7 @@ impl Mailbox {
 
     /// Waits at most so long for something to do, and takes it: one round at most, and all who have joined before it.
     fn take(&self, wait: Duration) -> Option<(Subscribers, Option<Round>, bool)> {
-        let idle = |mail: &mut Mail| mail.round.is_none() && !mail.sweep && !mail.closed;
+        let idle = |mail: &mut Mail| mail.round.is_none() && mail.sweeps == 0 && !mail.closed;
         let waited = self.changed.wait_timeout_while(self.lock(), wait, idle);
         let mut mail = waited.unwrap_or_else(PoisonError::into_inner).0;
         let (joined, round) = match mail.round.take() {
@@ -108,7 +111,9 @@ impl Mailbox {
         if mem::take(&mut mail.awaited) {
             self.changed.notify_all();
         }
-        Some((joined, round, mem::take(&mut mail.sweep)))
+        let sweep = mail.sweeps > 0;
+        mail.sweeps = mail.sweeps.saturating_sub(1);
+        Some((joined, round, sweep))
     }
 
     /// Nothing that runs under this lock can leave it half changed.
