@@ -656,6 +656,27 @@ fn callbacks_may_take_their_time_and_publish() {
     drop(free);
 }
 
+/// So that callbacks that are too slow hold up new connections, and not memory.
+#[test]
+fn who_has_left_counts_until_callbacks_are_told() {
+    let hub = Hub::new();
+    let config = Config {
+        max_connections: 1,
+        ..Config::default()
+    };
+    let server = start(config, routes(&hub));
+    let (free, waits) = mpsc::channel::<()>();
+    hub.on_disconnect(move |_| {
+        let _ = waits.recv();
+    })
+    .unwrap();
+    drop(EventSource::open(server.addr(), "/events?topic=a", &[]));
+    eventually(|| hub.readers().is_empty());
+    assert_eq!(server.connect().get("/").status(), 503);
+    drop(free);
+    eventually(|| server.connect().get("/").status() == 404);
+}
+
 #[test]
 fn readers_are_closed_and_ended_wherever_they_are() {
     let hub = hub_of(History::events(4));

@@ -175,7 +175,7 @@ impl History {
 
     /// Keeps at most this many bytes of encoded events, of all topics together; the oldest go first.
     ///
-    /// In memory an event takes some 300 bytes beside those, and one that is alone in its topic some 480: where many small
+    /// In memory an event takes some 230 bytes beside those, and one that is alone in its topic some 500: where many small
     /// ones are kept, choose a limit that leaves room for that.
     pub fn bytes(mut self, bytes: usize) -> History {
         self.bytes = bytes;

@@ -437,10 +437,7 @@ impl Log {
     pub(crate) fn earliest(&self, topics: &TopicSet) -> Position {
         match self.floor {
             // Memory may have what the file has not, of topics of which it has all.
-            Some(floor) => Position {
-                announced: floor,
-                ..Position::at(floor.min(self.last_evicted(topics).max(self.unseen)))
-            },
+            Some(floor) => Position::at(floor.min(self.last_evicted(topics).max(self.unseen))),
             // A topic may keep what is older than the last that another let go of.
             None => Position {
                 announced: self.last_evicted(topics),
@@ -639,12 +636,12 @@ impl Log {
         if !self.has_gap(group, position) {
             return None;
         }
-        let evicted = self.last_evicted(&group.topics);
         if let Some(floor) = self.floor {
-            let lost = self.lost_on_disk(floor, evicted, position);
-            let to = lost.max(position.cursor);
+            let to = self.lost_on_disk(floor, group, position);
+            let to = to.max(position.cursor);
             return Some(self.skip(position, to, to, None));
         }
+        let evicted = self.last_evicted(&group.topics);
         let oldest = self.kept_after(&group.topics, position.cursor).next();
         // The next reconnect resumes right before what comes now.
         let rebased = oldest.map_or(self.head, |event| event.sequence - 1);
@@ -675,11 +672,10 @@ impl Log {
         if position.unknown.is_some() {
             return true;
         }
-        let evicted = self.last_evicted(&group.topics);
         if let Some(floor) = self.floor {
-            let lost = self.lost_on_disk(floor, evicted, position);
-            return lost > position.cursor.max(position.announced);
+            return self.lost_on_disk(floor, group, position) > position.cursor;
         }
+        let evicted = self.last_evicted(&group.topics);
         match position.ordinal {
             _ if evicted <= position.cursor => false,
             None => evicted > position.announced,
@@ -690,8 +686,8 @@ impl Log {
 
     /// Up to where events may be lost to a reader: what the file no longer has, unless memory has all that is behind the
     /// cursor.
-    fn lost_on_disk(&self, floor: u64, evicted: u64, position: &Position) -> u64 {
-        match evicted > position.cursor {
+    fn lost_on_disk(&self, floor: u64, group: &Group, position: &Position) -> u64 {
+        match self.last_evicted(&group.topics) > position.cursor {
             true => floor,
             false => self.unseen,
         }
@@ -971,6 +967,20 @@ mod tests {
         check(&mut log, "a", position, "gap(0,1,null)@1 2"); // What was before the file was opened may have been of a.
         let position = log.log.earliest(&set("a"));
         check(&mut log, "a", position, "2"); // That is nobody's business who begins now.
+    }
+
+    #[test]
+    fn what_a_file_no_longer_had_when_it_was_opened_may_have_been_of_any_topic() {
+        let mut log = log(History::events(2));
+        log.log.epochs.clear();
+        log.log.begin_epoch((EPOCH, 5)); // As the oldest segment begins.
+        log.publish("b");
+        log.log.begin_epoch((0xf, 6));
+        for (topics, expected) in [("a", "gap(2,4,null)@4"), ("b", "gap(2,4,null)@4 5")] {
+            let position = log.log.after(&log.log.id(2).to_string(), &set(topics));
+            let mut reader = log.reader(topics, position);
+            assert_eq!(log.read(&mut reader), expected);
+        }
     }
 
     #[test]

@@ -296,3 +296,60 @@ fn glance(live: &[Live]) {
         hint::black_box(reader.connected.idle.load(Ordering::Relaxed));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::http::{Coding, Request, StreamHead};
+    use crate::hub::config::HubConfig;
+    use crate::hub::core::Core;
+    use crate::hub::log::Log;
+    use crate::hub::subscription::Subscription;
+    use crate::hub::topics;
+    use crate::slots::Slots;
+    use crate::socket::Socket;
+    use std::net::{TcpListener, TcpStream};
+
+    /// A mailbox that no writer empties, and readers that join it.
+    #[test]
+    fn a_sweep_reaches_those_who_joined_behind_a_round() {
+        let config = HubConfig {
+            writer_threads: 1,
+            ..HubConfig::default()
+        };
+        let mut log = Log::new(config.history.clone());
+        log.begin_epoch((1, 1));
+        let core = Arc::new(Core::new(config, log, None));
+        let slots = Slots::new(Config::default(), Arc::new(|problem| panic!("{problem}")));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let join = || {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (stream, peer) = listener.accept().unwrap();
+            let request = Request::for_test("GET", "/", &[]);
+            let subscription = Subscription::new(&core, &request, topics::check(vec!["a"]));
+            let head = StreamHead {
+                bytes: Vec::new(),
+                coding: Coding::Chunked,
+            };
+            Subscriber::begin(subscription, head, Socket::new(&slots, stream, peer));
+            client
+        };
+        let mailbox = &core.writers[0];
+        let take = || {
+            let (joined, round, sweep) = mailbox.take(Duration::ZERO).unwrap();
+            (joined.len(), round.is_some(), sweep)
+        };
+        let _first = join();
+        mailbox.send(Round::from(Vec::new()));
+        let _second = join();
+        mailbox.sweep();
+        assert_eq!(take(), (1, true, true)); // The first, and the round behind it.
+        assert_eq!(take(), (1, false, true)); // The second, who is to be looked at as well.
+        assert_eq!(take(), (0, false, false)); // Once is enough.
+        let _third = join();
+        mailbox.sweep();
+        assert_eq!(take(), (1, false, true)); // Without a round all are there at once.
+        assert_eq!(take(), (0, false, false));
+    }
+}
