@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .get("/events", move |request| {
             let stream = live.subscribe(request, "live");
             let Some(origin) = request.header("origin") else {
-                return stream.into();
+                return stream;
             };
             stream
                 .header("Access-Control-Allow-Origin", origin)

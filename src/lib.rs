@@ -57,82 +57,92 @@
 //!
 //! # Architecture
 //!
-//! For those who read the source. What is said here is about boundaries; the first line of each file says the rest.
+//! For those who read the source. This page is about boundaries; the first lines of each file say the rest.
+//!
+//! ## Two halves
+//!
+//! A hub's **plain half** is a log and cursors. A reader is a cursor: a set of topics and a position. Every reader gets its
+//! events by `Cursor::next`: a stream, a long-poll, code in this process; one that is new, one that comes back, one that has
+//! fallen behind. A hub with `writer_threads: 0` is the plain half alone, with a thread for each reader, and keeps every
+//! promise.
+//!
+//! The **fast half** makes it cheaper, and nothing else. A reader that has everything needs no thread: it hands its socket
+//! to a writer thread, which puts each batch straight into thousands of sockets. Where a write would block, the reader goes
+//! back to its cursor, on a thread of the catch-up pool.
 //!
 //! ```text
-//! publishers ──inbox──▶ hub thread ──▶ log ──▶ writer threads ──▶ the sockets that keep up
-//!                       numbers,        │         ▲   │
-//!                       encodes once,   │    live │   │ would block
-//!                       takes rounds    ▼         │   ▼
-//!              connection and catch-up threads: the sockets that are behind
+//!  publishers ──inbox──▶ hub thread ──append──▶ log
+//!                            │                   ▲ cursor
+//!                            │            connection and catch-up threads: the readers that are behind
+//!                            │                   │ ▲
+//!                            │ batch        join │ │ would block
+//!                            ▼                   ▼ │
+//!                            writer threads: the readers that have everything
 //! ```
 //!
-//! A connection is a **value that one thread owns at a time and that moves over channels**. A subscriber is a socket with a
-//! cursor into the log, and that is all there is to replay: a reader that comes back, one that is new and one that has
-//! fallen behind all copy from their cursor to the newest event, on a thread that may wait for them. Who stands at the
-//! newest event is handed to a writer, which never waits for anybody.
+//! A stream is a **value that one thread owns at a time and that moves over channels**.
 //!
 //! ## The way of one event
 //!
-//! 1. [`Hub::publish`] checks topics, id and size, and puts the event into the inbox: a bounded channel, which makes
+//! 1. [`Hub::publish`] checks topics, id and size, and puts the event into the inbox: a bounded `mpsc` channel, which makes
 //!    publishers wait when it is full.
-//! 2. The hub thread takes all that is there as one round, once each writer has taken the round before. It numbers each
-//!    event and encodes it once, as a chunk of its own that all readers share.
-//! 3. Under the log's lock it appends the round to the log and sends it to the writers.
-//! 4. A writer puts the round straight into each socket whose reader asked for it. Where that would block, or takes only a
-//!    part, the reader leaves for the catch-up threads, with its exact position in the torn event.
-//! 5. A catch-up thread finishes that event and goes on from the cursor. At the newest event it hands the reader back, under
-//!    the lock of step 3: so the reader arrives exactly between two rounds, and misses or repeats none.
+//! 2. The hub thread takes all that is there as one batch, once each writer has taken the last batch. It numbers each event
+//!    and encodes it once, as a chunk that all readers share. With a history file it appends the batch to the file.
+//! 3. Under the log's lock it appends the batch to the log and sends it to the writers.
+//! 4. A writer writes the batch to each socket of a group of readers. Where that would block, or takes only a part, the
+//!    reader goes to the catch-up pool, with its exact position inside the event.
+//! 5. A thread of the pool sends the rest of that event and goes on from the cursor. At the newest event it hands the reader
+//!    to a writer, under the lock of step 3: the reader arrives between the last batch that it has and the next one.
 //!
-//! An event of an [`Sse`] has a shorter way: out of its channel, with all that wait behind it, into one write.
+//! An event of an [`Sse`] has a shorter way: out of its channel, with all that wait after it, into one write.
 //!
 //! ## The files
 //!
 //! | file | its one responsibility |
 //! | --- | --- |
 //! | `config` | every limit and duration of a server |
-//! | `event/encode`, `event/decode` | an event's bytes, and the way back |
+//! | `event/encode`, `event/decode`, `event/line` | an event's bytes, and the way back |
 //! | `http/target`, `http/request`, `http/body` | one request, read within limits |
-//! | `http/response`, `http/chunked` | one answer, whole or as a stream of chunks |
+//! | `http/response`, `http/chunked` | one response, whole or as a stream of chunks |
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |
-//! | `threads` | run this on a reused or a new thread, within a cap |
+//! | `threads` | run this on a reused or a new thread, within a limit |
 //! | `slots` | who is connected, how many may be, and how to reach them all at shutdown |
-//! | `socket` | one connection's socket and slot: writing by pace, reading by deadline, has the peer left |
+//! | `socket` | one connection's socket and slot: writing by pace, reading by deadline, liveness check |
 //! | `connection` | read a request, answer it, keep alive or become a stream |
 //! | `server` | listen, accept, hand over, shut down |
-//! | `sse` | a receiver as a response: the one loop of events and heartbeats |
-//! | `random` | numbers that need to differ, not to be secret |
-//! | `hub/rounds` | the inbox and the hub thread |
-//! | `hub/log` | what is kept; cursors, gaps, and what a reader gets next |
-//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory no longer has |
-//! | `hub/frame` | encoded events, and a write that can break off anywhere |
-//! | `hub/subscription` | from a request to a position in the log |
-//! | `hub/subscriber` | a socket with a cursor: behind or live, and the hand-over between |
-//! | `hub/writer` | the threads that own the live sockets |
-//! | `hub/poll`, `hub/json` | the same log for clients that cannot read a stream |
+//! | `stream` | the loop of events, heartbeats and the end of a stream |
+//! | `sse` | an `mpsc` receiver as a response |
+//! | `random`, `lock` | numbers that need to differ, not to be secret; locks whose poison is ignored |
+//! | `hub/id`, `hub/topics`, `hub/config`, `hub/error`, `hub/json` | what may be an id or a topic; limits, errors, strings |
+//! | `hub/frame` | an encoded event, and a write that may be partial |
+//! | `hub/log` | what is kept; positions, gaps, and what a reader gets next |
+//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory has no more |
+//! | `hub/registry`, `hub/shared` | who reads; what a hub's threads share |
+//! | `hub/cursor` | how events leave the log, whoever reads |
+//! | `hub/receiver`, `hub/subscriber`, `hub/poll` | who has a cursor: code in this process, a stream, a long-poll |
+//! | `hub/fast` | the fast half: writer threads and the catch-up pool |
+//! | `hub/subscription` | from a request to a cursor and a response |
+//! | `hub/hub_thread` | the inbox and the hub thread |
 //! | `client.js` | for pages: an `EventSource` that all tabs share and that does not give up |
-//! | `hub/registry`, `hub/core` | who reads, for figures and callbacks; what a hub's threads share |
-//! | `hub/id`, `hub/topics`, `hub/config` | what may be an id or a topic; a hub's limits |
 //!
 //! ## What is absent
 //!
 //! - Events know no HTTP, and HTTP no events: a stream is a closure in a [`Response`] that is given the socket. Nor does a
-//!   connection know of hubs. `tests/layers.rs` holds the table of who may import whom.
+//!   connection know of hubs. `tests/layers.rs` holds the table of who may import whom; no two files import each other.
 //! - Sockets appear in `server`, `slots` and `socket` alone; requests are read from anything that reads.
 //! - Nothing is kept of a request that could not be read: every framing error ends its connection.
 //! - Nothing is allocated by an announced length. Nothing waits without a deadline for a peer.
 //! - No timer thread and no delay on purpose: each thread computes its next deadline before it waits.
-//! - No `unsafe`, and no dependency, not even for tests.
+//! - No `unsafe`, no 64-bit atomics, and no dependency, not even for tests.
 //!
 //! ## Threads and locks
 //!
 //! A publisher waits for the hub thread, the hub thread for a writer, and a writer for nothing. Threads are named for what
 //! they do: `sse-accept`, `sse-connection`, `sse-refusal`, `sse-producer`, `sse-hub`, `sse-writer`, `sse-catch-up`, and
-//! `sse-callbacks`, the only one of a hub's that runs user code. Between threads, connections and events travel over
-//! channels and queues. The locks (of the log, of a writer's mailbox, of the slots, of a pool's queue, of the registry of
-//! readers) are each held for one step, never while something waits for a peer; of all these a writer takes only its own
-//! mailbox's, once a round.
+//! `sse-on-end`, which calls what [`Subscription::on_end`] was given. Between threads, connections and events travel over
+//! channels and queues. Each lock (of the log, of a hub's figures, of the registry of readers, of the slots, of a pool's
+//! queue) is held for one step, never while something waits for a peer, the disk or user code.
 #![forbid(unsafe_code)]
 // A little of what the other modules offer is for the hub alone.
 #![cfg_attr(not(feature = "hub"), allow(dead_code))]
@@ -144,12 +154,14 @@ mod guard;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
+mod lock;
 mod random;
 mod router;
 mod server;
 mod slots;
 mod socket;
 mod sse;
+mod stream;
 mod threads;
 
 pub use config::Config;
@@ -160,8 +172,8 @@ pub use guard::{
 pub use http::{Method, Request, Response};
 #[cfg(feature = "hub")]
 pub use hub::{
-    Durability, EventId, History, Hub, HubConfig, InvalidId, InvalidTopic, Lag, PublishError,
-    Reader, Start, Stats, Subscription, Topics,
+    Durability, EndReason, EventId, History, Hub, HubConfig, HubReceiver, InvalidId, InvalidTopic,
+    Lag, OpeningId, PublishError, Reader, Replay, Start, Stats, StreamEnd, Subscription, Topics,
 };
 pub use router::Next;
 pub use server::{Server, ServerHandle, StillOpen};

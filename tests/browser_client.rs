@@ -164,11 +164,9 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
         })
         .post("/end/{name}", move |request| {
             let text = String::from_utf8_lossy(request.body());
-            let topic = request.param("name");
-            ending.end(
-                |reader| reader.topics().any(|name| name == topic),
-                Event::data(text),
-            );
+            ending
+                .finish(request.param("name"), Event::data(text))
+                .unwrap();
             Response::new(204)
         })
         .post("/restart", restart)

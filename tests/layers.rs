@@ -4,45 +4,52 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// A file and what it may import. Those above know nothing of those below, but for what is said at the row's end.
+/// A file and what it may import from other folders. Of its own folder it may import the files whose rows stand above its
+/// own, so that no two import each other.
 #[rustfmt::skip] // A row is a line.
-const LAYERS: [(&str, &[&str]); 38] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("random", &[]),
+    ("lock", &[]),
     ("threads", &[]),
-    ("event/mod", &[]),
+    ("event/line", &[]),
     ("event/encode", &[]),
-    ("event/decode", &[]), // Not even encoding: the two agree because each follows the specification.
+    ("event/decode", &[]), // The two agree because each follows the specification.
+    ("event/mod", &[]),
     ("slots", &["config"]),
     ("socket", &["config", "slots"]),
-    ("http/mod", &[]), // HTTP knows nothing of events, but for one thing:
-    ("http/target", &[]),
+    ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
     ("http/request", &["config"]),
     ("http/body", &[]),
-    ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/chunked", &[]),
+    ("http/response", &["socket"]), // a stream is a closure that is given the socket.
+    ("http/mod", &[]),
     ("router", &["http"]),
-    ("guard/mod", &[]), // Middleware that users could have written, and nothing knows of.
-    ("guard/secret", &[]),
+    ("guard/secret", &[]), // Middleware that users could have written, and nothing knows of.
     ("guard/allow", &["http", "router"]),
     ("guard/cors", &["http", "router"]),
     ("guard/access", &["http", "router"]),
+    ("guard/mod", &[]),
     ("sse", &["event", "http", "random", "socket", "threads"]),
-    ("hub/topics", &[]),
+    ("stream", &["http", "socket", "sse"]), // The loop, of which no source of events knows more than its trait.
     ("hub/id", &[]),
+    ("hub/topics", &[]),
     ("hub/json", &[]),
+    ("hub/error", &["http"]),
+    ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
     ("hub/config", &["slots"]), // The type of the error hook.
-    ("hub/frame", &["event", "http"]), // Chunks alone, as each event is encoded once for all readers.
+    ("hub/log", &["http"]), // What is kept knows nothing of who reads it.
     ("hub/file", &["http", "random"]), // The bytes of a stream without chunks.
-    ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
-    ("hub/registry", &["slots", "threads"]), // A reader's place is taken until its entry goes.
-    ("hub/rounds", &["event"]), // Nor does who writes into it.
-    ("hub/core", &["threads"]),
-    ("hub/writer", &["slots", "socket", "sse"]), // The connections themselves, which it writes to.
-    ("hub/subscriber", &["http", "socket", "sse"]),
-    ("hub/subscription", &["event", "http", "sse"]),
-    ("hub/poll", &["event", "http", "socket", "sse"]),
-    ("hub/mod", &["event", "http", "random", "threads"]), // Not server: a hub is fed and read without one.
+    ("hub/registry", &["lock"]),
+    ("hub/shared", &["lock"]),
+    ("hub/cursor", &[]), // The plain half ends with those who have a cursor:
+    ("hub/receiver", &["event", "socket"]),
+    ("hub/subscriber", &["http", "stream", "threads"]),
+    ("hub/poll", &["event", "http", "socket", "stream"]),
+    ("hub/fast", &["slots", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
+    ("hub/subscription", &["event", "http", "socket", "sse", "stream"]),
+    ("hub/hub_thread", &["event"]), // Nor does who appends know of readers.
+    ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
     ("connection", &["event", "http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("server", &["config", "connection", "http", "router", "slots", "socket", "threads"]), // Nobody imports the server.
 ];
@@ -64,7 +71,13 @@ fn imports_point_one_way() {
             wrong.push(format!("src/{file} has no row in the table"));
             continue;
         };
-        let found = imports(&fs::read_to_string(root.join(&file)).unwrap());
+        let text = fs::read_to_string(root.join(&file)).unwrap();
+        for (line, sibling) in imports(&text, &["super::", "self::"]) {
+            if !stands_above(name, &sibling) {
+                wrong.push(format!("src/{file}:{line} may not import {sibling}"));
+            }
+        }
+        let found = imports(&text, &["crate::"]);
         for (line, module) in &found {
             if !allowed.contains(&**module) {
                 wrong.push(format!("src/{file}:{line} may not import {module}"));
@@ -80,6 +93,15 @@ fn imports_point_one_way() {
         wrong.push(format!("src/{name}.rs is gone"));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether a file of the same folder has its row above this one's.
+fn stands_above(name: &str, sibling: &str) -> bool {
+    let Some((folder, _)) = name.split_once('/') else {
+        return false;
+    };
+    let row = |name: &str| LAYERS.iter().position(|(file, _)| *file == name);
+    row(&format!("{folder}/{sibling}")).is_some_and(|above| Some(above) < row(name))
 }
 
 /// `http/*` reads and writes anything: only these know what a socket is.
@@ -138,8 +160,8 @@ fn is_test(root: &Path, file: &str) -> bool {
     false
 }
 
-/// The modules that a file names behind `crate::`, each with its line; tests at the file's end and comments aside.
-fn imports(text: &str) -> Vec<(usize, String)> {
+/// The modules that a file names after one of these prefixes, each with its line; tests at the file's end and comments aside.
+fn imports(text: &str, prefixes: &[&str]) -> Vec<(usize, String)> {
     let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     let mut found = Vec::new();
     for (number, line) in code.lines().enumerate() {
@@ -147,7 +169,10 @@ fn imports(text: &str) -> Vec<(usize, String)> {
         if line.starts_with("//") {
             continue;
         }
-        for rest in line.split("crate::").skip(1) {
+        for rest in prefixes
+            .iter()
+            .flat_map(|prefix| line.split(*prefix).skip(1))
+        {
             let module: String = rest
                 .chars()
                 .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')

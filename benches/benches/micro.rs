@@ -9,7 +9,7 @@ use std::{
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tiny_sse::{Decoder, Event, Hub, Request, Response, Server};
+use tiny_sse::{Decoder, Event, Hub, HubReceiver, Request, Response, Server};
 
 criterion_group!(benches, encode, decode, publish, requests);
 criterion_main!(benches);
@@ -66,14 +66,14 @@ fn publish(criterion: &mut Criterion) {
     for receivers in [0, 1, 100] {
         let hub = Hub::new();
         let topic = || hub.receiver("topic").expect("a valid topic");
-        let receivers: Vec<Receiver<Event>> = (0..receivers).map(|_| topic()).collect();
+        let mut receivers: Vec<HubReceiver> = (0..receivers).map(|_| topic()).collect();
         group.bench_function(
             format!("a round to {} receivers", receivers.len()),
             |bencher| {
                 bencher.iter(|| {
                     hub.publish_wait("topic", event.clone())
                         .expect("the hub is open");
-                    for receiver in &receivers {
+                    for receiver in &mut receivers {
                         black_box(receiver.recv().expect("the hub is open"));
                     }
                 });

@@ -7,7 +7,7 @@ use std::mem;
 use std::time::Duration;
 
 use super::encode::Event;
-use super::line_break;
+use super::line::line_break;
 
 /// The bytes of one event that are taken unless [`Decoder::max_event_bytes`] says otherwise: what a hub publishes by
 /// default.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::line_break;
+use super::line::line_break;
 
 /// The longest reconnection time that is written, in milliseconds.
 ///

@@ -3,6 +3,7 @@
 //! The reader is stricter than RFC 9112 asks: a line ends in CRLF and in nothing else, and whatever two servers could read
 //! in two ways is refused. Every error is terminal: the connection answers, closes, and reads no other request.
 
+use std::time::Instant;
 use std::{
     borrow::Cow,
     fmt,
@@ -78,6 +79,8 @@ pub struct Request {
     pub(crate) client_ip: IpAddr,
     /// Set once the server shuts down, for answers that take their time.
     pub(crate) closing: Arc<AtomicBool>,
+    /// When the head had come.
+    pub(crate) received: Instant,
     pub(crate) version: Version,
     pub(crate) framing: Framing,
     /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
@@ -112,6 +115,7 @@ impl Request {
             peer,
             client_ip: peer.ip(),
             closing,
+            received: Instant::now(),
             version: Version::Http11,
             framing: Framing::Length(0),
             expects_continue: false,
@@ -210,11 +214,16 @@ impl Request {
         self.client_ip
     }
 
-    /// The last event that this client has seen: the `Last-Event-ID` field, else `?last_event_id=` of the query, which
-    /// a page gives on its first visit and an `EventSource` then repeats for ever. An empty one is none.
+    /// The last event that this client has seen: the `Last-Event-ID` field, else `last_event_id`, `lastEventId` or
+    /// `lastEventID` of the query, which a page gives on its first visit and an `EventSource` then repeats for ever. An
+    /// empty one is none.
     pub fn last_event_id(&self) -> Option<&str> {
-        let header = self.header("last-event-id").filter(|id| !id.is_empty());
-        header.or_else(|| self.query("last_event_id").filter(|id| !id.is_empty()))
+        let in_query = ["last_event_id", "lastEventId", "lastEventID"];
+        let in_query = in_query.into_iter().map(|name| self.query(name));
+        let mut ids = iter::once(self.header("last-event-id"))
+            .chain(in_query)
+            .flatten();
+        ids.find(|id| !id.is_empty())
     }
 
     fn name(&self, pair: &Pair) -> &str {
@@ -362,6 +371,7 @@ impl Request {
         self.expects_continue = expects_continue(self)? && self.framing != Framing::Length(0);
         self.keep_alive = keep_alive(self);
         self.method = method;
+        self.received = Instant::now();
         Ok(true)
     }
 

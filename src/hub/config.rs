@@ -1,11 +1,11 @@
 //! What a hub keeps, and how far its queues go.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::{self, Open};
 use crate::slots::ErrorHook;
 
 /// The limits of a [`Hub`](crate::Hub). Start from [`HubConfig::default`] and change what you need.
@@ -15,28 +15,24 @@ pub struct HubConfig {
     pub history: History,
     /// What happens to a reader that is too slow, unless its subscription says otherwise. Default: [`Lag::CatchUp`].
     pub lag: Lag,
-    /// Largest event in bytes, as it goes over the wire without its id; a larger one is refused. Default: 1 MiB.
+    /// Largest event in bytes, as it goes over the wire without its id. A larger event is refused. Default: 1 MiB.
     pub max_event_bytes: usize,
-    /// Most events that wait to be numbered; then a publisher waits. Default: 1,024.
+    /// Most events that wait for the hub thread; then a publisher waits. Their memory is at most this many times
+    /// `max_event_bytes`. Default: 1,024.
     pub inbox_events: usize,
-    /// Most bytes of events that wait to be numbered; then a publisher waits. Default: 4 MiB.
-    pub inbox_bytes: usize,
-    /// Threads that write to the readers that keep up. Default: 2.
+    /// Threads that write to the readers that keep up. With 0, each reader keeps a thread to itself. Default: 2.
     /// On four processors, at 1,000 readers with 100 events a second each, two took 9.6 µs a delivery, three 8.7 and four
     /// 8.1, while the slowest hundredth came after 8, 10 and 12 ms: a processor that is left free serves the others.
     pub writer_threads: usize,
-    /// Most threads that serve the readers that have fallen behind. Default: 64.
+    /// Most threads that serve the readers that have fallen behind the writer threads. Default: 64.
     pub catch_up_threads: usize,
     /// How long a long-poll request waits for an event, and holds its thread even if its client leaves meanwhile.
     /// Default: 25 s, below the usual time-outs of proxies.
     pub poll_timeout: Duration,
-    /// Most long-poll requests that wait at a time; one more is answered at once, empty, as each holds a thread.
+    /// Most long-poll requests that wait at a time. Each holds a thread, so one more gets an empty response at once.
     /// Default: 2,000, half of the default [`max_threads`](crate::Config::max_threads).
     pub max_polls: usize,
-    /// Events that wait in a channel of [`Hub::receiver`](crate::Hub::receiver) before events are lost to it.
-    /// Default: 256.
-    pub receiver_events: usize,
-    /// Takes what goes wrong behind the scenes. Default: standard error.
+    /// Called with what goes wrong outside any call, such as a full disk. Default: writes to standard error.
     pub on_error: ErrorHook,
 }
 
@@ -47,13 +43,12 @@ impl Default for HubConfig {
             lag: Lag::default(),
             max_event_bytes: 1024 * 1024,
             inbox_events: 1024,
-            inbox_bytes: 4 * 1024 * 1024,
             writer_threads: 2,
             catch_up_threads: 64,
             poll_timeout: Duration::from_secs(25),
             max_polls: 2_000,
-            receiver_events: 256,
-            on_error: Arc::new(|problem| eprintln!("tiny-sse: {problem}")),
+            // Unlike `eprintln!`, this does not panic where standard error cannot be written.
+            on_error: Arc::new(|problem| drop(writeln!(io::stderr(), "tiny-sse: {problem}"))),
         }
     }
 }
@@ -65,12 +60,10 @@ impl fmt::Debug for HubConfig {
             .field("lag", &self.lag)
             .field("max_event_bytes", &self.max_event_bytes)
             .field("inbox_events", &self.inbox_events)
-            .field("inbox_bytes", &self.inbox_bytes)
             .field("writer_threads", &self.writer_threads)
             .field("catch_up_threads", &self.catch_up_threads)
             .field("poll_timeout", &self.poll_timeout)
             .field("max_polls", &self.max_polls)
-            .field("receiver_events", &self.receiver_events)
             .finish_non_exhaustive()
     }
 }
@@ -78,13 +71,12 @@ impl fmt::Debug for HubConfig {
 /// How much a hub keeps for readers that come back: by number for each topic, by age, and by size in total, whichever
 /// is reached first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(unpredictable_function_pointer_comparisons)] // There is one function, and it is not generic.
 pub struct History {
     pub(crate) events: usize,
     pub(crate) age: Option<Duration>,
     pub(crate) bytes: usize,
-    /// Where it is kept beyond the life of its process, and what opens that.
-    pub(crate) file: Option<(PathBuf, Open)>,
+    /// Where the history outlives the process.
+    pub(crate) file: Option<PathBuf>,
     pub(crate) durability: Durability,
     pub(crate) file_bytes: u64,
     pub(crate) file_age: Option<Duration>,
@@ -125,7 +117,7 @@ impl History {
     /// Default: 1 GiB in parts of 16 MiB, of any age, [`Durability::Sync`].
     pub fn file(path: impl Into<PathBuf>) -> History {
         History {
-            file: Some((path.into(), file::open)),
+            file: Some(path.into()),
             ..History::default()
         }
     }
@@ -161,8 +153,8 @@ impl History {
         self
     }
 
-    /// Keeps nothing: a reader that comes back, falls behind or has only just come is told of a gap for what is
-    /// published meanwhile.
+    /// Keeps nothing for readers that come back: they are told of a gap for what was published meanwhile. For readers that
+    /// are connected, at most 64 events of a topic wait until they are sent.
     pub fn none() -> History {
         History::events(0)
     }

@@ -38,12 +38,6 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// looks in between whether it is to end, and others get their turn.
 const PASSED_FOR_ONE: usize = 64;
 
-/// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch.
-///
-/// Only [`History::file`](crate::History::file) names the one function of this type, and the hub knows what it opens by
-/// two traits: a program that names no file has no code for one.
-pub(crate) type Open = fn(newest: &Path, config: &HubConfig, log: &mut Log) -> io::Result<Opened>;
-
 /// The writing end, and what makes a reader.
 pub(crate) type Opened = (Box<dyn Store>, Readers);
 
@@ -73,7 +67,7 @@ pub(crate) trait OnDisk: Send {
     ) -> Option<Vec<(u64, Frame)>>;
 }
 
-/// See [`Open`].
+/// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch.
 ///
 /// # Errors
 ///
@@ -89,7 +83,7 @@ pub(crate) fn open(newest: &Path, config: &HubConfig, log: &mut Log) -> io::Resu
     for path in paths {
         let before = log.head;
         good = recover(&path, newest, log, &*config.on_error)?;
-        floor = log.raise_floor(floor);
+        floor = log.raise_file_lost_to(floor);
         let first = before.max(floor) + 1;
         segments.push(Segment { path, first });
     }
@@ -279,7 +273,7 @@ fn recover(path: &Path, newest: &Path, log: &mut Log, report: &dyn Fn(&str)) -> 
         }
         if !items.skip_damage() {
             if path != newest {
-                log.raise_floor(log.head + 1);
+                log.raise_file_lost_to(log.head + 1);
             } else if good == 0 && !items.may_be_ours() {
                 let text = format!("{name} is not a history, and stays as it is");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -292,7 +286,7 @@ fn recover(path: &Path, newest: &Path, log: &mut Log, report: &dyn Fn(&str)) -> 
         report(&format!(
             "{name} is damaged at byte {good}; the history begins anew behind it"
         ));
-        log.raise_floor(log.head + 1);
+        log.raise_file_lost_to(log.head + 1);
     }
 }
 
@@ -478,7 +472,8 @@ fn parse_item(bytes: &[u8]) -> Option<(Item, usize)> {
         sequence,
         topics: topics::check(names.split('\t').collect()).ok()?,
         frame: Frame::from_text(text),
-        callers_id: callers_id(text),
+        own_id: callers_id(text),
+        finishes: is_finishing(text),
     };
     Some((Item::Event(event), end + 1 + text.len()))
 }
@@ -517,9 +512,18 @@ fn parse_epoch(line: &str) -> Option<Epoch> {
 
 /// The id of an event that brought its own.
 fn callers_id(text: &[u8]) -> Option<Arc<str>> {
-    let line = text.split(|byte| *byte == b'\n').next()?;
-    let id = std::str::from_utf8(line.strip_prefix(b"id: ")?).ok()?;
+    let id = wire_id(text)?;
     super::id::check_callers(id).is_ok().then(|| id.into())
+}
+
+/// Whether the event is the last of its topics.
+fn is_finishing(text: &[u8]) -> bool {
+    wire_id(text).is_some_and(super::id::is_ending)
+}
+
+fn wire_id(text: &[u8]) -> Option<&str> {
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    str::from_utf8(line.strip_prefix(b"id: ")?).ok()
 }
 
 /// FNV-1a of 64 bits, over all that a record says: one damaged byte always changes it, and whatever else happens to it
@@ -591,7 +595,8 @@ mod tests {
             sequence,
             topics: topics::check(vec!["a"]).unwrap(),
             frame: Frame::from_text(format!("data: {text}\n\n").as_bytes()),
-            callers_id: None,
+            own_id: None,
+            finishes: false,
         }
     }
 

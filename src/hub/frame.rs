@@ -1,4 +1,4 @@
-//! Encoded events: each once as a chunk of its own, and several of them as one write that can break off anywhere.
+//! Encoded events: each once as a chunk for all readers, and several in one write that may be partial.
 
 use std::io::Write;
 use std::ops::Range;
@@ -6,18 +6,18 @@ use std::sync::{Arc, OnceLock};
 
 use crate::event::Event;
 use crate::http::Coding;
+use crate::stream::Unsent;
 
-/// An event's bytes as one chunk, shared by everyone who sends it.
+/// An event's bytes as one chunk (RFC 9112 section 7.1), shared by all who send them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     chunk: Arc<[u8]>,
-    /// Where the bare event begins, behind the chunk size; it ends before the chunk's CRLF.
+    /// Where the event begins, after the chunk size. It ends before the chunk's last CRLF.
     text: u8,
 }
 
 impl Frame {
-    /// Encodes an event under an id of the hub's, or under its own where `id` is `None`. `scratch` is only there to be
-    /// used again.
+    /// Encodes an event under an id of the hub's, or under its own id where `id` is `None`. `scratch` saves an allocation.
     pub(crate) fn encode(event: &Event, id: Option<&str>, scratch: &mut Vec<u8>) -> Frame {
         scratch.clear();
         match id {
@@ -31,7 +31,7 @@ impl Frame {
     pub(crate) fn from_text(text: &[u8]) -> Frame {
         let mut size = [0; 18];
         let mut rest = &mut size[..];
-        // 16 digits and a line end fit; the array is that long.
+        // 16 digits and CRLF fit, so writing cannot fail.
         let _ = write!(rest, "{:x}\r\n", text.len());
         let start = 18 - rest.len();
         let pieces = [&size[..start], text, b"\r\n"];
@@ -62,42 +62,32 @@ impl Frame {
         Event::shared(Arc::clone(&self.chunk), self.range(Coding::Bare))
     }
 
-    /// The event but for its first `sent` bytes; shares the others.
-    pub(crate) fn torn(&self, coding: Coding, sent: usize) -> Torn {
+    /// The event without its first `sent` bytes; shares the others.
+    fn unsent(&self, coding: Coding, sent: usize) -> Unsent {
         let mut rest = self.range(coding);
         rest.start += sent;
-        Torn {
-            bytes: Arc::clone(&self.chunk),
-            rest,
-        }
+        Unsent::new(Arc::clone(&self.chunk), rest)
     }
 }
 
-/// Events that leave in one write.
+/// Events that leave in one write, in order of their sequence numbers.
 #[derive(Debug)]
 pub(crate) struct Batch {
     coding: Coding,
     events: Vec<(u64, Frame)>,
-    /// All bytes, put together once by whoever needs them first; a single event needs no copy.
+    /// All bytes, put together by the first thread that needs them. A single event needs no copy.
     joined: OnceLock<Vec<u8>>,
 }
 
 /// How far a write of a [`Batch`] came.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Reached {
-    /// Events that have begun, with the one in which it broke off, be it before its first byte.
+pub(crate) struct WriteProgress {
+    /// Events that have begun, with the first that did not fit.
     pub(crate) begun: u64,
     /// The sequence number of the last of these.
     pub(crate) last: u64,
-    pub(crate) torn: Option<Torn>,
-}
-
-/// What is left to send of an event, or of what is none (the head of a response, a heartbeat), before anything else may
-/// be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Torn {
-    bytes: Arc<[u8]>,
-    rest: Range<usize>,
+    /// The rest of that event, where the write was partial.
+    pub(crate) unsent: Option<Unsent>,
 }
 
 impl Batch {
@@ -114,7 +104,7 @@ impl Batch {
         self.events.len() as u64
     }
 
-    /// The number of the last event; of none, 0.
+    /// The sequence number of the last event; 0 for an empty batch.
     pub(crate) fn last(&self) -> u64 {
         self.events.last().map_or(0, |(sequence, _)| *sequence)
     }
@@ -131,43 +121,24 @@ impl Batch {
     }
 
     /// How far a write of `written` bytes came.
-    pub(crate) fn reached(&self, written: usize) -> Reached {
+    pub(crate) fn progress(&self, written: usize) -> WriteProgress {
         let mut before = 0;
         for (begun, (sequence, frame)) in (1..).zip(&self.events) {
             let len = frame.bytes(self.coding).len();
             if written < before + len {
-                return Reached {
+                return WriteProgress {
                     begun,
                     last: *sequence,
-                    torn: Some(frame.torn(self.coding, written - before)),
+                    unsent: Some(frame.unsent(self.coding, written - before)),
                 };
             }
             before += len;
         }
-        Reached {
+        WriteProgress {
             begun: self.len(),
             last: self.last(),
-            torn: None,
+            unsent: None,
         }
-    }
-}
-
-impl Torn {
-    pub(crate) fn own(bytes: Vec<u8>) -> Torn {
-        Torn {
-            rest: 0..bytes.len(),
-            bytes: bytes.into(),
-        }
-    }
-
-    /// What is still to be written.
-    pub(crate) fn rest(&self) -> &[u8] {
-        &self.bytes[self.rest.clone()]
-    }
-
-    /// Notes that `n` more bytes were written.
-    pub(crate) fn advance(&mut self, n: usize) {
-        self.rest.start += n;
     }
 }
 
@@ -201,9 +172,9 @@ mod tests {
         assert_eq!(batch.bytes(), b"1\r\na\r\n2\r\nbc\r\n");
         #[track_caller]
         fn check(batch: &Batch, written: usize, begun: u64, last: u64, rest: &[u8]) {
-            let reached = batch.reached(written);
+            let reached = batch.progress(written);
             assert_eq!((reached.begun, reached.last), (begun, last));
-            assert_eq!(reached.torn.unwrap().rest(), rest);
+            assert_eq!(reached.unsent.unwrap().rest(), rest);
         }
         check(&batch, 0, 1, 7, b"1\r\na\r\n"); // Nothing was taken: the first is still whole.
         check(&batch, 1, 1, 7, b"\r\na\r\n"); // In the first chunk's size.
@@ -211,8 +182,8 @@ mod tests {
         check(&batch, 6, 2, 9, b"2\r\nbc\r\n"); // Between the two.
         check(&batch, 7, 2, 9, b"\r\nbc\r\n"); // In the second.
         check(&batch, 12, 2, 9, b"\n"); // Before the very last byte.
-        let all = batch.reached(13);
-        assert_eq!((all.begun, all.last, all.torn), (2, 9, None));
+        let all = batch.progress(13);
+        assert_eq!((all.begun, all.last, all.unsent), (2, 9, None));
     }
 
     /// A socket that takes so many bytes and then would block, for every number of bytes.
@@ -224,21 +195,21 @@ mod tests {
             let batch = Batch::new(events.clone(), Coding::Chunked);
             let whole = batch.bytes();
             for taken in (0..whole.len()).step_by(step) {
-                let reached = batch.reached(taken);
-                let mut torn = reached.torn.unwrap();
+                let reached = batch.progress(taken);
+                let mut unsent = reached.unsent.unwrap();
                 let mut sent = whole[..taken].to_vec();
                 // The rest goes out in two parts.
-                let half = torn.rest().len() / 2;
-                sent.extend_from_slice(&torn.rest()[..half]);
-                torn.advance(half);
-                sent.extend_from_slice(torn.rest());
+                let half = unsent.rest().len() / 2;
+                sent.extend_from_slice(&unsent.rest()[..half]);
+                unsent.advance(half);
+                sent.extend_from_slice(unsent.rest());
                 assert_eq!(reached.last, reached.begun);
                 for (_, frame) in &events[reached.begun as usize..] {
                     sent.extend_from_slice(frame.bytes(Coding::Chunked));
                 }
                 assert!(sent == whole, "{taken} of {sizes:?}");
             }
-            assert_eq!(batch.reached(whole.len()).torn, None);
+            assert_eq!(batch.progress(whole.len()).unsent, None);
         };
         check(&[1, 15, 16, 255, 256, 3000], 1);
         check(&[1, 1024 * 1024, 1], 65_521);

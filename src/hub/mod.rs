@@ -1,62 +1,77 @@
-//! `Hub`: broadcast to topics, with history. Its parts, in the order of an event's way:
+//! `Hub`: broadcast to topics, with history.
 //!
-//! - [`topics`], [`id`]: what an event is published under and how it is called;
-//! - [`rounds`]: the inbox and the hub thread, which numbers, encodes, keeps and hands on;
-//! - [`frame`]: encoded events and the writes they leave in;
-//! - [`file`]: the log's file, where there is one;
-//! - [`log`]: what is kept, and what a reader at a cursor gets;
-//! - [`subscription`], [`subscriber`]: from a request to a socket with a cursor, behind or live;
-//! - [`writer`]: the threads that own the live sockets;
-//! - [`poll`]: the same log for those who cannot read a stream;
-//! - [`registry`], [`core`]: who reads, and what all of these share.
+//! The plain half is complete by itself; the fast half only makes it cheaper. Read in this order, which is also that of the
+//! imports:
 //!
-//! Who may wait for whom: a publisher for the hub thread, the hub thread for a writer, nothing else.
+//! | file | what it is |
+//! |---|---|
+//! | `id`, `topics`, `json`, `error` | ids of events, names of topics, strings of JSON, why an event was not published |
+//! | `frame` | an encoded event, and several in one write |
+//! | `config` | a hub's limits |
+//! | `log` | the events in memory, and what a reader at a position gets |
+//! | `file` | the log's file: append, recover, read what memory has no more |
+//! | `registry`, `shared` | who reads; what all parts of one hub share |
+//! | `cursor` | how events leave the log, whoever reads |
+//! | `receiver`, `subscriber`, `poll` | the three that have a cursor: code in this process, a stream, a long-poll |
+//! | `fast` | the fast half: writer threads and the catch-up pool |
+//! | `subscription` | from a request to a cursor and a response |
+//! | `hub_thread` | the inbox, and the thread that numbers and appends |
+//!
+//! ```text
+//!  publishers ──mpsc──▶ hub thread ──append──▶ log ◀──cursor── a reader's own thread, or the catch-up pool
+//!                           │                                            │ at head
+//!                           └────────mpsc: batch────▶ writers ◀──mpsc: join
+//! ```
+//!
+//! Who waits for whom: a publisher for the hub thread, the hub thread for a writer, a writer for nothing.
 
 mod config;
-mod core;
+mod cursor;
+mod error;
+mod fast;
 mod file;
 mod frame;
+mod hub_thread;
 mod id;
 mod json;
 mod log;
 mod poll;
+mod receiver;
 mod registry;
-mod rounds;
+mod shared;
 mod subscriber;
 mod subscription;
 mod topics;
-mod writer;
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::thread::{self, JoinHandle};
 
 pub use self::config::{Durability, History, HubConfig, Lag};
-pub use self::core::Stats;
+pub use self::cursor::OpeningId;
+pub use self::error::PublishError;
 pub use self::id::{EventId, InvalidId};
+pub use self::log::Replay;
+pub use self::receiver::HubReceiver;
 pub use self::registry::Reader;
+pub use self::shared::Stats;
+pub use self::subscriber::{EndReason, StreamEnd};
 pub use self::subscription::{Start, Subscription};
 pub use self::topics::{InvalidTopic, Topics};
 
-use self::core::Core;
-use self::file::Opened;
-use self::frame::Frame;
+use self::cursor::Cursor;
+use self::fast::{Fast, STACK_BYTES};
+use self::hub_thread::{Delivery, HubThread, Message, Reply};
 use self::log::Log;
-use self::registry::{Ending, Notice};
-use self::rounds::{Answer, Inbox, Publication, Reply, Rounds};
-use self::writer::Writer;
+use self::shared::Shared;
 use crate::event::Event;
-use crate::http::{Request, Response};
+use crate::http::Request;
 use crate::random::random_u64;
-use crate::threads;
 
-/// Stack of a hub's threads in bytes: they run no user code.
-const STACK_BYTES: usize = 256 * 1024;
-
-/// Broadcasts events to topics, and keeps a history from which readers resume. Cheap to clone; when the last handle is
-/// dropped, its streams end, each behind all that was published.
+/// Broadcasts events to topics, and keeps a history from which readers resume. Cheap to clone. When the last handle is
+/// dropped, its streams end, each after all that was published; the drop waits until the history has all of it.
 ///
 /// Each handler and each producer has a handle of its own, or all use one that lives as long as the program:
 ///
@@ -77,82 +92,116 @@ const STACK_BYTES: usize = 256 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct Hub {
-    inbox: Inbox,
-    core: Arc<Core>,
+    inner: Arc<Inner>,
+}
+
+/// What all handles share.
+struct Inner {
+    /// `None` once the last handle is being dropped.
+    inbox: Option<SyncSender<Message>>,
+    shared: Arc<Shared>,
+    fast: Option<Arc<Fast>>,
+    hub_thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.inbox = None;
+        if let Some(thread) = self.hub_thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            // An error is a panic, which the panic hook has reported.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Hub {
-    /// A hub with the default limits. Should its threads not start, it is closed from the beginning, and publishing says
+    /// A hub with the default limits. If its threads cannot be started, it is closed from the beginning, and publishing says
     /// so; [`open`](Hub::open) says why.
     pub fn new() -> Hub {
         let config = HubConfig::default();
         let mut log = Log::new(config.history.clone());
         log.begin_epoch((random_u64(), 1));
-        let (hub, rounds) = Hub::assemble(config, log, None);
-        if hub.start(rounds).is_err() {
-            hub.core.close();
-        }
-        hub
+        let shared = Arc::new(Shared::new(config, log, None));
+        Hub::start(Arc::clone(&shared), None).unwrap_or_else(|_| {
+            shared.close();
+            Hub::of(mpsc::sync_channel(0).0, shared, None, None)
+        })
     }
 
-    /// A hub with limits of its own.
+    /// A hub with the limits of `config`.
     ///
     /// # Errors
     ///
-    /// What the system says when a thread cannot be started or the history's file not be opened; `WouldBlock` when
-    /// another hub has the file, be it in another process or in this one, where it keeps the file for a moment after its
-    /// last handle is dropped; `InvalidData` when it is no history: it stays as it is.
+    /// What the system says when a thread cannot be started or the history's file cannot be opened; `WouldBlock` when
+    /// another hub has the file, `InvalidData` when it is no history: it stays as it is.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
         let mut log = Log::new(config.history.clone());
         let mut file = None;
         match &config.history.file {
-            Some((path, open)) => file = Some(open(path, &config, &mut log)?),
+            Some(path) => file = Some(file::open(path, &config, &mut log)?),
             None => log.begin_epoch((random_u64(), 1)),
         }
-        let (hub, rounds) = Hub::assemble(config, log, file);
-        hub.start(rounds)?;
-        Ok(hub)
+        let (store, archive) = file.unzip();
+        Hub::start(Arc::new(Shared::new(config, log, archive)), store)
     }
 
-    /// A hub whose threads have not started, and what its own one will run.
-    fn assemble(config: HubConfig, log: Log, file: Option<Opened>) -> (Hub, Rounds) {
-        let (inbox, outbox) = rounds::inbox(config.inbox_events, config.inbox_bytes);
-        let (store, disk) = file.unzip();
-        let core = Arc::new(Core::new(config, log, disk));
-        let rounds = Rounds {
-            core: Arc::clone(&core),
-            outbox,
-            store,
+    /// Starts the threads. On an error, those that have started end.
+    fn start(shared: Arc<Shared>, store: Option<Box<dyn file::Store>>) -> io::Result<Hub> {
+        let config = &shared.config;
+        let (fast, permits) = match config.writer_threads {
+            0 => (None, None),
+            count => Some(Fast::start(count, config.catch_up_threads)?).unzip(),
         };
-        (Hub { inbox, core }, rounds)
+        let (inbox, messages) = mpsc::sync_channel(config.inbox_events);
+        let hub_thread = HubThread {
+            delivery: Delivery::new(Arc::clone(&shared), fast.clone().zip(permits)),
+            inbox: messages,
+            store,
+            unreported: None,
+        };
+        let thread = thread::Builder::new().name("sse-hub".to_string());
+        let thread = thread.stack_size(STACK_BYTES).spawn(|| hub_thread.run())?;
+        Ok(Hub::of(inbox, shared, fast, Some(thread)))
     }
 
-    /// Dropping the hub, and what runs its rounds, ends the threads that have started.
-    fn start(&self, rounds: Rounds) -> io::Result<()> {
-        self.core.behind.start_least()?;
-        for mailbox in &self.core.writers {
-            let writer = Writer::new(Arc::clone(mailbox), Arc::clone(&self.core.counters));
-            let run = Box::new(|| writer.run());
-            threads::spawn("sse-writer", Some(STACK_BYTES), run)?;
+    fn of(
+        inbox: SyncSender<Message>,
+        shared: Arc<Shared>,
+        fast: Option<Arc<Fast>>,
+        hub_thread: Option<JoinHandle<()>>,
+    ) -> Hub {
+        let inner = Inner {
+            inbox: Some(inbox),
+            shared,
+            fast,
+            hub_thread,
+        };
+        Hub {
+            inner: Arc::new(inner),
         }
-        threads::spawn("sse-hub", Some(STACK_BYTES), Box::new(|| rounds.run()))
     }
 
     /// Publishes an event to a topic, or once to several. Returns when the hub has taken it, waiting while the inbox is
     /// full. An id that the event brings is kept, and clients resume from it; otherwise the hub gives it one.
     ///
-    /// What the hub has taken may not yet be in the history when the process ends, nor in its file:
-    /// [`publish_wait`](Hub::publish_wait) waits for that.
+    /// An own id must not be used twice in a topic, or in topics that one reader reads together: a reader that comes back
+    /// with such an id resumes after the oldest event that has it, or is told of a gap.
+    ///
+    /// What the hub has taken may not yet be in the history when the process is killed:
+    /// [`publish_wait`](Hub::publish_wait) and [`flush`](Hub::flush) wait for that, and so does dropping the last handle.
     ///
     /// # Errors
     ///
     /// [`PublishError`], which says what is wrong with the topic, the id or the size.
     pub fn publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
-        if self.core.is_failing() {
+        if self.inner.shared.is_failing() {
             // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
             return self.publish_wait(topics, event).map(drop);
         }
-        self.inbox.put(self.check(topics.names(), event)?)
+        let message = self.message(topics.names(), event)?;
+        self.send(message)
     }
 
     /// As [`publish`](Hub::publish), but never waits.
@@ -161,7 +210,12 @@ impl Hub {
     ///
     /// [`PublishError::Full`] when it would have to wait, and as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
-        self.inbox.try_put(self.check(topics.names(), event)?)
+        let message = self.message(topics.names(), event)?;
+        let inbox = self.inner.inbox.as_ref().ok_or(PublishError::Closed)?;
+        inbox.try_send(message).map_err(|error| match error {
+            TrySendError::Full(_) => PublishError::Full,
+            TrySendError::Disconnected(_) => PublishError::Closed,
+        })
     }
 
     /// As [`publish`](Hub::publish), but returns only when the event is in the history, with the hub's id for it.
@@ -170,30 +224,72 @@ impl Hub {
     ///
     /// As [`publish`](Hub::publish).
     pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
-        let mut publication = self.check(topics.names(), event)?;
-        let answer = Arc::<Answer>::default();
-        publication.reply = Some(Reply(Arc::clone(&answer)));
-        self.inbox.put(publication)?;
-        answer.wait().clone()
+        let message = self.message(topics.names(), event)?;
+        self.request(|reply| message.with_reply(reply))
     }
 
-    fn check(&self, topics: Vec<&str>, event: Event) -> Result<Publication, PublishError> {
+    /// Waits until all that was published before is in the history, and in its file where there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Storage`] when one of the events could not be written since the last call, and its publisher did not
+    /// wait; [`PublishError::Closed`].
+    pub fn flush(&self) -> Result<(), PublishError> {
+        self.request(Message::Flush).map(drop)
+    }
+
+    /// Publishes the last event of these topics: whoever reads them, or comes back later, gets the rest, this event and the
+    /// end. A topic's readers that read other topics too go on with those. The wire id of the event says that it is the
+    /// last; a client that comes back with such an id is answered with 204, which stops an `EventSource`. Not every client
+    /// stops at 204: name the event, and have the page close its source there.
+    ///
+    /// A client that comes later without an id gets the last event and the end. The hub knows that a topic is finished as
+    /// long as it keeps the event; to publish to the topic again opens it anew. An id that the event brings is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish_wait`](Hub::publish_wait), which it does.
+    pub fn finish(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
+        let mut message = self.message(topics.names(), event)?;
+        if let Message::Publish { finishes, .. } = &mut message {
+            *finishes = true;
+        }
+        self.request(|reply| message.with_reply(reply))
+    }
+
+    fn message(&self, topics: Vec<&str>, event: Event) -> Result<Message, PublishError> {
         let topics = topics::check(topics).map_err(PublishError::Topic)?;
         if let Some(id) = event.id_text() {
             id::check_callers(id).map_err(PublishError::Id)?;
         }
-        let (bytes, most) = (event.encoded_len(), self.core.config.max_event_bytes);
-        if bytes > most {
-            return Err(PublishError::TooLarge { bytes, most });
+        let (bytes, max) = (
+            event.encoded_len(),
+            self.inner.shared.config.max_event_bytes,
+        );
+        if bytes > max {
+            return Err(PublishError::TooLarge { bytes, max });
         }
-        Ok(Publication {
+        Ok(Message::Publish {
             topics,
             event,
+            finishes: false,
             reply: None,
         })
     }
 
-    /// Subscribes the client of a request to topics; return the result from the handler. It begins behind the request's
+    fn send(&self, message: Message) -> Result<(), PublishError> {
+        let inbox = self.inner.inbox.as_ref().ok_or(PublishError::Closed)?;
+        inbox.send(message).map_err(|_| PublishError::Closed)
+    }
+
+    /// Sends a message and waits for the reply.
+    fn request(&self, message: impl FnOnce(Reply) -> Message) -> Result<EventId, PublishError> {
+        let (reply, result) = mpsc::sync_channel(1);
+        self.send(message(reply))?;
+        result.recv().unwrap_or(Err(PublishError::Closed))
+    }
+
+    /// Subscribes the client of a request to topics; return the result from the handler. It begins after the request's
     /// last event id (from [`Request::last_event_id`]; the words `earliest` and `latest` are understood as well), else
     /// with the next event published after this call. An id that the history does not know or no longer covers is
     /// answered with an event named `gap` first. Its data is the id that the client had, the last one that it missed, and
@@ -201,34 +297,64 @@ impl Hub {
     ///
     /// A reader of several topics is not told of which one an event is: name the events
     /// ([`Event::event`](crate::Event::event)) where it matters. Topic names often come from the client: one that is not
-    /// valid gets 400, and which ones there are is for the handler to say.
+    /// valid gets 400, and which ones there are is for the handler to say. A client that may read a topic may read all that
+    /// is kept of it, unless [`Subscription::replay`] says otherwise.
     pub fn subscribe(&self, request: &Request, topics: impl Topics) -> Subscription {
-        Subscription::new(&self.core, request, topics::check(topics.names()))
+        let topics = topics::check(topics.names());
+        Subscription::new(
+            &self.inner.shared,
+            self.inner.fast.as_ref(),
+            request,
+            topics,
+        )
     }
 
-    /// A channel with all events of these topics from now on, for code in this process or for
-    /// [`Sse::new`](crate::Sse::new). An event carries the id that goes over the wire; [`Event::message`] takes it apart.
+    /// The events of these topics from now on, for code in this process.
     ///
-    /// When the channel is full, events are lost to it, and a `gap` event says how many as soon as there is room again.
-    /// The hub notices that a receiver was dropped at the next event for it.
+    /// ```
+    /// # use tiny_sse::{Event, Hub};
+    /// # let hub = Hub::new();
+    /// let mut news = hub.receiver("news").unwrap();
+    /// hub.publish("news", Event::data("first")).unwrap();
+    /// assert_eq!(news.recv().unwrap().message().unwrap().data, "first");
+    /// ```
     ///
     /// # Errors
     ///
     /// [`InvalidTopic`], as for publishing.
-    pub fn receiver(&self, topics: impl Topics) -> Result<Receiver<Event>, InvalidTopic> {
+    pub fn receiver(&self, topics: impl Topics) -> Result<HubReceiver, InvalidTopic> {
         let topics = topics::check(topics.names())?;
-        let (sender, receiver) = mpsc::sync_channel(self.core.config.receiver_events.max(1));
-        self.core.log().add_receiver(&topics, sender);
-        Ok(receiver)
+        let shared = Arc::clone(&self.inner.shared);
+        let position = shared.log().latest(&topics);
+        let cursor = Cursor::new(shared, topics, position, false, OpeningId::None);
+        Ok(HubReceiver::new(cursor))
+    }
+
+    /// The topics that have an event in memory or a reader, in no particular order.
+    pub fn topics(&self) -> Vec<String> {
+        let log = self.inner.shared.log();
+        log.topics().map(|name| name.to_string()).collect()
+    }
+
+    /// The newest event of a topic that is in memory.
+    pub fn newest(&self, topic: &str) -> Option<Event> {
+        let log = self.inner.shared.log();
+        log.kept(topic).next_back().map(|frame| frame.event())
+    }
+
+    /// The events of a topic that are in memory, oldest first.
+    pub fn kept(&self, topic: &str) -> Vec<Event> {
+        let log = self.inner.shared.log();
+        log.kept(topic).map(|frame| frame.event()).collect()
     }
 
     /// The hub's figures at this moment. Walks over all readers.
     pub fn stats(&self) -> Stats {
-        self.core.stats()
+        self.inner.shared.stats()
     }
 
     /// The event streams that are open at this moment, in no particular order: for a list of who is there, or to count by
-    /// topic. One that is to be closed is among them until it has ended. Long-polls, which come and go, are not: see
+    /// topic. A stream that is to be closed is among them until it has ended. Long-polls, which come and go, are not: see
     /// [`Stats::polls`].
     ///
     /// ```
@@ -238,64 +364,23 @@ impl Hub {
     /// println!("{} of {} read the news", of_news.count(), readers.len());
     /// ```
     pub fn readers(&self) -> Vec<Arc<Reader>> {
-        self.core.registry.all()
+        self.inner.shared.registry.all()
     }
 
-    /// Ends the streams of the readers that match, which come back after a while as after any reconnect, and says how
-    /// many they are. This, after the session is gone that a handler checks, is how a user stops reading.
+    /// Ends the streams of the readers that match, which come back after a while as after any reconnect, and returns how
+    /// many they are. This, after the session that a handler checks has been deleted, is how a user stops reading.
     ///
-    /// In that order, since it reaches only streams that are open: a client that is between two connections meets the
-    /// handler when it comes back. One that waits in a long-poll is not counted: it gets its answer in its own time, and
-    /// meets the handler with the next request.
+    /// No event that is published after this call reaches a reader that matches, nor a client whose request was under way:
+    /// such a request gets an empty stream or long-poll response, since its reader is not known yet, and the client meets
+    /// the handler when it comes back.
     pub fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
-        self.end_with(matches, &Ending::ComeBack)
-    }
-
-    /// Ends the streams of the readers that match for good: they get the event under an id that is marked, and whoever
-    /// comes back with such an id gets 204, which stops an `EventSource`. Says how many they are. As
-    /// [`close`](Hub::close), it reaches only streams that are open.
-    ///
-    /// It comes behind all events that have an id by now, as those of [`publish_wait`](Hub::publish_wait) do; of those
-    /// that still wait in the inbox, some may miss it. An id that the event brings is replaced.
-    pub fn end(&self, matches: impl Fn(&Reader) -> bool, event: Event) -> usize {
-        let newest = self.core.log().newest_id();
-        let event = Frame::encode(&event, Some(&newest.ending()), &mut Vec::new());
-        let behind = newest.sequence;
-        self.end_with(matches, &Ending::ForGood { event, behind })
-    }
-
-    fn end_with(&self, matches: impl Fn(&Reader) -> bool, ending: &Ending) -> usize {
-        let count = self.core.registry.end(matches, ending);
-        self.core.sweep();
+        let shared = &self.inner.shared;
+        let count = shared.registry.close(matches);
+        shared.log().wake_all();
+        if let Some(fast) = &self.inner.fast {
+            fast.sweep();
+        }
         count
-    }
-
-    /// Calls this for each event stream that begins, on a thread of its own for all callbacks, so that it may take its
-    /// time and publish; of several, the first one given is called first. They hear of one reader after the other, some
-    /// time after it has come or gone: [`readers`](Hub::readers) is what is true by then.
-    ///
-    /// A reader's place among [`Config::max_connections`](crate::Config::max_connections) is free again when its end has
-    /// been told, so that callbacks that are too slow hold up new connections, and not memory; and shutdown waits for
-    /// them. What takes long is for a thread of your own. A callback that holds a handle of this hub keeps the hub from
-    /// closing: that is for a hub that lives as long as the program.
-    ///
-    /// # Errors
-    ///
-    /// What the system says when that thread cannot be started.
-    pub fn on_connect(&self, callback: impl FnMut(&Reader) + Send + 'static) -> io::Result<()> {
-        let notice = Notice::OnConnect(Box::new(callback));
-        self.core.registry.add_callback(notice)
-    }
-
-    /// Calls this for each event stream that has ended, as [`on_connect`](Hub::on_connect) does. That a reader has left is
-    /// noticed at its next event, on a silent stream within some five seconds.
-    ///
-    /// # Errors
-    ///
-    /// As [`on_connect`](Hub::on_connect).
-    pub fn on_disconnect(&self, callback: impl FnMut(&Reader) + Send + 'static) -> io::Result<()> {
-        let notice = Notice::OnDisconnect(Box::new(callback));
-        self.core.registry.add_callback(notice)
     }
 }
 
@@ -308,65 +393,7 @@ impl Default for Hub {
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub")
-            .field("config", &self.core.config)
+            .field("config", &self.inner.shared.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why an event was not published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The topics are not valid.
-    Topic(InvalidTopic),
-    /// The event's own id is not one that can come back.
-    Id(InvalidId),
-    /// The event is larger than [`HubConfig::max_event_bytes`].
-    TooLarge {
-        /// Its size in bytes.
-        bytes: usize,
-        /// The limit.
-        most: usize,
-    },
-    /// The inbox is full.
-    Full,
-    /// The hub has ended.
-    Closed,
-    /// The history could not be written, and the event was not delivered.
-    Storage(String),
-}
-
-impl fmt::Display for PublishError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PublishError::Topic(error) => error.fmt(f),
-            PublishError::Id(error) => error.fmt(f),
-            PublishError::TooLarge { bytes, most } => {
-                write!(f, "event of {bytes} bytes is larger than {most}")
-            }
-            PublishError::Full => f.write_str("the hub's inbox is full"),
-            PublishError::Closed => f.write_str("the hub has ended"),
-            PublishError::Storage(error) => write!(f, "the history cannot be written: {error}"),
-        }
-    }
-}
-
-impl Error for PublishError {}
-
-/// What a client is told whose event was not published, by `?` in a handler: 400 for topics and an id, 413 for the size, 503
-/// with `Retry-After` where the hub is full or has ended. For the history it is a 500, as in [`Response::failed`].
-impl From<PublishError> for Response {
-    fn from(error: PublishError) -> Response {
-        let status = match error {
-            PublishError::Topic(_) | PublishError::Id(_) => 400,
-            PublishError::TooLarge { .. } => 413,
-            PublishError::Full | PublishError::Closed => 503,
-            PublishError::Storage(_) => return Response::failed(error),
-        };
-        let answer = Response::text(format!("{error}\n")).with_status(status);
-        match status {
-            503 => answer.with_field("Retry-After", "1"),
-            _ => answer,
-        }
     }
 }

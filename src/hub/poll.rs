@@ -1,78 +1,95 @@
-//! The long-poll answer from the same log: for clients behind what buffers a stream for ever.
+//! Long-poll: the same log as one JSON response after the other, for clients that cannot read a stream.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cursor::Cursor;
 use super::json;
 use super::log::Next;
-use super::subscription::Subscription;
 use crate::event::Event;
-use crate::http::{Request, Response};
+use crate::http::{Method, Request, Response};
 use crate::socket::from_now;
-use crate::sse::LOOK;
+use crate::stream::CHECK_INTERVAL;
 
-/// Most bytes of events in one answer; the client asks again for the rest.
-const ANSWER_BYTES: usize = 1024 * 1024;
+/// Most bytes of events in one response; the client asks again for the rest.
+const RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// Whether a request is for one JSON answer and not for a stream.
+/// Whether a request is for one JSON response and not for a stream: it says `?poll`, or it accepts JSON and nothing that a
+/// stream would be. Many clients list JSON beside `*/*`, or send it with every POST, and mean a stream.
 pub(crate) fn is_wanted(request: &Request) -> bool {
-    request.query("poll").is_some()
-        || (request.accepts("application/json") && !request.accepts("text/event-stream"))
+    let takes_stream = ["text/event-stream", "text/*", "*/*"].map(|media| request.accepts(media));
+    let takes_json_alone = request.accepts("application/json") && takes_stream == [false; 3];
+    request.method() != Method::Post && (request.query("poll").is_some() || takes_json_alone)
 }
 
-/// The events behind a position as JSON, when there are some, the time is over or the server is closing:
+/// A long-poll request.
+pub(crate) struct Poll {
+    pub(crate) cursor: Cursor,
+    /// Events in front of the log's.
+    pub(crate) first: Vec<Event>,
+    /// How long to wait for an event.
+    pub(crate) timeout: Duration,
+    /// The server is shutting down.
+    pub(crate) closing: Arc<AtomicBool>,
+    /// When the request came.
+    pub(crate) received: Instant,
+}
+
+/// Answers with the events after a position as JSON, when there are some, the time is over or the server is closing:
 /// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`.
-pub(crate) fn answer(
-    subscription: Subscription,
-    patience: Duration,
-    closing: &AtomicBool,
-) -> Response {
-    let (core, topics) = (&subscription.core, &subscription.topics);
-    let mut position = subscription.position;
+pub(crate) fn respond(poll: Poll) -> Response {
+    let mut cursor = poll.cursor;
     let mut events = String::new();
-    if !subscription.resumes {
-        for event in &subscription.options.first {
-            append_event(event, &mut events);
-        }
+    for event in &poll.first {
+        append_event(event, &mut events);
     }
-    let group = core.log().join(topics, &mut position);
-    if subscription.retained {
-        for frame in core.log().retained(topics, position.cursor) {
-            append_event(&frame.event(), &mut events);
-        }
-    }
-    let others = core.counters.polls.fetch_add(1, Ordering::Relaxed);
-    let until = from_now(match others < core.config.max_polls {
-        true => patience,
+    let start = cursor.id();
+    let shared = Arc::clone(&cursor.shared);
+    let others = shared.counters().polls;
+    shared.counters().polls += 1;
+    let until = from_now(match others < shared.config.max_polls {
+        true => poll.timeout,
         false => Duration::ZERO,
     });
-    let mut disk = None;
-    loop {
-        match core.next(group, topics, &mut position, &mut disk, ANSWER_BYTES) {
-            // An event like any other here, and what follows it comes with it.
-            Next::Gap(frame) => append_event(&frame.event(), &mut events),
-            // None where a file has much of other topics first: the client goes on from there.
+    let is_finished = loop {
+        let wait = match events.is_empty() {
+            true => until
+                .saturating_duration_since(Instant::now())
+                .min(CHECK_INTERVAL),
+            false => Duration::ZERO,
+        };
+        match cursor.next(RESPONSE_BYTES, wait) {
+            // A gap is an event like any other here. The opening id is none.
+            Next::Note(frame) => append_event(&frame.event(), &mut events),
             Next::Events(frames) => {
                 for (sequence, frame) in frames {
                     append_event(&frame.event(), &mut events);
-                    position.cursor = sequence;
+                    cursor.advance(sequence);
                 }
-                break;
+                if !cursor.is_opening() && events.len() >= RESPONSE_BYTES {
+                    break false;
+                }
             }
-            Next::AtHead | Next::OnDisk { .. } => {
-                let remaining = until.saturating_duration_since(Instant::now());
-                let is_over = remaining.is_zero() || closing.load(Ordering::SeqCst);
-                if is_over || core.is_closed() || !events.is_empty() {
-                    break;
+            Next::Finished => break true,
+            Next::AtHead | Next::InFile { .. } => {
+                let is_closing = poll.closing.load(Ordering::SeqCst);
+                if wait.is_zero() || is_closing || shared.is_closed() {
+                    break false;
                 }
-                core.wait_for_news(group, &position, remaining.min(LOOK));
             }
         }
+    };
+    shared.counters().polls -= 1;
+    let mut last = match is_finished {
+        true => cursor.id().ending(),
+        false => cursor.id().to_string(),
+    };
+    // As a stream that is closed before its next event: the client comes back and meets the handler.
+    if shared.registry.closed_since(poll.received) {
+        events.clear();
+        last = start.to_string();
     }
-    core.counters.polls.fetch_sub(1, Ordering::Relaxed);
-    let mut log = core.log();
-    log.leave(group);
-    let last = log.id(position.cursor);
     let body = format!(r#"{{"events":[{events}],"last_event_id":"{last}"}}"#);
     Response::json(body).with_field("Cache-Control", "no-store")
 }

@@ -1,69 +1,99 @@
-//! Who reads: one entry for each subscriber, for stats, callbacks and closing; never locked on an event's way.
+//! Who reads: one entry for each event stream, for figures and for closing. No event waits for its lock.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::{io, panic};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use super::frame::Frame;
 use super::topics::TopicSet;
-use crate::slots::Slot;
-use crate::threads;
+use crate::lock::lock;
 
-/// A reader that has everything has no cursor of its own to look after.
-const LIVE: u64 = u64::MAX;
+/// The cursor of a reader that has everything. Cursors are kept as `usize`, as 64-bit atomics do not exist everywhere.
+const AT_HEAD: usize = usize::MAX;
 
-/// One subscriber, as [`Hub::readers`](crate::Hub::readers), callbacks and predicates see it.
+/// An open event stream, as [`Hub::readers`](crate::Hub::readers), [`Hub::close`](crate::Hub::close) and
+/// [`Subscription::on_end`](crate::Subscription::on_end) see it.
 pub struct Reader {
-    /// Where it stands in the registry, which changes when others leave.
-    pub(super) place: AtomicUsize,
+    /// Its index in the registry, which changes when others leave.
+    pub(super) index: AtomicUsize,
     pub(super) topics: TopicSet,
     peer: SocketAddr,
+    client_ip: IpAddr,
     label: String,
-    /// Its cursor while it is behind.
-    cursor: AtomicU64,
-    /// Set once its stream is to end.
-    pub(super) ending: OnceLock<Ending>,
-}
-
-/// How a stream is to end.
-#[derive(Clone, Debug)]
-pub(crate) enum Ending {
-    /// The client comes back after a while.
-    ComeBack,
-    /// This event is the last, behind all others up to this number; whoever comes back with its id gets 204.
-    ForGood { event: Frame, behind: u64 },
+    since: Instant,
+    /// The lower bits of its cursor while it is behind.
+    cursor: AtomicUsize,
+    /// The stream is to end, and its client may come back.
+    is_closed: AtomicBool,
 }
 
 impl Reader {
+    pub(crate) fn new(
+        topics: TopicSet,
+        peer: SocketAddr,
+        client_ip: IpAddr,
+        label: String,
+    ) -> Reader {
+        Reader {
+            index: AtomicUsize::new(0),
+            topics,
+            peer,
+            client_ip,
+            label,
+            since: Instant::now(),
+            cursor: AtomicUsize::new(AT_HEAD),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
     /// The topics that it reads, in alphabetical order.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.topics.iter().map(|name| &**name)
     }
 
-    /// The other end of its socket.
+    /// The other end of its socket: the client, or the proxy in front of the server.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// What the subscription called it; empty when it was not told.
+    /// The client's address, as [`Request::client_ip`](crate::Request::client_ip) has it.
+    pub fn client_ip(&self) -> IpAddr {
+        self.client_ip
+    }
+
+    /// What the subscription called it; empty without [`Subscription::label`](crate::Subscription::label).
     pub fn label(&self) -> &str {
         &self.label
     }
 
+    /// How long the stream has been open.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     pub(crate) fn set_behind(&self, cursor: u64) {
-        self.cursor.store(cursor, Ordering::Relaxed);
+        self.cursor.store(cursor as usize, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_live(&self) {
-        self.cursor.store(LIVE, Ordering::Relaxed);
+    pub(crate) fn set_at_head(&self) {
+        self.cursor.store(AT_HEAD, Ordering::Relaxed);
     }
 
-    /// Its cursor, unless it has everything.
-    pub(crate) fn behind(&self) -> Option<u64> {
-        Some(self.cursor.load(Ordering::Relaxed)).filter(|cursor| *cursor != LIVE)
+    /// How many sequence numbers it is behind the head; `None` when it has everything.
+    pub(crate) fn lag(&self, head: u64) -> Option<usize> {
+        match self.cursor.load(Ordering::Relaxed) {
+            AT_HEAD => None,
+            cursor => Some((head as usize).wrapping_sub(cursor)),
+        }
+    }
+
+    pub(crate) fn close(&self) -> bool {
+        !self.is_closed.swap(true, Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
     }
 }
 
@@ -72,140 +102,54 @@ impl fmt::Debug for Reader {
         f.debug_struct("Reader")
             .field("topics", &self.topics)
             .field("peer", &self.peer)
+            .field("client_ip", &self.client_ip)
             .field("label", &self.label)
             .finish_non_exhaustive()
     }
 }
 
-type Callback = Box<dyn FnMut(&Reader) + Send>;
-
-/// What the thread for callbacks is told.
-pub(crate) enum Notice {
-    OnConnect(Callback),
-    OnDisconnect(Callback),
-    Connected(Arc<Reader>),
-    /// The slot travels with the notice, so that callbacks that fall behind hold up new connections and not memory.
-    Disconnected(Arc<Reader>, Arc<Slot>),
-    /// There will be no other.
-    End,
-}
-
-/// All readers of one hub, and the thread that tells callbacks about them.
+/// All readers of one hub.
 #[derive(Default)]
 pub(crate) struct Registry {
-    readers: Mutex<Readers>,
-    /// The thread for callbacks waits here.
-    told: Condvar,
-}
-
-#[derive(Default)]
-struct Readers {
-    all: Vec<Arc<Reader>>,
-    /// What callbacks are still to be told; `None` while there are none.
-    notices: Option<VecDeque<Notice>>,
+    readers: Mutex<Vec<Arc<Reader>>>,
+    /// When readers were closed the last time.
+    last_close: Mutex<Option<Instant>>,
 }
 
 impl Registry {
-    pub(crate) fn add(
-        &self,
-        topics: TopicSet,
-        peer: SocketAddr,
-        label: String,
-        cursor: u64,
-    ) -> Arc<Reader> {
-        let mut readers = self.lock();
-        let reader = Arc::new(Reader {
-            place: AtomicUsize::new(readers.all.len()),
-            topics,
-            peer,
-            label,
-            cursor: AtomicU64::new(cursor),
-            ending: OnceLock::new(),
-        });
-        readers.all.push(Arc::clone(&reader));
-        self.tell(readers, Notice::Connected(Arc::clone(&reader)));
+    pub(crate) fn add(&self, reader: Reader) -> Arc<Reader> {
+        let mut readers = lock(&self.readers);
+        reader.index.store(readers.len(), Ordering::Relaxed);
+        let reader = Arc::new(reader);
+        readers.push(Arc::clone(&reader));
         reader
     }
 
-    pub(crate) fn remove(&self, reader: &Arc<Reader>, slot: &Arc<Slot>) {
-        let mut readers = self.lock();
-        let place = reader.place.load(Ordering::Relaxed);
-        readers.all.swap_remove(place);
-        if let Some(moved) = readers.all.get(place) {
-            moved.place.store(place, Ordering::Relaxed);
+    pub(crate) fn remove(&self, reader: &Reader) {
+        let mut readers = lock(&self.readers);
+        let index = reader.index.load(Ordering::Relaxed);
+        readers.swap_remove(index);
+        if let Some(moved) = readers.get(index) {
+            moved.index.store(index, Ordering::Relaxed);
         }
-        let notice = Notice::Disconnected(Arc::clone(reader), Arc::clone(slot));
-        self.tell(readers, notice);
     }
 
     /// All readers, as they are now.
     pub(crate) fn all(&self) -> Vec<Arc<Reader>> {
-        self.lock().all.clone()
+        lock(&self.readers).clone()
     }
 
-    /// Marks those that match to be ended, and counts them. The predicate is user code, so no lock is held.
-    pub(crate) fn end(&self, matches: impl Fn(&Reader) -> bool, ending: &Ending) -> usize {
-        let mut ended = self.all();
-        ended.retain(|reader| matches(reader) && reader.ending.set(ending.clone()).is_ok());
-        ended.len()
+    /// Marks the readers that match to be ended, and counts them. The predicate is user code, so no lock is held.
+    pub(crate) fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
+        // First the time, then the list: a reader whose request came before is in the list, or finds the time.
+        *lock(&self.last_close) = Some(Instant::now());
+        let mut closed = self.all();
+        closed.retain(|reader| matches(reader) && reader.close());
+        closed.len()
     }
 
-    /// Hands a callback to the thread for all of them, which the first one starts.
-    pub(crate) fn add_callback(self: &Arc<Registry>, notice: Notice) -> io::Result<()> {
-        let mut readers = self.lock();
-        if readers.notices.is_none() {
-            let registry = Arc::clone(self);
-            let run = Box::new(move || registry.run_callbacks());
-            threads::spawn("sse-callbacks", None, run)?;
-            readers.notices = Some(VecDeque::new());
-        }
-        self.tell(readers, notice);
-        Ok(())
-    }
-
-    /// Ends the thread for callbacks, once it has told what it has.
-    pub(crate) fn close(&self) {
-        self.tell(self.lock(), Notice::End);
-    }
-
-    fn tell(&self, mut readers: MutexGuard<'_, Readers>, notice: Notice) {
-        if let Some(notices) = &mut readers.notices {
-            notices.push_back(notice);
-            self.told.notify_one();
-        }
-    }
-
-    /// User code runs here and nowhere else, so that it can take its time, publish, or panic.
-    fn run_callbacks(&self) {
-        let (mut on_connect, mut on_disconnect) = (Vec::new(), Vec::new());
-        loop {
-            match self.next_notice() {
-                Some(Notice::OnConnect(callback)) => on_connect.push(callback),
-                Some(Notice::OnDisconnect(callback)) => on_disconnect.push(callback),
-                Some(Notice::Connected(reader)) => call(&mut on_connect, &reader),
-                Some(Notice::Disconnected(reader, _slot)) => call(&mut on_disconnect, &reader),
-                Some(Notice::End) | None => return,
-            }
-        }
-    }
-
-    fn next_notice(&self) -> Option<Notice> {
-        let nothing =
-            |readers: &mut Readers| readers.notices.as_ref().is_some_and(VecDeque::is_empty);
-        let told = self.told.wait_while(self.lock(), nothing);
-        let mut readers = told.unwrap_or_else(PoisonError::into_inner);
-        readers.notices.as_mut()?.pop_front()
-    }
-
-    /// Nothing that runs under this lock can leave it half changed.
-    fn lock(&self) -> MutexGuard<'_, Readers> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn call(callbacks: &mut [Callback], reader: &Reader) {
-    for callback in callbacks {
-        // The panic hook has reported it; the others still want to know.
-        let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| callback(reader)));
+    /// Whether readers were closed after this request came: the predicate may have meant it, and did not see it.
+    pub(crate) fn closed_since(&self, request: Instant) -> bool {
+        lock(&self.last_close).is_some_and(|last| last >= request)
     }
 }

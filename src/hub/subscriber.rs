@@ -1,357 +1,233 @@
-//! One subscriber: a socket with a cursor into the log, behind or live, and the hand-over between the two.
+//! A hub's reader as the source of an event stream: its cursor, what happens when it is too slow, and what follows its end.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::config::Lag;
-use super::core::Core;
-use super::file::OnDisk;
-use super::frame::{Batch, Torn};
-use super::log::{GroupId, Next, Position, Share};
-use super::registry::{Ending, Reader};
-use super::subscription::Subscription;
-use crate::http::{Coding, StreamHead};
-use crate::socket::{Pace, Socket, from_now};
-use crate::sse::{self, KeepAlive, LOOK};
-
-/// How long a reader that is behind has a thread to itself before it goes to the end of the queue.
-const SLICE: Duration = Duration::from_millis(250);
-
-/// How long it may take nothing of its slice where others wait for a thread. A thousand that take nothing cost those
-/// behind them a fifth of a second then, and the threads that go round among them a twentieth of a processor.
-const PATIENCE: Duration = Duration::from_millis(10);
+use super::cursor::Cursor;
+use super::frame::Batch;
+use super::log::Next;
+use super::registry::Reader;
+use crate::http::Coding;
+use crate::stream::{Source, Supply, Unsent};
+use crate::threads;
 
 /// Most bytes that a reader takes out of the log at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How often a live reader that gets nothing is looked at: has it left?
-const LOOK_AT_LIVE: Duration = Duration::from_secs(5);
+/// What is called when a stream has ended.
+pub(crate) type OnEnd = Box<dyn FnOnce(&StreamEnd) + Send>;
 
-/// Owned by one thread at a time: its connection's, one that catches up, or a writer.
+/// A reader of a hub, from the beginning of its stream to the end.
 pub(crate) struct Subscriber {
-    core: Arc<Core>,
-    pub(super) socket: Socket,
-    reader: Arc<Reader>,
-    pub(super) group: GroupId,
-    pub(super) position: Position,
-    coding: Coding,
+    pub(crate) cursor: Cursor,
+    pub(crate) reader: Arc<Reader>,
     lag: Lag,
-    /// Where it reads what memory no longer has.
-    disk: Option<Box<dyn OnDisk>>,
-    /// To be sent before anything else.
-    torn: Option<Torn>,
-    /// What is torn is the end of the stream.
-    ending: bool,
-    /// Set while it does not take what there is.
-    pace: Option<Pace>,
-    /// It was live once, so that it is behind by its own fault.
-    was_live: bool,
-    pub(super) keep_alive: KeepAlive,
-    last_sent: Instant,
-    next_look: Instant,
-    ends_at: Option<Instant>,
-}
-
-/// How it stands with a reader that was served or looked at.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// It has everything that there was a moment ago.
-    AtHead,
-    /// Something is to be sent that has to wait, or the stream is to end.
-    Behind,
-    /// The stream has ended, or the client has left.
-    Over,
+    /// It had everything once, so that it is behind by its own fault.
+    was_at_head: bool,
+    /// A write had to wait since then.
+    is_lagging: bool,
+    /// What is ready to be sent.
+    batch: Batch,
+    /// The batch holds a gap or an id, which are no events of the log.
+    is_note: bool,
+    /// Events handed to the socket.
+    pub(crate) events: u64,
+    end: EndReason,
+    on_end: Vec<OnEnd>,
 }
 
 impl Subscriber {
-    /// Begins when the head is about to be written, on the connection's thread.
-    pub(crate) fn begin(mut subscription: Subscription, head: StreamHead, mut socket: Socket) {
-        if socket.start_stream().is_err() {
-            return;
-        }
-        let coding = head.coding;
-        let mut opening = head.bytes;
-        let keep_alive = (subscription.options).begin(&socket, coding, &mut opening);
-        let (core, position) = (&subscription.core, &mut subscription.position);
-        let mut log = core.log();
-        let group = log.join(&subscription.topics, position);
-        if subscription.retained {
-            for frame in log.retained(&subscription.topics, position.cursor) {
-                opening.extend_from_slice(frame.bytes(coding));
-            }
-        }
-        // An unknown id is answered with a gap, which brings its own.
-        if position.unknown.is_none() {
-            // A block of `id` alone: it dispatches nothing and sets the last event id, so that a client that drops before
-            // its first event resumes too.
-            let id = format!("id: {}\n\n", log.id(position.cursor));
-            sse::append_text(&id, coding, &mut opening);
-        }
-        drop(log);
-        let reader = core.registry.add(
-            subscription.topics,
-            socket.peer,
-            subscription.label,
-            position.cursor,
-        );
-        let now = Instant::now();
-        let subscriber = Box::new(Subscriber {
-            keep_alive,
-            ends_at: sse::ends_at(&socket),
-            core: subscription.core,
-            socket,
+    pub(crate) fn new(cursor: Cursor, reader: Reader, lag: Lag, on_end: Vec<OnEnd>) -> Subscriber {
+        reader.set_behind(cursor.sequence());
+        let reader = cursor.shared.registry.add(reader);
+        Subscriber {
+            cursor,
             reader,
-            group,
-            position: subscription.position,
-            coding,
-            lag: subscription.lag,
-            disk: None,
-            torn: Some(Torn::own(opening)),
-            ending: false,
-            pace: None,
-            was_live: false,
-            last_sent: now,
-            // A visitor may be gone again when a writer first looks.
-            next_look: now,
-        });
-        subscriber.catch_up();
+            lag,
+            was_at_head: false,
+            is_lagging: false,
+            batch: Batch::new(Vec::new(), Coding::Chunked),
+            is_note: false,
+            events: 0,
+            end: EndReason::Left,
+            on_end,
+        }
+    }
+
+    /// Whether the stream is to end, now or when it has everything.
+    pub(crate) fn is_to_end(&self) -> bool {
+        self.reader.is_closed() || self.cursor.shared.is_closed()
+    }
+
+    /// Notes how far a write of these events came, and returns the rest of an event that was written in part.
+    ///
+    /// # Errors
+    ///
+    /// When the subscription asks to disconnect a reader that falls behind.
+    pub(crate) fn note_written(
+        &mut self,
+        batch: &Batch,
+        written: usize,
+    ) -> io::Result<Option<Unsent>> {
+        let progress = batch.progress(written);
+        self.is_lagging |= self.was_at_head && progress.unsent.is_some();
+        if self.is_lagging && self.lag == Lag::Disconnect {
+            self.end = EndReason::Lagging;
+            self.cursor.shared.counters().lagged += 1;
+            return Err(io::Error::other("the reader is too slow"));
+        }
+        self.count_delivered(progress.begun);
+        self.cursor.advance(progress.last);
+        if progress.unsent.is_some() {
+            self.reader.set_behind(self.cursor.sequence());
+        }
+        Ok(progress.unsent)
+    }
+
+    fn count_delivered(&mut self, events: u64) {
+        self.events += events;
+        self.cursor.shared.counters().delivered += events;
+    }
+
+    /// Notes that the stream was cut off by this error.
+    pub(crate) fn failed(&mut self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.end = EndReason::Stalled;
+            self.cursor.shared.counters().timed_out += 1;
+        }
     }
 }
 
-/// Behind: on a thread of its own for a slice at a time.
-impl Subscriber {
-    /// Sends what there is, for a slice of time; then hands the reader to a writer, or to the end of the queue. One whose
-    /// bytes are its own keeps the thread for as long as it lives: only chunks are shared by many sockets.
-    pub(crate) fn catch_up(mut self: Box<Subscriber>) {
-        let core = Arc::clone(&self.core);
-        let until = match self.coding {
-            Coding::Chunked => Instant::now() + SLICE,
-            Coding::Bare => from_now(Duration::MAX),
+impl Source for Subscriber {
+    fn next(&mut self, coding: Coding, wait: Duration) -> Supply {
+        let next = match self.lag {
+            Lag::Skip if self.is_lagging => self.cursor.newest(),
+            _ => self.cursor.next(BATCH_BYTES, wait),
         };
-        loop {
-            match self.advance(until) {
-                Ok(State::AtHead) => {}
-                Ok(State::Behind) if self.coding == Coding::Bare => continue,
-                Ok(State::Behind) => return core.behind.enqueue(self),
-                Ok(State::Over) => return,
-                Err(error) => return core.count_drop(&error),
+        self.is_note = matches!(next, Next::Note(_));
+        let events = match next {
+            Next::Events(events) => events,
+            Next::Note(frame) => vec![(self.cursor.sequence(), frame)],
+            Next::Finished => {
+                self.end = EndReason::Finished;
+                return Supply::End { come_back: false };
             }
-            self.reader.set_live();
-            self.pace = None;
-            if self.coding == Coding::Bare {
-                let wait = LOOK.min(self.keep_alive.interval);
-                core.wait_for_news(self.group, &self.position, wait);
-                if self.look_after(Instant::now(), self.last_sent) == State::Over {
-                    return;
+            Next::AtHead | Next::InFile { .. } => {
+                if self.cursor.shared.is_closed() {
+                    self.end = EndReason::Closed;
+                    return Supply::End { come_back: true };
                 }
-                continue;
+                self.was_at_head = true;
+                self.is_lagging = false;
+                self.reader.set_at_head();
+                return Supply::Nothing;
             }
-            // The hub appends and sends to the writers under this lock, so the reader arrives exactly between two
-            // rounds: with everything up to the one, before the other.
-            let log = core.log();
-            if !core.is_closed() && log.is_at_head(self.group, &self.position) {
-                self.was_live = true;
-                let writer = self.reader.place.load(Ordering::Relaxed) % core.writers.len();
-                return core.writers[writer].join(self);
-            }
-        }
+        };
+        self.reader.set_behind(self.cursor.sequence());
+        self.batch = Batch::new(events, coding);
+        Supply::Ready
     }
 
-    fn advance(&mut self, until: Instant) -> io::Result<State> {
-        while Instant::now() < until {
-            if let Some(torn) = self.torn.take() {
-                if !self.send_torn(torn, until)? {
-                    break;
-                }
-                continue;
-            }
-            if self.ending {
-                self.socket.finish_stream();
-                return Ok(State::Over);
-            }
-            // Before the look for events: for what comes later it does not wait.
-            let end = self.due_end();
-            if let Some((ending, behind)) = &end
-                && *behind <= self.position.cursor
-            {
-                self.end(ending);
-                continue;
-            }
-            match (self.next(), end) {
-                (Next::AtHead | Next::OnDisk { .. }, None) => return Ok(State::AtHead),
-                (Next::AtHead | Next::OnDisk { .. }, Some((ending, _))) => self.end(&ending),
-                // It has no time for more.
-                (_, Some(_)) if self.is_over() => self.end(&Ending::ComeBack),
-                (Next::Gap(gap), _) => self.torn = Some(gap.torn(self.coding, 0)),
-                (Next::Events(events), _) => self.send(&Batch::new(events, self.coding))?,
-            }
-            self.reader.set_behind(self.position.cursor);
-        }
-        Ok(State::Behind)
+    fn bytes(&self) -> &[u8] {
+        self.batch.bytes()
     }
 
-    fn next(&mut self) -> Next {
-        if self.lag == Lag::Skip && self.was_live {
-            return self.core.log().newest(self.group, &mut self.position);
+    fn wrote(&mut self, written: usize) -> io::Result<Option<Unsent>> {
+        let batch = std::mem::replace(&mut self.batch, Batch::new(Vec::new(), Coding::Chunked));
+        if self.is_note {
+            return Ok(batch.progress(written).unsent);
         }
-        let topics = &self.reader.topics;
-        self.core.next(
-            self.group,
-            topics,
-            &mut self.position,
-            &mut self.disk,
-            BATCH_BYTES,
-        )
+        self.note_written(&batch, written)
     }
 
-    /// Writes what goes out at once.
-    fn send(&mut self, batch: &Batch) -> io::Result<()> {
-        let written = self.socket.try_write(batch.bytes())?;
-        self.note_written(written)?;
-        let before = self.position.ordinal.unwrap_or(0);
-        self.note_sent(batch, before, written);
-        Ok(())
+    fn is_ended(&self) -> bool {
+        self.reader.is_closed()
     }
 
-    /// Notes how far a write of these events came; where it broke off, the torn event is left to be sent.
-    fn note_sent(&mut self, batch: &Batch, before: u64, written: usize) {
-        let reached = batch.reached(written);
-        let delivered = &self.core.counters.delivered;
-        delivered.fetch_add(reached.begun, Ordering::Relaxed);
-        self.stood_at(reached.last, before + reached.begun);
-        self.torn = reached.torn;
-    }
+    fn append_last(&mut self, _coding: Coding, _out: &mut Vec<u8>) {}
 
-    /// Sends of what is torn what goes out now; false when nothing did for as long as there is time, or as others wait for.
-    fn send_torn(&mut self, mut torn: Torn, until: Instant) -> io::Result<bool> {
-        let mut written = self.socket.try_write(torn.rest())?;
-        if written == 0 {
-            let now = Instant::now();
-            let pace = self.pace.get_or_insert_with(|| Pace::new(now));
-            let patience = pace.took(0, self.socket.config())?;
-            let mut wait = until.saturating_duration_since(now).min(patience);
-            // Bare bytes have a thread of their own, for which nobody waits.
-            if self.coding == Coding::Chunked && self.core.behind.has_queue() {
-                wait = wait.min(PATIENCE);
-            }
-            written = self.socket.write_waiting(torn.rest(), wait)?;
-        }
-        torn.advance(written);
-        if !torn.rest().is_empty() {
-            self.torn = Some(torn);
-        }
-        self.note_written(written)?;
-        Ok(written > 0)
-    }
-
-    fn note_written(&mut self, written: usize) -> io::Result<()> {
-        if written > 0 {
-            self.last_sent = Instant::now();
-        }
-        if let Some(pace) = &mut self.pace {
-            pace.took(written, self.socket.config())?;
-        }
-        Ok(())
-    }
-
-    /// How the stream is to end, if it is, once it has all events up to this number, or all there are.
-    fn due_end(&self) -> Option<(Ending, u64)> {
-        match self.reader.ending.get() {
-            Some(Ending::ComeBack) => Some((Ending::ComeBack, 0)),
-            Some(ending @ Ending::ForGood { behind, .. }) => Some((ending.clone(), *behind)),
-            None if self.is_over() => Some((Ending::ComeBack, 0)),
-            None => self
-                .core
-                .is_closed()
-                .then_some((Ending::ComeBack, u64::MAX)),
-        }
-    }
-
-    /// Its time is over, or its server's.
-    fn is_over(&self) -> bool {
-        self.socket.is_closing() || self.ends_at.is_some_and(|end| Instant::now() >= end)
-    }
-
-    /// Has the stream end behind what was sent.
-    fn end(&mut self, ending: &Ending) {
-        let mut out = Vec::new();
-        match ending {
-            Ending::ComeBack => {
-                sse::append_event(&sse::come_back(&self.socket), self.coding, &mut out);
-            }
-            Ending::ForGood { event, .. } => out.extend_from_slice(event.bytes(self.coding)),
-        }
-        self.coding.append_end(&mut out);
-        self.torn = Some(Torn::own(out));
-        self.ending = true;
-    }
-}
-
-/// Live: in a writer's hands.
-impl Subscriber {
-    /// Goes to the threads that wait.
-    pub(crate) fn leave_live(self: Box<Subscriber>) {
-        let core = Arc::clone(&self.core);
-        self.reader.set_behind(self.position.cursor);
-        core.behind.enqueue(self);
-    }
-
-    /// A write took only a part, or nothing: it goes where waiting costs nobody anything.
-    pub(crate) fn fall_behind(mut self: Box<Subscriber>, share: &Share, written: usize) {
-        if self.lag == Lag::Disconnect {
-            let lagged = &self.core.counters.lagged;
-            lagged.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        self.note_sent(&share.batch, share.before, written);
-        self.leave_live();
-    }
-
-    /// Notes where it stands, which a writer keeps for all members of a group together.
-    pub(crate) fn stood_at(&mut self, cursor: u64, ordinal: u64) {
-        if cursor > self.position.cursor {
-            self.position.cursor = cursor;
-            self.position.ordinal = Some(ordinal);
-        }
-    }
-
-    /// Sends a heartbeat where its group was silent for so long, and looks whether the client has left.
-    pub(crate) fn look_after(&mut self, now: Instant, last_round: Instant) -> State {
-        if self.due_end().is_some() {
-            return State::Behind;
-        }
-        if now - self.last_sent.max(last_round) >= self.keep_alive.interval {
-            let mut out = Vec::new();
-            self.keep_alive.append(self.coding, &mut out);
-            let Ok(written) = self.socket.try_write(&out) else {
-                return State::Over;
-            };
-            self.last_sent = now;
-            if written < out.len() {
-                self.torn = Some(Torn::own(out.split_off(written)));
-                return State::Behind;
-            }
-        }
-        if self.next_look <= now {
-            let pause = match self.coding {
-                Coding::Chunked => LOOK_AT_LIVE,
-                // It holds a thread.
-                Coding::Bare => LOOK,
-            };
-            self.next_look = now + pause;
-            if self.socket.peer_left() {
-                return State::Over;
-            }
-        }
-        State::AtHead
+    fn will_come_back(&mut self) {
+        self.end = EndReason::Closed;
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.core.registry.remove(&self.reader, &self.socket.slot);
-        self.core.log().leave(self.group);
+        self.cursor.shared.registry.remove(&self.reader);
+        let end = StreamEnd {
+            reader: Arc::clone(&self.reader),
+            events: self.events,
+            duration: self.reader.age(),
+            reason: self.end,
+        };
+        let on_end = std::mem::take(&mut self.on_end);
+        if !on_end.is_empty() {
+            run_apart(Box::new(move || {
+                for callback in on_end {
+                    guarded(|| callback(&end));
+                }
+            }));
+        }
+    }
+}
+
+/// How a hub's stream ended, for [`Subscription::on_end`](crate::Subscription::on_end).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StreamEnd {
+    /// Whose stream it was.
+    pub reader: Arc<Reader>,
+    /// How many events were handed to its socket.
+    pub events: u64,
+    /// How long the stream was open.
+    pub duration: Duration,
+    /// Why it ended.
+    pub reason: EndReason,
+}
+
+/// Why a hub's stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// The client left, or its connection failed.
+    Left,
+    /// All its topics are finished.
+    Finished,
+    /// The server ended the stream, and the client may come back: by [`Hub::close`](crate::Hub::close), at the end of
+    /// [`Config::max_stream_lifetime`](crate::Config::max_stream_lifetime), at shutdown, or because the hub has gone.
+    Closed,
+    /// It fell behind, and its subscription has [`Lag::Disconnect`](crate::Lag::Disconnect).
+    Lagging,
+    /// It took nothing, or too little, for too long.
+    Stalled,
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs user code on the one thread for this, which the first job starts: a reader's own thread serves others as well.
+fn run_apart(job: Job) {
+    static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
+    let jobs = JOBS.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel::<Job>();
+        let run = Box::new(move || receiver.into_iter().for_each(guarded));
+        threads::spawn("sse-on-end", None, run).ok()?;
+        Some(sender)
+    });
+    match jobs {
+        // The thread lives as long as the process.
+        Some(jobs) => drop(jobs.send(job)),
+        None => guarded(job),
+    }
+}
+
+/// Calls user code. The panic hook reports its panic, which ends this call alone.
+fn guarded(call: impl FnOnce()) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(call)) {
+        // Dropping a payload is user code too.
+        std::mem::forget(payload);
     }
 }

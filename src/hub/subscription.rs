@@ -1,22 +1,29 @@
-//! A request's subscription: where it begins, what goes with it, and the response that it becomes.
+//! A request's subscription: where its reader begins, what goes with it, and the response that it becomes.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::config::Lag;
-use super::core::Core;
+use super::cursor::{Cursor, OpeningId};
+use super::fast::Fast;
 use super::id;
-use super::log::Position;
-use super::poll;
-use super::subscriber::Subscriber;
+use super::log::{Position, Replay};
+use super::poll::{self, Poll};
+use super::registry::Reader;
+use super::shared::Shared;
+use super::subscriber::{OnEnd, StreamEnd, Subscriber};
 use super::topics::{InvalidTopic, TopicSet};
 use crate::event::Event;
-use crate::http::{Method, Request, Response};
+use crate::http::{Method, Request, Response, StreamHead};
+use crate::socket::Socket;
 use crate::sse::{KeepAlive, StreamOptions, event_stream};
+use crate::stream::EventStream;
 
 /// Where a reader begins that brings no last event id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Start {
     /// With the first event published after the handler asked for the subscription.
     #[default]
@@ -25,79 +32,102 @@ pub enum Start {
     Earliest,
 }
 
-/// A reader's subscription to topics of a [`Hub`](crate::Hub), from [`Hub::subscribe`](crate::Hub::subscribe); return it
+/// A reader's subscription to topics of a [`Hub`](crate::Hub), from [`Hub::subscribe`](crate::Hub::subscribe). Return it
 /// from a handler.
 ///
-/// As an event stream it goes on behind the client's last event id, and begins with an `id` on its own, which dispatches
-/// nothing: a client that is cut off before its first event comes back to the same place. A request that brings
-/// `Accept: application/json` and not `text/event-stream`, or `poll` in its query, whatever the value, gets one JSON
-/// answer instead, at once or when there is an event (long-poll), and asks the next time with `last_event_id` in the
-/// query:
+/// As an event stream it goes on after the client's last event id, and begins with an [`OpeningId`]: a client that is cut
+/// off before its first event comes back to the same place. A GET request gets one JSON response instead, at once or when
+/// there is an event (long-poll), if it has `poll` in its query, whatever the value, or accepts `application/json` and
+/// neither `*/*` nor `text/event-stream`. The client asks the next time with `last_event_id` in the query:
 ///
 /// ```json
 /// {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
 /// ```
 ///
-/// Topics that are refused are answered with 400, an id that marks the end of a stream with 204.
+/// The response is 400 where the topics are not valid, and 204 where the client's id is that of the event that
+/// [finished](crate::Hub::finish) the topics: 204 stops an `EventSource`.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
-    pub(super) core: Arc<Core>,
-    pub(super) topics: TopicSet,
-    pub(super) position: Position,
-    /// The client told where it is.
-    pub(super) resumes: bool,
-    /// The answer in place of any event.
+    shared: Arc<Shared>,
+    fast: Option<Arc<Fast>>,
+    topics: TopicSet,
+    /// Where the newest event was when the handler asked.
+    latest: Position,
+    start: Start,
+    replay: Replay,
+    last_event_id: Option<String>,
+    /// The response in place of any event.
     refusal: Option<Response>,
-    /// For long-poll: how long to wait, and what tells that the server is closing.
-    poll: Option<(Duration, Arc<AtomicBool>)>,
-    pub(super) retained: bool,
-    pub(super) lag: Lag,
-    pub(super) label: String,
-    pub(super) options: StreamOptions,
+    is_poll: bool,
+    is_head: bool,
+    closing: Arc<AtomicBool>,
+    /// When the request came.
+    received: Instant,
+    retained: bool,
+    opening_id: OpeningId,
+    lag: Lag,
+    label: String,
+    client_ip: IpAddr,
+    peer: SocketAddr,
+    options: StreamOptions,
+    fields: Vec<(String, String)>,
+    on_end: Vec<OnEnd>,
 }
 
 impl Subscription {
     pub(crate) fn new(
-        core: &Arc<Core>,
+        shared: &Arc<Shared>,
+        fast: Option<&Arc<Fast>>,
         request: &Request,
         topics: Result<TopicSet, InvalidTopic>,
     ) -> Subscription {
-        let id = request.last_event_id();
-        let mut refusal = id.is_some_and(id::is_ending).then(|| Response::new(204));
+        let mut refusal = None;
         let topics = topics.unwrap_or_else(|error| {
             refusal = Some(Response::text(format!("{error}\n")).with_status(400));
             TopicSet::default()
         });
-        let log = core.log();
-        let (position, resumes) = match id {
-            Some("latest") | None => (log.latest(), false),
-            Some("earliest") => (log.earliest(&topics), true),
-            Some(id) => (log.after(id, &topics), true),
-        };
-        drop(log);
-        let patience = match request.method() {
-            Method::Head => Duration::ZERO,
-            _ => core.config.poll_timeout,
-        };
         Subscription {
-            core: Arc::clone(core),
+            latest: shared.log().latest(&topics),
+            shared: Arc::clone(shared),
+            fast: fast.cloned(),
             topics,
-            position,
-            resumes,
+            start: Start::Latest,
+            replay: Replay::All,
+            last_event_id: request.last_event_id().map(str::to_string),
             refusal,
-            poll: poll::is_wanted(request).then(|| (patience, Arc::clone(&request.closing))),
+            is_poll: poll::is_wanted(request),
+            is_head: request.method() == Method::Head,
+            closing: Arc::clone(&request.closing),
+            received: request.received,
             retained: false,
-            lag: core.config.lag,
+            opening_id: OpeningId::default(),
+            lag: shared.config.lag,
             label: String::new(),
+            client_ip: request.client_ip(),
+            peer: request.peer(),
             options: StreamOptions::default(),
+            fields: Vec::new(),
+            on_end: Vec::new(),
         }
     }
 
     /// Where to begin when the client brings no last event id. Default: [`Start::Latest`].
     pub fn start(mut self, start: Start) -> Subscription {
-        if start == Start::Earliest && !self.resumes {
-            self.position = self.core.log().earliest(&self.topics);
-        }
+        self.start = start;
+        self
+    }
+
+    /// The client's last event id, where the request has it in a place of its own; in place of
+    /// [`Request::last_event_id`]. An empty one is none. The words `earliest` and `latest` mean what [`Start`] says.
+    pub fn last_event_id(mut self, id: impl Into<String>) -> Subscription {
+        self.last_event_id = Some(id.into()).filter(|id| !id.is_empty());
+        self
+    }
+
+    /// Limits how far back a client may go, whatever id it brings. A client that would have got more is told of a gap.
+    /// Default: [`Replay::All`]: who may read a topic may read all that the hub keeps of it.
+    pub fn replay(mut self, replay: Replay) -> Subscription {
+        self.replay = replay;
         self
     }
 
@@ -113,19 +143,50 @@ impl Subscription {
 
     /// Sends the newest event kept of each topic first, unless the client resumes, so that a page has a value to show.
     pub fn retained(mut self) -> Subscription {
-        self.retained = !self.resumes;
+        self.retained = true;
         self
     }
 
-    /// What happens when the reader is too slow, in place of the hub's own [`Lag`].
+    /// What the stream begins with, so that a client that is cut off before its first event can resume. Default:
+    /// [`OpeningId::Block`].
+    pub fn opening_id(mut self, opening_id: OpeningId) -> Subscription {
+        self.opening_id = opening_id;
+        self
+    }
+
+    /// Always answers with an event stream, never with one JSON response, whatever the request says.
+    pub fn stream_only(mut self) -> Subscription {
+        self.is_poll = false;
+        self
+    }
+
+    /// What happens when the reader is too slow, in place of [`HubConfig::lag`](crate::HubConfig::lag).
     pub fn lag(mut self, lag: Lag) -> Subscription {
         self.lag = lag;
         self
     }
 
-    /// A name for callbacks and for [`Hub::close`](crate::Hub::close), such as the user's.
+    /// A name for [`Reader::label`](crate::Reader::label), such as the user's: [`Hub::close`](crate::Hub::close) and
+    /// [`on_end`](Subscription::on_end) see it.
     pub fn label(mut self, label: impl Into<String>) -> Subscription {
         self.label = label.into();
+        self
+    }
+
+    /// Keeps a value for as long as the stream is open, and drops it when the stream has ended: a value whose `Drop` takes
+    /// its user off a list, for example. It is dropped where [`on_end`](Subscription::on_end) calls; where no stream begins,
+    /// because the request is a HEAD or a middleware refuses it, with the subscription.
+    pub fn guard(self, value: impl Send + 'static) -> Subscription {
+        self.on_end(move |_| drop(value))
+    }
+
+    /// Calls this when the stream has ended, with whose it was and why it ended. That a client has left is noticed at its
+    /// next event, on a silent stream within some five seconds.
+    ///
+    /// All such calls are made on one thread of the crate's, one after the other, so that a call may publish, and a slow
+    /// one holds up later calls and nothing else. A panic ends that call alone.
+    pub fn on_end(mut self, callback: impl FnOnce(&StreamEnd) + Send + 'static) -> Subscription {
+        self.on_end.push(Box::new(callback));
         self
     }
 
@@ -141,15 +202,65 @@ impl Subscription {
         self
     }
 
-    /// Adds a response field, as [`Response::header`] does, when all else has been said.
-    pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
-        Response::from(self).header(name, value)
+    /// Adds a field to the response, as [`Response::header`] does.
+    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Subscription {
+        self.fields
+            .push((name.to_string(), value.as_ref().to_string()));
+        self
+    }
+
+    /// Whether the client says how far it is.
+    fn resumes(&self) -> bool {
+        self.last_event_id
+            .as_deref()
+            .is_some_and(|id| id != "latest")
+    }
+
+    /// Where the reader begins.
+    fn cursor(&mut self) -> Cursor {
+        let (topics, id) = (&self.topics, self.last_event_id.as_deref());
+        let log = self.shared.log();
+        let position = match id {
+            None if self.start == Start::Earliest => log.earliest(topics),
+            None | Some("latest") => self.latest.clone(),
+            Some("earliest") => log.earliest(topics),
+            Some(id) => log.after(id, topics),
+        };
+        let id = id.filter(|id| *id != "earliest" && *id != "latest");
+        let position = log.limit_replay(position, id, self.replay, topics);
+        drop(log);
+        let retained = self.retained && !self.resumes();
+        let (shared, topics) = (Arc::clone(&self.shared), Arc::clone(topics));
+        Cursor::new(shared, topics, position, retained, self.opening_id)
+    }
+
+    /// Serves the stream, on the connection's thread for as long as it keeps it.
+    fn serve(mut self, head: StreamHead, socket: Socket) {
+        let cursor = self.cursor();
+        let reader = Reader::new(self.topics, self.peer, self.client_ip, self.label);
+        let subscriber = Subscriber::new(cursor, reader, self.lag, self.on_end);
+        // The reader is in the registry by now: a close that did not see it there is seen here.
+        if self.shared.registry.closed_since(self.received) {
+            subscriber.reader.close();
+        }
+        let Ok(mut stream) = EventStream::begin(subscriber, head, self.options, socket) else {
+            return;
+        };
+        match self.fast {
+            Some(fast) if stream.is_chunked() => fast.serve(Box::new(stream)),
+            _ => {
+                if let Err(error) = stream.serve() {
+                    stream.source.failed(&error);
+                }
+            }
+        }
     }
 }
 
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription")
+            .field("topics", &self.topics)
             .field("label", &self.label)
             .field("options", &self.options)
             .finish_non_exhaustive()
@@ -158,14 +269,32 @@ impl std::fmt::Debug for Subscription {
 
 impl From<Subscription> for Response {
     fn from(mut subscription: Subscription) -> Response {
-        if let Some(refusal) = subscription.refusal.take() {
-            return refusal;
-        }
-        match subscription.poll.take() {
-            Some((patience, closing)) => poll::answer(subscription, patience, &closing),
-            None => event_stream(Box::new(|head, socket| {
-                Subscriber::begin(subscription, head, socket);
-            })),
-        }
+        let fields = std::mem::take(&mut subscription.fields);
+        let is_finished = subscription
+            .last_event_id
+            .as_deref()
+            .is_some_and(id::is_ending);
+        let response = match subscription.refusal.take() {
+            Some(refusal) => refusal,
+            None if is_finished => Response::new(204),
+            None if subscription.is_poll => poll::respond(Poll {
+                first: match subscription.resumes() {
+                    true => Vec::new(),
+                    false => std::mem::take(&mut subscription.options.first),
+                },
+                timeout: match subscription.is_head {
+                    true => Duration::ZERO,
+                    false => subscription.shared.config.poll_timeout,
+                },
+                closing: Arc::clone(&subscription.closing),
+                received: subscription.received,
+                cursor: subscription.cursor(),
+            }),
+            None => event_stream(Box::new(|head, socket| subscription.serve(head, socket))),
+        };
+        let fields = fields.into_iter();
+        fields.fold(response, |response, (name, value)| {
+            response.header(&name, value)
+        })
     }
 }

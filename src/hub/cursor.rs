@@ -1,0 +1,167 @@
+//! A reader's cursor: the one way in which events leave the log, whoever reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::OnDisk;
+use super::frame::Frame;
+use super::id::EventId;
+use super::log::{GroupId, Log, Next, Position};
+use super::shared::Shared;
+use super::topics::TopicSet;
+
+/// What goes in front of a stream's events, so that a client that is cut off before its first event comes back to the same
+/// place: the id of the position at which the stream begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpeningId {
+    /// A block of an `id` field alone. An `EventSource` notes the id and dispatches nothing; some other clients take the
+    /// block for an empty event.
+    #[default]
+    Block,
+    /// An event with the id and empty data, as the Model Context Protocol asks for.
+    EmptyData,
+    /// Nothing.
+    None,
+}
+
+/// A position in the log, with its topics, and with the file where memory has too little. While it lives, its topics are
+/// remembered and its group gets a share of each batch.
+pub(crate) struct Cursor {
+    pub(crate) shared: Arc<Shared>,
+    topics: TopicSet,
+    pub(crate) group: GroupId,
+    position: Position,
+    /// Before all else come the newest events of each topic up to the position, those after this sequence. They are looked
+    /// up one step at a time, so that a reader that takes nothing holds none of them in memory.
+    retained_after: Option<u64>,
+    opening_id: OpeningId,
+    archive: Option<Box<dyn OnDisk>>,
+}
+
+impl Cursor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        topics: TopicSet,
+        position: Position,
+        retained: bool,
+        opening_id: OpeningId,
+    ) -> Cursor {
+        let group = shared.log().join(&topics);
+        Cursor {
+            shared,
+            topics,
+            group,
+            position,
+            retained_after: retained.then_some(0),
+            opening_id,
+            archive: None,
+        }
+    }
+
+    pub(crate) fn topics(&self) -> &TopicSet {
+        &self.topics
+    }
+
+    /// The sequence up to which the reader has everything.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.position.cursor
+    }
+
+    /// The id with which the reader would come back.
+    pub(crate) fn id(&self) -> EventId {
+        self.shared.log().id(self.position.cursor)
+    }
+
+    /// Whether what comes first, retained events and the opening id, is still to be sent.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.retained_after.is_some() || self.opening_id != OpeningId::None
+    }
+
+    /// What comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing.
+    pub(crate) fn next(&mut self, max_bytes: usize, wait: Duration) -> Next {
+        let next = self.step(max_bytes);
+        if next != Next::AtHead || wait.is_zero() {
+            return next;
+        }
+        self.wait(wait);
+        self.step(max_bytes)
+    }
+
+    /// As [`next`](Cursor::next), for a reader that only wants the newest event.
+    pub(crate) fn newest(&mut self) -> Next {
+        let next = self.shared.log().newest(self.group, &mut self.position);
+        self.or_from_file(next, 0)
+    }
+
+    /// Notes that the events up to this one were taken.
+    pub(crate) fn advance(&mut self, last: u64) {
+        match &mut self.retained_after {
+            Some(after) => *after = last,
+            None => self.position.cursor = self.position.cursor.max(last),
+        }
+    }
+
+    /// Whether the reader has everything, and may get more.
+    pub(crate) fn is_at_head(&self, log: &Log) -> bool {
+        !self.is_opening() && log.is_at_head(self.group, &self.position)
+    }
+
+    fn step(&mut self, max_bytes: usize) -> Next {
+        let log = self.shared.log();
+        if let Some(after) = self.retained_after {
+            let retained = log.retained(&self.topics, after, self.position.cursor, max_bytes);
+            if !retained.is_empty() {
+                return Next::Events(retained);
+            }
+            self.retained_after = None;
+        }
+        let opening_id = std::mem::replace(&mut self.opening_id, OpeningId::None);
+        // An unknown id leads to a gap, which brings its own.
+        if opening_id != OpeningId::None && self.position.unknown_id.is_none() {
+            let id = log.id(self.position.cursor);
+            let data = match opening_id {
+                OpeningId::EmptyData => "data:\n",
+                _ => "",
+            };
+            return Next::Note(Frame::from_text(format!("id: {id}\n{data}\n").as_bytes()));
+        }
+        let next = log.next(self.group, &mut self.position, max_bytes);
+        drop(log);
+        self.or_from_file(next, max_bytes)
+    }
+
+    /// What the file has, where only the file has it. No lock is held meanwhile.
+    fn or_from_file(&mut self, next: Next, max_bytes: usize) -> Next {
+        let (&Next::InFile { head }, Some(open)) = (&next, &self.shared.archive) else {
+            // Its buffer is only worth its memory while it is used.
+            self.archive = None;
+            return next;
+        };
+        let archive = self.archive.get_or_insert_with(open);
+        let cursor = &mut self.position.cursor;
+        match archive.read(&self.topics, cursor, head, max_bytes.max(1)) {
+            Some(events) => Next::Events(events),
+            None => {
+                self.archive = None;
+                let log = self.shared.log();
+                Next::Note(log.gap_to_memory(&self.topics, &mut self.position))
+            }
+        }
+    }
+
+    /// Waits at most so long until there may be something for a reader that has everything.
+    fn wait(&self, wait: Duration) {
+        let log = self.shared.log();
+        if !self.shared.is_closed() && log.is_at_head(self.group, &self.position) {
+            let new_events = log.new_events(self.group);
+            drop(new_events.wait_timeout(log, wait));
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.shared.log().leave(self.group);
+    }
+}

@@ -1,0 +1,119 @@
+//! A hub's events for code in this process.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use super::cursor::{Cursor, OpeningId};
+use super::log::Next;
+use crate::event::Event;
+use crate::socket::from_now;
+
+/// Most bytes of events that a receiver takes out of the log at a time.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// The events of a hub's topics for code in this process, from [`Hub::receiver`](crate::Hub::receiver). It reads like a
+/// channel: one event after the other, as an iterator too, until the hub has gone or the topics are finished.
+///
+/// An event carries the id that goes over the wire; [`Event::message`] takes it apart. A receiver that is too slow catches
+/// up from the history, and gets an event named `gap` for what the history has no more.
+pub struct HubReceiver {
+    cursor: Cursor,
+    ready: VecDeque<Event>,
+}
+
+impl HubReceiver {
+    pub(crate) fn new(cursor: Cursor) -> HubReceiver {
+        HubReceiver {
+            cursor,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Starts with the oldest event that the hub keeps, in place of the next one that is published.
+    pub fn earliest(self) -> HubReceiver {
+        self.starting_at("earliest")
+    }
+
+    /// Starts after the event with this id, with a `gap` where the hub does not know it or has not all that came after it.
+    pub fn after(self, id: &str) -> HubReceiver {
+        self.starting_at(id)
+    }
+
+    fn starting_at(self, id: &str) -> HubReceiver {
+        let (shared, topics) = (self.cursor.shared.clone(), self.cursor.topics().clone());
+        let log = shared.log();
+        let position = match id {
+            "earliest" => log.earliest(&topics),
+            id => log.after(id, &topics),
+        };
+        drop(log);
+        let cursor = Cursor::new(shared, topics, position, false, OpeningId::None);
+        HubReceiver::new(cursor)
+    }
+
+    /// Waits for the next event; `None` when there will be no more.
+    pub fn recv(&mut self) -> Option<Event> {
+        self.recv_timeout(Duration::MAX).ok()
+    }
+
+    /// Waits at most this long for the next event.
+    ///
+    /// # Errors
+    ///
+    /// `Timeout`; `Disconnected` when there will be no more events.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Event, RecvTimeoutError> {
+        let until = from_now(timeout);
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            let remaining = until.saturating_duration_since(Instant::now());
+            match self.cursor.next(BATCH_BYTES, remaining) {
+                Next::Note(frame) => self.ready.push_back(frame.event()),
+                Next::Events(events) => {
+                    for (sequence, frame) in events {
+                        self.cursor.advance(sequence);
+                        self.ready.push_back(frame.event());
+                    }
+                }
+                Next::AtHead | Next::InFile { .. } if self.cursor.shared.is_closed() => {
+                    return Err(RecvTimeoutError::Disconnected);
+                }
+                Next::AtHead | Next::InFile { .. } if remaining.is_zero() => {
+                    return Err(RecvTimeoutError::Timeout);
+                }
+                Next::AtHead | Next::InFile { .. } => {}
+                Next::Finished => return Err(RecvTimeoutError::Disconnected),
+            }
+        }
+    }
+
+    /// The next event, if there is one now.
+    ///
+    /// # Errors
+    ///
+    /// `Empty`; `Disconnected` when there will be no more events.
+    pub fn try_recv(&mut self) -> Result<Event, TryRecvError> {
+        self.recv_timeout(Duration::ZERO)
+            .map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            })
+    }
+}
+
+impl Iterator for HubReceiver {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.recv()
+    }
+}
+
+impl fmt::Debug for HubReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubReceiver").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! What all parts of one hub share: the log behind its lock, the readers, and figures.
+
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+use super::config::HubConfig;
+use super::file::Readers;
+use super::id::EventId;
+use super::log::Log;
+use super::registry::Registry;
+use crate::lock::lock;
+
+pub(crate) struct Shared {
+    pub(crate) config: HubConfig,
+    /// Held by the hub thread while it appends a batch and hands it to the writers, and by a reader while it takes its
+    /// next events or goes to a writer. Never held while something waits for a peer, the disk or user code.
+    log: Mutex<Log>,
+    pub(crate) registry: Registry,
+    counters: Mutex<Counters>,
+    /// The last handle has gone.
+    is_closed: AtomicBool,
+    /// The history's file could not be written the last time.
+    is_failing: AtomicBool,
+    /// Opens the history's file for a reader.
+    pub(crate) archive: Option<Readers>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) published: u64,
+    pub(crate) delivered: u64,
+    pub(crate) lagged: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) polls: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(config: HubConfig, log: Log, archive: Option<Readers>) -> Shared {
+        Shared {
+            config,
+            log: Mutex::new(log),
+            registry: Registry::default(),
+            counters: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
+            archive,
+        }
+    }
+
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
+        lock(&self.log)
+    }
+
+    pub(crate) fn counters(&self) -> MutexGuard<'_, Counters> {
+        lock(&self.counters)
+    }
+
+    /// Calls the error hook. The hook is user code: its panic ends this call alone.
+    pub(crate) fn report(&self, problem: &str) {
+        let hook = AssertUnwindSafe(|| (self.config.on_error)(problem));
+        if let Err(payload) = panic::catch_unwind(hook) {
+            // Dropping a payload is user code too.
+            std::mem::forget(payload);
+        }
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::SeqCst)
+    }
+
+    /// Notes whether the file could be written, and reports when that changes.
+    pub(crate) fn note_storage(&self, error: Option<&io::Error>) {
+        let was_failing = self.is_failing.swap(error.is_some(), Ordering::SeqCst);
+        match error {
+            Some(error) if !was_failing => {
+                self.report(&format!("the history cannot be written: {error}"));
+            }
+            None if was_failing => self.report("the history can be written again"),
+            _ => {}
+        }
+    }
+
+    /// Ends all streams, each after all that was published.
+    pub(crate) fn close(&self) {
+        let log = self.log();
+        self.is_closed.store(true, Ordering::SeqCst);
+        log.wake_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let readers = self.registry.all();
+        let head = self.log().head;
+        let lags = readers.iter().filter_map(|reader| reader.lag(head));
+        let (mut behind, mut worst_lag) = (0, 0);
+        for lag in lags {
+            behind += 1;
+            worst_lag = worst_lag.max(lag);
+        }
+        let counters = *self.counters();
+        let log = self.log();
+        Stats {
+            subscribers: readers.len(),
+            subscribers_behind: behind,
+            published: counters.published,
+            delivered: counters.delivered,
+            dropped_lagging: counters.lagged,
+            dropped_stalled: counters.timed_out,
+            polls: counters.polls,
+            worst_lag: worst_lag as u64,
+            history_events: log.len(),
+            history_bytes: log.bytes,
+            topics: log.topics().len(),
+            oldest: log.oldest(),
+            newest: Some(log.newest_id()).filter(|id| id.sequence > 0),
+        }
+    }
+}
+
+/// A hub's figures at one moment, from [`Hub::stats`](crate::Hub::stats).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Event streams that are open.
+    pub subscribers: usize,
+    /// Of those, the streams that are catching up.
+    pub subscribers_behind: usize,
+    /// Events that got a sequence number since the hub was opened.
+    pub published: u64,
+    /// Events that were handed to a reader's socket, for all readers together, replayed and retained ones too.
+    pub delivered: u64,
+    /// Readers that were disconnected because they fell behind, as [`Lag::Disconnect`](crate::Lag::Disconnect) asks.
+    pub dropped_lagging: u64,
+    /// Readers that were disconnected because they took nothing, or too little, for too long.
+    pub dropped_stalled: u64,
+    /// Long-poll requests that wait.
+    pub polls: usize,
+    /// How many sequence numbers the slowest reader is behind the newest event.
+    pub worst_lag: u64,
+    /// Events kept in memory.
+    pub history_events: usize,
+    /// The memory that they take, as [`History::bytes`](crate::History::bytes) counts it.
+    pub history_bytes: usize,
+    /// Topics that have an event or a reader.
+    pub topics: usize,
+    /// The oldest event kept.
+    pub oldest: Option<EventId>,
+    /// The newest event published.
+    pub newest: Option<EventId>,
+}

@@ -1,0 +1,316 @@
+//! The one loop of an event stream: it sends what its source has, heartbeats in between, and how the stream ends
+//! ([WHATWG HTML, server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html)).
+//!
+//! The loop never holds up a thread by itself: [`run`](EventStream::run) keeps what a full socket did not take and can go on
+//! later, on any thread. A stream with a thread of its own calls it by [`serve`](EventStream::serve).
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::http::{Coding, StreamHead};
+use crate::socket::{Pace, Socket, from_now};
+use crate::sse::{self, KeepAlive, StreamOptions};
+
+/// How often a stream with a thread of its own checks whether its client has left or the server is closing.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When such a stream checks for the first time; then after twice as long each time. Visitors who leave at once do not
+/// hold a thread for a second.
+const FIRST_CHECK: Duration = Duration::from_millis(16);
+
+/// Where the events of a stream come from.
+pub(crate) trait Source {
+    /// Gets the next bytes ready, waiting at most `wait` for them.
+    fn next(&mut self, coding: Coding, wait: Duration) -> Supply;
+
+    /// The bytes that are ready.
+    fn bytes(&self) -> &[u8];
+
+    /// Notes that `written` of the bytes were written, and returns the rest that must be sent before anything else.
+    ///
+    /// # Errors
+    ///
+    /// When the stream is to be cut off for what it did not take.
+    fn wrote(&mut self, written: usize) -> io::Result<Option<Unsent>>;
+
+    /// Whether the stream is to end at once, without what is ready.
+    fn is_ended(&self) -> bool;
+
+    /// Appends what the source itself says last, where the stream ends as the source has ended.
+    fn append_last(&mut self, coding: Coding, out: &mut Vec<u8>);
+
+    /// Notes that the stream ends and tells its client to come back.
+    fn will_come_back(&mut self);
+}
+
+/// What a source has to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Supply {
+    /// Bytes are ready.
+    Ready,
+    /// Nothing for now.
+    Nothing,
+    /// Nothing any more: the stream ends, and the client may come back for more or not.
+    End { come_back: bool },
+}
+
+/// Bytes that must be sent before anything else: the rest of an event after a partial write, or the head of the response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unsent {
+    bytes: Arc<[u8]>,
+    rest: Range<usize>,
+}
+
+impl Unsent {
+    pub(crate) fn new(bytes: Arc<[u8]>, rest: Range<usize>) -> Unsent {
+        Unsent { bytes, rest }
+    }
+
+    pub(crate) fn own(bytes: Vec<u8>) -> Unsent {
+        let all = 0..bytes.len();
+        Unsent::new(bytes.into(), all)
+    }
+
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.bytes[self.rest.clone()]
+    }
+
+    /// Notes that `n` more bytes were written.
+    pub(crate) fn advance(&mut self, n: usize) {
+        self.rest.start += n;
+    }
+}
+
+/// How a stream stands after it was served for a while, or checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The source had nothing more.
+    AtHead,
+    /// Something is to be sent that has to wait, or the stream is to end.
+    Behind,
+    /// The stream has ended, or the client has left.
+    Over,
+}
+
+/// A socket and the source of its events; owned by one thread at a time.
+pub(crate) struct EventStream<S> {
+    pub(crate) source: S,
+    pub(crate) socket: Socket,
+    coding: Coding,
+    pub(crate) keep_alive: KeepAlive,
+    unsent: Option<Unsent>,
+    /// The unsent bytes are the end of the stream.
+    is_ending: bool,
+    /// How fast the client takes what it is behind with; `None` while it is not behind.
+    pace: Option<Pace>,
+    last_sent: Instant,
+    next_check: Instant,
+    check_pause: Duration,
+    ends_at: Option<Instant>,
+}
+
+impl<S: Source> EventStream<S> {
+    /// Begins a stream with the response's head and what the options put in front of all events.
+    ///
+    /// # Errors
+    ///
+    /// When the connection has failed meanwhile.
+    pub(crate) fn begin(
+        source: S,
+        head: StreamHead,
+        options: StreamOptions,
+        mut socket: Socket,
+    ) -> io::Result<EventStream<S>> {
+        socket.start_stream()?;
+        let mut opening = head.bytes;
+        let keep_alive = options.begin(&socket, head.coding, &mut opening);
+        let now = Instant::now();
+        Ok(EventStream {
+            source,
+            keep_alive,
+            ends_at: sse::ends_at(&socket),
+            socket,
+            coding: head.coding,
+            unsent: Some(Unsent::own(opening)),
+            is_ending: false,
+            pace: None,
+            last_sent: now,
+            next_check: now + FIRST_CHECK,
+            check_pause: FIRST_CHECK,
+        })
+    }
+
+    /// Whether the events are chunks, which are the same bytes for all streams.
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.coding == Coding::Chunked
+    }
+
+    /// Serves the stream on this thread until it ends.
+    ///
+    /// # Errors
+    ///
+    /// When the connection fails; `TimedOut` when the client takes nothing, or too little, for too long.
+    pub(crate) fn serve(&mut self) -> io::Result<()> {
+        loop {
+            let until = match self.unsent {
+                // A heartbeat may be due, and has to wait for the rest of the event.
+                Some(_) => Instant::now() + CHECK_INTERVAL,
+                None => self.next_check.min(self.heartbeat_at(self.last_sent)),
+            };
+            let state = match self.run(until, true, &|| Duration::MAX)? {
+                State::Over => State::Over,
+                _ => self.check(Instant::now(), self.last_sent, CHECK_INTERVAL),
+            };
+            if state == State::Over {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what there is until `until`. With `wait` the source may wait that long for more. `patience` says how long the
+    /// client may take nothing before the stream gives way to others.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](EventStream::serve).
+    pub(crate) fn run(
+        &mut self,
+        until: Instant,
+        wait: bool,
+        patience: &dyn Fn() -> Duration,
+    ) -> io::Result<State> {
+        loop {
+            let remaining = until.saturating_duration_since(Instant::now());
+            if let Some(unsent) = self.unsent.take() {
+                if !self.send_unsent(unsent, remaining.min(patience()))? || remaining.is_zero() {
+                    return Ok(State::Behind);
+                }
+                continue;
+            }
+            if self.is_ending {
+                self.socket.finish_stream();
+                return Ok(State::Over);
+            }
+            if remaining.is_zero() {
+                return Ok(State::Behind);
+            }
+            if self.is_over() {
+                self.end(true);
+                continue;
+            }
+            let remaining = if wait { remaining } else { Duration::ZERO };
+            match self.source.next(self.coding, remaining) {
+                // Looked at after the events were read: what is published after the end was asked for is never sent.
+                _ if self.source.is_ended() => self.end(true),
+                Supply::Ready => {
+                    let written = self.socket.try_write(self.source.bytes())?;
+                    self.unsent = self.source.wrote(written)?;
+                    self.note_written(written)?;
+                }
+                Supply::Nothing => {
+                    self.pace = None;
+                    return Ok(State::AtHead);
+                }
+                Supply::End { come_back } => self.end(come_back),
+            }
+        }
+    }
+
+    /// Sends what goes out of the unsent bytes now, and waits at most so long for the first of them. False when none went.
+    fn send_unsent(&mut self, mut unsent: Unsent, wait: Duration) -> io::Result<bool> {
+        let mut written = self.socket.try_write(unsent.rest())?;
+        if written == 0 && !unsent.rest().is_empty() {
+            let pace = self.pace.get_or_insert_with(|| Pace::new(Instant::now()));
+            let allowed = pace.took(0, self.socket.config())?;
+            written = (self.socket).write_waiting(unsent.rest(), wait.min(allowed))?;
+            if written == 0 {
+                self.unsent = Some(unsent);
+                return Ok(false);
+            }
+        }
+        unsent.advance(written);
+        if !unsent.rest().is_empty() {
+            self.unsent = Some(unsent);
+        }
+        self.note_written(written)?;
+        Ok(true)
+    }
+
+    fn note_written(&mut self, written: usize) -> io::Result<()> {
+        if written > 0 {
+            self.last_sent = Instant::now();
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.took(written, self.socket.config())?;
+        }
+        Ok(())
+    }
+
+    /// The stream's time is over, or its server's.
+    pub(crate) fn is_over(&self) -> bool {
+        self.socket.is_closing() || self.ends_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Has the stream end after what was sent.
+    fn end(&mut self, come_back: bool) {
+        let mut out = Vec::new();
+        match come_back {
+            true => {
+                self.source.will_come_back();
+                sse::append_event(&sse::come_back(&self.socket), self.coding, &mut out);
+            }
+            false => self.source.append_last(self.coding, &mut out),
+        }
+        self.coding.append_end(&mut out);
+        self.unsent = Some(Unsent::own(out));
+        self.is_ending = true;
+    }
+
+    fn heartbeat_at(&self, last_sent: Instant) -> Instant {
+        last_sent
+            + self
+                .keep_alive
+                .interval
+                .min(from_now(Duration::MAX) - Instant::now())
+    }
+
+    /// Sends a heartbeat where nothing was sent for so long, and checks whether the client has left: after twice as long
+    /// each time, at most after `max_pause`.
+    pub(crate) fn check(&mut self, now: Instant, last_sent: Instant, max_pause: Duration) -> State {
+        if self.unsent.is_none() && now >= self.heartbeat_at(last_sent.max(self.last_sent)) {
+            let mut out = Vec::new();
+            self.keep_alive.append(self.coding, &mut out);
+            let Ok(written) = self.socket.try_write(&out) else {
+                return State::Over;
+            };
+            self.last_sent = now;
+            if written < out.len() {
+                self.unsent = Some(Unsent::own(out.split_off(written)));
+            }
+        }
+        if self.next_check <= now {
+            self.check_pause = max_pause.min(self.check_pause * 2);
+            self.next_check = now + self.check_pause;
+            if self.socket.peer_left() {
+                return State::Over;
+            }
+        }
+        match self.unsent {
+            Some(_) => State::Behind,
+            None => State::AtHead,
+        }
+    }
+
+    /// Has the next check come soon, as a visitor may be gone again.
+    pub(crate) fn check_soon(&mut self, pause: Duration) {
+        self.next_check = Instant::now();
+        self.check_pause = pause;
+    }
+
+    /// Keeps what a write by another did not get out.
+    pub(crate) fn keep_unsent(&mut self, unsent: Option<Unsent>) {
+        self.unsent = unsent;
+    }
+}
