@@ -101,9 +101,10 @@
 //! | file | its one responsibility |
 //! | --- | --- |
 //! | `config` | every limit and duration of a server |
-//! | `event/encode`, `event/decode`, `event/line` | an event's bytes, and the way back |
-//! | `http/target`, `http/request`, `http/body` | one request, read within limits |
-//! | `http/response`, `http/chunked` | one response, whole or as a stream of chunks |
+//! | `event/encode`, `event/decode` | an event's bytes, and the way back |
+//! | `http/target`, `http/head`, `http/body` | one request, read within limits |
+//! | `http/request` | that request as a handler sees it |
+//! | `http/response`, `http/chunked` | one answer, whole or as a stream of chunks |
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |
 //! | `threads` | run this on a reused or a new thread, within a limit |

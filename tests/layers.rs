@@ -7,7 +7,7 @@ use std::path::Path;
 /// A file and what it may import from other folders. Of its own folder it may import the files whose rows stand above its
 /// own, so that no two import each other.
 #[rustfmt::skip] // A row is a line.
-const LAYERS: &[(&str, &[&str])] = &[
+const LAYERS: [(&str, &[&str]); 39] = [
     ("config", &[]),
     ("random", &[]),
     ("lock", &[]),
@@ -18,8 +18,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("event/mod", &[]),
     ("slots", &["config"]),
     ("socket", &["config", "slots"]),
-    ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
-    ("http/request", &["config"]),
+    ("http/mod", &[]), // HTTP knows nothing of events, but for one thing:
+    ("http/target", &[]),
+    ("http/request", &[]),
+    ("http/head", &["config"]),
     ("http/body", &[]),
     ("http/chunked", &[]),
     ("http/response", &["socket"]), // a stream is a closure that is given the socket.

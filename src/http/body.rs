@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read};
 
-use super::request::{
+use super::head::{
     Framing, RequestError, cut, is_token, is_value_byte, malformed, read_fields, read_line, refused,
 };
 

@@ -3,6 +3,7 @@
 
 mod body;
 mod chunked;
+mod head;
 mod request;
 mod response;
 mod target;
@@ -12,7 +13,7 @@ mod vectors;
 
 pub(crate) use body::read_body;
 pub(crate) use chunked::Coding;
-pub(crate) use request::{Framing, RequestError, Version, is_token};
+pub(crate) use head::{Framing, RequestError, Version, is_token};
 pub use request::{Method, Request};
 pub use response::Response;
 pub(crate) use response::{Body, Stream, StreamHead, method_list};

@@ -6,7 +6,8 @@ use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::chunked::Coding;
-use super::request::{Method, Request, Version, is_token};
+use super::head::{Version, is_token};
+use super::request::{Method, Request};
 use crate::socket::Socket;
 
 /// An answer to a request.
