@@ -182,10 +182,10 @@ fn nothing_of_a_request_is_left_for_the_next() {
         client.send(request);
         assert_eq!(client.answer().text(), format!("{expected}\n"), "{request}");
     }
-    // What cannot be read is no HEAD, as the one before was.
+    // A request without a method is no HEAD, as the one before was.
     client.send("HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.head().status, 200);
-    client.send("HEAD /hello\r\n\r\n");
+    client.send("hello\r\n\r\n");
     let answer = client.answer();
     assert_eq!(
         answer.text(),
@@ -240,6 +240,33 @@ fn head_gets_the_head_of_get_and_no_body() {
             "{target}"
         );
         stays(&mut head); // The next byte belongs to the next answer.
+    }
+}
+
+#[test]
+fn a_refusal_of_head_has_no_body() {
+    let server = serve();
+    for (request, status) in [
+        ("HEAD /hello HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", 400), // RFC 9110 section 9.3.2.
+        ("HEAD /hello HTTP/1.1\r\n\r\n", 400),                     // No host.
+        ("HEAD /% HTTP/1.1\r\nHost: a\r\n\r\n", 400),              // The target is malformed.
+        ("HEAD /hello\r\n\r\n", 400),                              // The request line is.
+        ("HEAD /hello HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+        (&format!("HEAD /{} HTTP/1.1\r\n\r\n", "x".repeat(9000)), 414),
+        (
+            &format!("HEAD / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000)),
+            431,
+        ),
+        (
+            "HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n",
+            413,
+        ),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417),
+    ] {
+        let mut client = server.connect();
+        client.send(request);
+        assert_eq!(client.head().status, status, "{request}");
+        client.ends();
     }
 }
 

@@ -160,12 +160,12 @@ const REQUEST_LINES: &[Line<'static>] = &[
     ("3986 2.1", "GET /%%37%30lain HTTP/1.1", "400 close"),
     ("3986 2.1", "GET /%+1 HTTP/1.1", "400 close"),
     ("3986 2.1", "GET /%u0070lain HTTP/1.1", "400 close"),
-    ("3986 2.1", "GET /plain?% HTTP/1.1", "400 close"),
+    ("3986 2.1", "GET /plain?q=50%off HTTP/1.1", "200"), // A form is never malformed: WHATWG URL 5.1.
     ("3986 2.1", "GET /plain?%0d%0aHost:%20b HTTP/1.1", "200"), // Decoded, and harmless.
     ("3986 2.5", "GET /%ff HTTP/1.1", "400 close"), // Not UTF-8.
     ("3986 2.5", "GET /%c0%af HTTP/1.1", "400 close"), // Overlong.
     ("3986 2.5", "GET /%ed%a0%80 HTTP/1.1", "400 close"), // A surrogate.
-    ("3986 2.5", "GET /plain?%ff HTTP/1.1", "400 close"),
+    ("3986 2.5", "GET /plain?%ff HTTP/1.1", "200"), // In a form it is replaced.
     ("3986 7.3", "GET /plain%00 HTTP/1.1", "400 close"),
     ("3986 7.3", "GET /..%5cplain HTTP/1.1", "400 close"),
     ("3986 7.3", "GET \\plain HTTP/1.1", "400 close"),
@@ -386,7 +386,16 @@ const CHUNKS: &[Line<'static>] = &[
     ("7.1", "5\r\nhello\r\n0\r\n\n", "400 close"),
     ("7.1", "5\r\nhello\r\n\r\n", "400 close"),
     ("7.1.1", "5;a\r\nhello\r\n0;b=\"c;d\"\r\n\r\n", "200"), // Extensions are ignored.
-    ("7.1.1", "5 ;a\r\nhello\r\n0\r\n\r\n", "400 close"),
+    ("7.1.1", "5;a=\"x;\\\"y\"\r\nhello\r\n0\r\n\r\n", "200"), // A quoted pair (9110 5.6.4).
+    ("7.1.1", "5 ;\ta = b\r\nhello\r\n0\r\n\r\n", "200"), // Blanks around (9110 5.6.3).
+    ("7.1.1", "5 ; a = \"b\" ; c\r\nhello\r\n0\r\n\r\n", "200"),
+    ("7.1.1", "5;a \r\nhello\r\n0\r\n\r\n", "400 close"), // None at the end.
+    ("7.1.1", "5;a=\r\nhello\r\n0\r\n\r\n", "400 close"), // Without a value.
+    ("7.1.1", "5;a=\"b\r\nhello\r\n0\r\n\r\n", "400 close"), // An open quote.
+    ("7.1.1", "5;a=\"b\\\"\r\nhello\r\n0\r\n\r\n", "400 close"),
+    ("7.1.1", "5;a=\"b\"c\r\nhello\r\n0\r\n\r\n", "400 close"),
+    ("7.1.1", "5;a=\"\\\0\"\r\nhello\r\n0\r\n\r\n", "400 close"), // No control character, quoted or not.
+    ("7.1.1", "5;a=\"\\\r\"\r\nhello\r\n0\r\n\r\n", "400 close"),
     ("7.1.1", "5;\r\nhello\r\n0\r\n\r\n", "400 close"), // Without a name.
     ("7.1.1", "5;a\nhello\r\n0\r\n\r\n", "400 close"), // To others the data begins here.
     ("7.1.1", "5;\na\r\nhello\r\n0\r\n\r\n", "400 close"),

@@ -69,44 +69,55 @@ fn read_chunks(
     }
 }
 
-/// The size that a chunk's first line gives, and how long its extensions are.
+/// Takes apart `chunk-size [ chunk-ext ]`, where `chunk-size = 1*HEXDIG` (RFC 9112 section 7.1): the size, and how long the
+/// extensions are.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
-    let end = line
-        .iter()
-        .position(|&byte| byte == b';')
-        .unwrap_or(line.len());
-    let (digits, extension) = line.split_at(end);
-    // `1*HEXDIG` (RFC 9112 section 7.1), which `from_str_radix` alone would not insist on. The white space that RFC 9110
-    // section 5.6.3 would have removed before an extension is refused: no client sends it, those who smuggle do.
+    let is_end = |byte: &u8| !byte.is_ascii_hexdigit();
+    let (digits, extensions) = line.split_at(line.iter().position(is_end).unwrap_or(line.len()));
     let size = str::from_utf8(digits)
         .ok()
         .filter(|digits| digits.len() <= MAX_SIZE_DIGITS)
-        .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
         .and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    let Some(size) = size else {
-        let reason = "chunk size is not one to sixteen hexadecimal digits";
-        return Err(malformed(reason));
-    };
-    // Extensions are ignored (RFC 9112 section 7.1.1), but a CR or LF in one may be a line end to somebody else.
-    if !extension.iter().copied().all(is_value_byte) {
-        return Err(malformed("chunk extension holds a control character"));
+    match (size, after_extensions(extensions)) {
+        (Some(size), Some([])) if extensions.iter().copied().all(is_value_byte) => {
+            Ok((size, extensions.len()))
+        }
+        _ => Err(malformed("chunk size or extension is malformed")),
     }
-    // To who reads quoted strings, the line would go on behind an open one. An escape is refused as well: who does not
-    // know it counts quotes otherwise.
-    let quotes = extension.iter().filter(|&&byte| byte == b'"').count();
-    if quotes % 2 == 1 || extension.contains(&b'\\') {
-        let reason = "chunk extension holds an open quote or a backslash";
-        return Err(malformed(reason));
-    }
-    if let [b';', rest @ ..] = extension {
-        let mut parts = rest
-            .trim_ascii_start()
-            .split(|byte| b" \t=;".contains(byte));
-        if !parts.next().is_some_and(is_token) {
-            return Err(malformed("chunk extension has no name"));
+}
+
+/// Passes over `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112 section 7.1.1), whose
+/// meaning this server does not need. Returns what stands after the extensions, or `None` where one is malformed.
+fn after_extensions(mut rest: &[u8]) -> Option<&[u8]> {
+    while let [b';', after @ ..] = rest.trim_ascii_start() {
+        rest = after_token(after.trim_ascii_start())?;
+        if let [b'=', value @ ..] = rest.trim_ascii_start() {
+            // `chunk-ext-val = token / quoted-string`
+            rest = match value.trim_ascii_start() {
+                [b'"', quoted @ ..] => after_quoted(quoted)?,
+                token => after_token(token)?,
+            };
         }
     }
-    Ok((size, extension.len()))
+    Some(rest)
+}
+
+fn after_token(text: &[u8]) -> Option<&[u8]> {
+    let is_end = |byte: &u8| !is_token(&[*byte]);
+    let end = text.iter().position(is_end).unwrap_or(text.len());
+    (end > 0).then(|| &text[end..])
+}
+
+/// Passes over the rest of `quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE` (RFC 9110 section 5.6.4).
+fn after_quoted(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        text = match text {
+            [b'"', after @ ..] => return Some(after),
+            // `quoted-pair = "\" ( HTAB / SP / VCHAR / obs-text )`
+            [b'\\', _, after @ ..] | [_, after @ ..] => after,
+            [] => return None,
+        }
+    }
 }
 
 /// Appends the next `length` bytes.

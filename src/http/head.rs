@@ -85,19 +85,22 @@ impl Request {
         // One empty line before the request line is ignored, as some clients send one behind a body (RFC 9112 section
         // 2.2).
         for _ in 0..2 {
-            if !read_line(&mut reader.take(max_line_bytes), line, too_long)? {
+            let read = read_line(&mut reader.take(max_line_bytes), line, too_long);
+            // Known first, as also the refusal of a HEAD request has no body (RFC 9110 section 9.3.2).
+            let name = line.split(|&byte| byte == b' ').next();
+            self.method = name.and_then(Method::from_name).unwrap_or(Method::Get);
+            if !read? {
                 return Ok(false);
             }
             if !line.is_empty() {
                 break;
             }
         }
-        let (method, target, version) = parse_request_line(line)?;
+        let (target, version) = parse_request_line(line)?;
         self.version = version;
         self.text.push_str(target.path);
         self.path_end = self.text.len();
-        for pair in form_pairs(target.query) {
-            let (name, value) = pair.ok_or(malformed("query is not percent-encoded UTF-8"))?;
+        for (name, value) in form_pairs(target.query.as_bytes()) {
             let pair = self.push(&name, &value);
             self.query.push(pair);
         }
@@ -117,12 +120,11 @@ impl Request {
         self.framing = framing(self)?;
         self.expects_continue = expects_continue(self)? && self.framing != Framing::Length(0);
         self.keep_alive = keep_alive(self);
-        self.method = method;
         Ok(true)
     }
 }
 
-fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, Version), RequestError> {
+fn parse_request_line(line: &[u8]) -> Result<(Target<'_>, Version), RequestError> {
     let mut parts = line.split(|&byte| byte == b' ');
     // Single spaces and no others (RFC 9112 section 3).
     let (Some(method), Some(target), Some(version), None) =
@@ -139,8 +141,7 @@ fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, Version), Requ
         }
         _ => return Err(malformed("HTTP version is malformed")),
     };
-    let known = |known: &Method| known.as_str().as_bytes() == method;
-    let method = match Method::ALL.into_iter().find(known) {
+    let method = match Method::from_name(method) {
         Some(method) => method,
         // RFC 9110 section 9.1. CONNECT as well, as nothing makes a tunnel here (section 9.3.6).
         None if is_token(method) => return Err(refused(501, "method is not implemented")),
@@ -151,7 +152,7 @@ fn parse_request_line(line: &[u8]) -> Result<(Method, Target<'_>, Version), Requ
     if target.path == "*" && method != Method::Options {
         return Err(malformed("request target is only for OPTIONS"));
     }
-    Ok((method, target, version))
+    Ok((target, version))
 }
 
 /// Reads field lines to the empty line behind them, and gives each name and value to `found`.

@@ -1,6 +1,5 @@
 //! One request as a handler sees it (RFC 9110 section 3.4).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
@@ -36,6 +35,12 @@ impl Method {
         Method::Trace,
         Method::Patch,
     ];
+
+    /// The method of that name, which is case-sensitive (RFC 9110 section 9.1).
+    pub(super) fn from_name(name: &[u8]) -> Option<Method> {
+        let mut all = Method::ALL.into_iter();
+        all.find(|method| method.as_str().as_bytes() == name)
+    }
 
     /// The name on the wire, such as `GET`.
     pub fn as_str(&self) -> &'static str {
@@ -202,9 +207,8 @@ impl Request {
     }
 
     /// The first field of that name in a body that is a form as browsers post it, decoded as [`query`](Request::query) is.
-    pub fn form(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut pairs = form_pairs(str::from_utf8(&self.body).ok()?).flatten();
-        pairs.find_map(|(known, value)| (known == name).then_some(value))
+    pub fn form(&self, name: &str) -> Option<String> {
+        form_pairs(&self.body).find_map(|(known, value)| (known == name).then_some(value))
     }
 
     /// The other end of the socket: the client, or the proxy before this server.

@@ -67,11 +67,17 @@ impl<'a> Target<'a> {
     }
 }
 
-/// A form's names and values, decoded; an item is `None` where the percent-encoding is malformed or not UTF-8.
-pub(super) fn form_pairs(form: &str) -> impl Iterator<Item = Option<(Cow<'_, str>, Cow<'_, str>)>> {
-    form.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        Some((form_decode(name)?, form_decode(value)?))
+/// The names and values of a form, decoded. No form is malformed
+/// ([WHATWG URL](https://url.spec.whatwg.org/#concept-urlencoded-parser)).
+pub(super) fn form_pairs(form: &[u8]) -> impl Iterator<Item = (String, String)> {
+    let pairs = form.split(|&byte| byte == b'&');
+    pairs.filter(|pair| !pair.is_empty()).map(|pair| {
+        let end = pair.iter().position(|&byte| byte == b'=');
+        let (name, value) = pair.split_at(end.unwrap_or(pair.len()));
+        (
+            form_decode(name),
+            form_decode(value.get(1..).unwrap_or(b"")),
+        )
     })
 }
 
@@ -108,39 +114,40 @@ pub(crate) fn is_authority(text: &str) -> bool {
     valid_host && valid_port
 }
 
-/// Decodes `%XX`. `None` where a percent sign has not two hexadecimal digits behind it, or the result is not UTF-8.
+/// Decodes `pct-encoded = "%" HEXDIG HEXDIG` (RFC 3986 section 2.1). Returns `None` where a percent sign stands without
+/// two hexadecimal digits after it, or where the result is not UTF-8.
 pub(crate) fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
-    decode(text, b' ')
-}
-
-fn form_decode(text: &str) -> Option<Cow<'_, str>> {
-    decode(text, b'+')
-}
-
-/// Decodes `%XX`, and the byte that stands for a space.
-fn decode(text: &str, space: u8) -> Option<Cow<'_, str>> {
-    if !text.bytes().any(|byte| byte == b'%' || byte == space) {
+    if !text.contains('%') {
         return Some(Cow::Borrowed(text));
     }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        decoded.push(match (byte, tail) {
-            (b'%', [high, low, tail @ ..]) => {
-                rest = tail;
-                hex_digit(*high)? << 4 | hex_digit(*low)?
-            }
-            (b'%', _) => return None,
-            _ if *byte == space => b' ',
-            _ => *byte,
-        });
+    let mut after_percent = text.split('%').skip(1);
+    if !after_percent.all(|rest| escaped_byte(rest.as_bytes()).is_some()) {
+        return None;
     }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
+    let decoded = String::from_utf8(decode(text.as_bytes()));
+    decoded.ok().map(Cow::Owned)
 }
 
-fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| value.try_into().ok())
+fn form_decode(text: &[u8]) -> String {
+    let plus_to_space = |&byte: &u8| if byte == b'+' { b' ' } else { byte };
+    let spaced: Vec<u8> = text.iter().map(plus_to_space).collect();
+    String::from_utf8_lossy(&decode(&spaced)).into_owned()
+}
+
+/// Decodes each `%XX`. A percent sign without two hexadecimal digits after it stays
+/// ([WHATWG URL](https://url.spec.whatwg.org/#percent-decode)).
+fn decode(mut text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    while let [byte, rest @ ..] = text {
+        let escaped = escaped_byte(rest).filter(|_| *byte == b'%');
+        decoded.push(escaped.unwrap_or(*byte));
+        text = if escaped.is_some() { &rest[2..] } else { rest };
+    }
+    decoded
+}
+
+/// The byte that two hexadecimal digits at the beginning of a text stand for.
+fn escaped_byte(text: &[u8]) -> Option<u8> {
+    let digit = |index: usize| char::from(*text.get(index)?).to_digit(16);
+    u8::try_from(digit(0)? << 4 | digit(1)?).ok()
 }
