@@ -63,7 +63,8 @@ pub struct Config {
     /// Most connections from one client address. Default: none, since behind a proxy all clients are one; see
     /// [`trusted_proxies`](Config::trusted_proxies).
     pub max_connections_per_address: Option<usize>,
-    /// Addresses of the proxies whose `X-Forwarded-For` is believed. Default: none.
+    /// Addresses of the proxies whose `X-Forwarded-For` is believed, or where there is none their `Forwarded`. A proxy
+    /// that writes the latter has to remove the former where a client sent it. Default: none.
     pub trusted_proxies: Vec<IpAddr>,
     /// Stack of a connection's thread in bytes. Default: 256 KiB, of which only touched pages count; 2 MiB, the usual
     /// size, can become one huge page.

@@ -1,14 +1,14 @@
 //! One connection: read a request, answer it, keep alive or become a stream (RFC 9112 section 9).
 
 use std::io::{self, BufRead, BufReader};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::event::Event;
 use crate::http::{
-    Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, read_body,
+    Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, client_ip,
+    read_body,
 };
 use crate::random::jitter;
 use crate::router::{Handler, Router};
@@ -220,56 +220,5 @@ impl Connection {
         out.extend_from_slice(first);
         self.socket.write_all(out)?;
         self.socket.write_all(rest)
-    }
-}
-
-/// The last address of `X-Forwarded-For` that is not a trusted proxy's own: each proxy adds the one that it saw, so
-/// what stands before it is only what the client claims.
-fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
-    let peer = request.peer.ip();
-    if !trusted.contains(&peer) {
-        return peer;
-    }
-    // Whom the last address so far stands for.
-    let mut client = None;
-    for line in request.headers("x-forwarded-for") {
-        for text in line.split(',') {
-            let address = text.trim_ascii().parse::<IpAddr>();
-            client = match address.map(|address| address.to_canonical()) {
-                Ok(proxy) if trusted.contains(&proxy) => client.or(Some(proxy)),
-                Ok(address) => Some(address),
-                // Nothing before it can be believed.
-                Err(_) => None,
-            };
-        }
-    }
-    client.unwrap_or(peer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_trusted_proxies_speak_for_others() {
-        #[track_caller]
-        fn check(trusted: &[&str], forwarded: &[&str], expected: &str) {
-            let fields: Vec<_> = forwarded
-                .iter()
-                .map(|value| ("X-Forwarded-For", *value))
-                .collect();
-            let mut request = Request::for_test("GET", "/", &fields);
-            request.peer = "10.0.0.1:5000".parse().unwrap();
-            let trusted: Vec<IpAddr> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
-            assert_eq!(client_ip(&request, &trusted).to_string(), expected);
-        }
-        check(&[], &["1.2.3.4"], "10.0.0.1"); // Nobody is trusted: anybody can send this field.
-        check(&["10.0.0.1"], &[], "10.0.0.1"); // The proxy itself asks.
-        check(&["10.0.0.1"], &["1.2.3.4"], "1.2.3.4"); // The proxy speaks for its client.
-        check(&["10.0.0.1"], &["9.9.9.9, 1.2.3.4"], "1.2.3.4"); // What stands before is the client's claim.
-        check(&["10.0.0.1"], &["9.9.9.9", "1.2.3.4"], "1.2.3.4"); // Several lines are one list (RFC 9110 section 5.3).
-        check(&["10.0.0.1", "10.0.0.2"], &["1.2.3.4, 10.0.0.2"], "1.2.3.4"); // A chain of proxies.
-        check(&["10.0.0.1"], &["1.2.3.4, unknown"], "10.0.0.1"); // No address: nothing before it counts.
-        check(&["10.0.0.1"], &["::1"], "::1"); // IPv6.
     }
 }

@@ -104,6 +104,7 @@
 //! | `event/encode`, `event/decode` | an event's bytes, and the way back |
 //! | `http/target`, `http/head`, `http/body` | one request, read within limits |
 //! | `http/request` | that request as a handler sees it |
+//! | `http/forwarded` | whom a proxy speaks for |
 //! | `http/response`, `http/chunked` | one answer, whole or as a stream of chunks |
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |

@@ -834,6 +834,7 @@ fn a_trusted_proxy_speaks_for_its_client() {
     check("192.0.2.1, 127.0.0.1", "192.0.2.1"); // Two proxies.
     check("2001:db8::1", "2001:db8::1"); // IPv6.
     check("::ffff:192.0.2.1", "192.0.2.1"); // An IPv4 client of a socket for both families.
+    check("192.0.2.1:5678", "192.0.2.1"); // With the client's port.
     check("nobody", "127.0.0.1"); // No address.
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 /// A file and what it may import from other folders. Of its own folder it may import the files whose rows stand above its
 /// own, so that no two import each other.
 #[rustfmt::skip] // A row is a line.
-const LAYERS: [(&str, &[&str]); 39] = [
+const LAYERS: [(&str, &[&str]); 40] = [
     ("config", &[]),
     ("random", &[]),
     ("lock", &[]),
@@ -23,6 +23,8 @@ const LAYERS: [(&str, &[&str]); 39] = [
     ("http/request", &[]),
     ("http/head", &["config"]),
     ("http/body", &[]),
+    ("http/forwarded", &[]),
+    ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/chunked", &[]),
     ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/mod", &[]),

@@ -3,6 +3,7 @@
 
 mod body;
 mod chunked;
+mod forwarded;
 mod head;
 mod request;
 mod response;
@@ -13,6 +14,7 @@ mod vectors;
 
 pub(crate) use body::read_body;
 pub(crate) use chunked::Coding;
+pub(crate) use forwarded::client_ip;
 pub(crate) use head::{Framing, RequestError, Version, is_token};
 pub use request::{Method, Request};
 pub use response::Response;

@@ -216,7 +216,8 @@ impl Request {
         self.peer
     }
 
-    /// The client's address: from `X-Forwarded-For` where the peer is a trusted proxy, else the peer's.
+    /// The client's address: from `X-Forwarded-For` or `Forwarded` where the peer is one of the
+    /// [trusted proxies](crate::Config::trusted_proxies), else the peer's.
     pub fn client_ip(&self) -> IpAddr {
         self.client_ip
     }
