@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::{
     Child, Client, Random, TestServer, announce, eventually, serve_parent, start, wait_for_parent,
 };
-use tiny_sse::{Config, Event, Method, Next, Request, Response, Server, Sse};
+use tiny_sse::{Config, Cors, Event, Method, Next, Request, Response, Server, Sse};
 
 /// Larger than what leaves in one write with its head.
 const BIG: usize = 100_000;
@@ -742,10 +742,39 @@ fn middleware_goes_from_the_outside_in_and_back() {
             .collect();
         assert_eq!(found, way, "{target}");
     };
-    check("/hello", 200, &["inner", "outer inner"]); // The first one added is the outermost.
-    check("/nowhere", 404, &["inner", "outer inner"]); // What has no route passes as well.
-    check("/hello?stop=inner", 403, &["inner", "outer inner"]); // The outer one sees the inner one's refusal.
+    check("/hello", 200, &["outer inner"]); // The first one added is the outermost.
+    check("/nowhere", 404, &["outer inner"]); // What has no route passes as well.
+    check("/hello?stop=inner", 403, &["outer inner"]); // The outer one sees the inner one's refusal.
     check("/hello?stop=outer", 403, &["outer"]); // Which does not come this far.
+}
+
+#[test]
+fn a_field_that_is_set_is_there_once() {
+    let server = start(Config::default(), |server| {
+        server
+            .middleware(
+                Cors::origins(&["https://a.example"])
+                    .unwrap()
+                    .into_middleware(),
+            )
+            .get("/", |_| {
+                Response::text("{}")
+                    .header("Content-Type", "application/problem+json")
+                    .header("Access-Control-Allow-Origin", "*")
+                    .header("Vary", "Accept")
+            })
+    });
+    let mut client = server.connect();
+    client.request("GET", "/", &[("Origin", "https://a.example")], b"");
+    assert_eq!(
+        client.answer().head.without_date(),
+        "HTTP/1.1 200 OK\r\n\
+         Content-Type: application/problem+json\r\n\
+         Vary: Accept\r\n\
+         Access-Control-Allow-Origin: https://a.example\r\n\
+         Vary: Origin\r\n\
+         Content-Length: 2\r\n\r\n"
+    ); // The middleware's word stands in place of the handler's; only `Vary` may be said twice.
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Cors {
         }
         // Also where no origin was sent: a cache must not hand that answer to a page of another site.
         if self.origins.is_some() {
-            response = response.with_field("Vary", "Origin");
+            response = response.and_field("Vary", "Origin");
         }
         response
     }

@@ -181,16 +181,33 @@ impl Response {
         self
     }
 
-    /// Adds a field line, `name: value`, behind those that are there.
+    /// Sets a field, in place of any of that name.
     ///
-    /// A field that cannot be makes the whole answer a failed one, as in [`Response::failed`]: when the name is not a token
+    /// A field that cannot be makes the whole response a failed one, as in [`Response::failed`]: when the name is not a token
     /// (RFC 9110 section 5.6.2), the value has a control character other than a tab (a line break would forge another
     /// field), or the server writes this field itself: `Connection`, `Content-Length`, `Date` and `Transfer-Encoding`, and
     /// of an event stream `Content-Type`, `Cache-Control` and `X-Accel-Buffering`.
+    ///
+    /// ```
+    /// use tiny_sse::Response;
+    ///
+    /// let response = Response::text("a,b\n").header("Content-Type", "text/csv");
+    /// assert_eq!(response.header_value("content-type"), Some("text/csv"));
+    /// ```
     pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
         let value = value.as_ref();
         match self.check_header(name, value) {
             Ok(()) => self.with_field(name, value),
+            Err(problem) => Response::failed(problem),
+        }
+    }
+
+    /// Adds a field line after those that are there: for fields that may come more than once, such as `Vary` and `Link`.
+    /// What [`header`](Response::header) refuses is refused here too.
+    pub fn add_header(self, name: &str, value: impl AsRef<str>) -> Response {
+        let value = value.as_ref();
+        match self.check_header(name, value) {
+            Ok(()) => self.and_field(name, value),
             Err(problem) => Response::failed(problem),
         }
     }
@@ -212,8 +229,21 @@ impl Response {
         }
     }
 
-    /// Adds a field that is known to be clean.
+    /// Sets a field that is known to be clean.
     pub(crate) fn with_field(mut self, name: &str, value: &str) -> Response {
+        if self.header_value(name).is_some() {
+            let lines = self.fields.split_inclusive("\r\n");
+            let is_other = |line: &&str| {
+                let other = line.split_once(':').map_or("", |(other, _)| other);
+                !other.eq_ignore_ascii_case(name)
+            };
+            self.fields = lines.filter(is_other).collect();
+        }
+        self.and_field(name, value)
+    }
+
+    /// Adds a field line that is known to be clean.
+    pub(crate) fn and_field(mut self, name: &str, value: &str) -> Response {
         self.fields.reserve(name.len() + value.len() + 4);
         for part in [name, ": ", value, "\r\n"] {
             self.fields.push_str(part);
@@ -467,6 +497,24 @@ mod tests {
             "3",
             "Content-length field is written by the server",
         ); // Coding is ours.
+    }
+
+    #[test]
+    fn setting_replaces_and_adding_adds() {
+        let response = Response::text("a,b\n")
+            .add_header("Vary", "Origin")
+            .header("content-type", "text/csv")
+            .header("X-A", "1")
+            .add_header("Vary", "Cookie")
+            .header("x-a", "2");
+        assert_eq!(
+            response.fields,
+            "Vary: Origin\r\ncontent-type: text/csv\r\nVary: Cookie\r\nx-a: 2\r\n"
+        );
+        let replaced = response.header("Vary", "*").fields;
+        assert_eq!(replaced, "content-type: text/csv\r\nx-a: 2\r\nVary: *\r\n");
+        let forged = Response::new(200).add_header("Date", "now");
+        assert_eq!(forged.status(), 500); // Neither way leads past the check.
     }
 
     #[test]
