@@ -13,7 +13,7 @@ pub(crate) struct Router {
     routes: Vec<Route>,
     pub(crate) fallback: Option<Handler>,
     pub(crate) middleware: Vec<Middleware>,
-    /// The first pattern that is none, kept until there is a way to say so.
+    /// What is wrong with the first pattern that was refused, which the server reports when it starts.
     pub(crate) invalid: Option<String>,
 }
 
@@ -33,27 +33,46 @@ pub struct Next<'a> {
 
 impl Router {
     pub(crate) fn add(&mut self, method: Option<Method>, pattern: &str, handler: Handler) {
-        if !is_pattern(pattern) {
-            self.invalid.get_or_insert_with(|| pattern.to_string());
-            return;
+        if let Err(problem) = self.insert(method, pattern, handler) {
+            let problem = format!("route pattern {pattern:?}: {problem}");
+            self.invalid.get_or_insert(problem);
         }
-        let behind = |route: &Route| rank(&route.pattern).gt(rank(pattern));
-        let at = self.routes.iter().position(behind);
-        let route = Route {
-            method,
-            pattern: pattern.to_string(),
-            handler,
-        };
-        self.routes.insert(at.unwrap_or(self.routes.len()), route);
     }
 
-    /// Finds the handler and fills in the path parameters.
+    fn insert(
+        &mut self,
+        method: Option<Method>,
+        pattern: &str,
+        handler: Handler,
+    ) -> Result<(), String> {
+        check_pattern(pattern)?;
+        let order = order(method, pattern);
+        let search = |route: &Route| self::order(route.method, &route.pattern).cmp(&order);
+        match self.routes.binary_search_by(search) {
+            Ok(at) => {
+                let other = &self.routes[at].pattern;
+                Err(format!("{other:?} takes the same requests already"))
+            }
+            Err(at) => {
+                let pattern = pattern.to_string();
+                let route = Route {
+                    method,
+                    pattern,
+                    handler,
+                };
+                self.routes.insert(at, route);
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds the handler and sets the path parameters.
     pub(crate) fn find(&self, request: &mut Request) -> Option<&Handler> {
         let known = |route: &&Route| {
             route.answers(request.method()) && matches_path(&route.pattern, request.path())
         };
         if let Some(route) = self.routes.iter().find(known) {
-            fill_in(request, &route.pattern);
+            set_params(request, &route.pattern);
             return Some(&route.handler);
         }
         let fallback = self.fallback.as_ref()?;
@@ -140,52 +159,137 @@ impl std::fmt::Debug for Next<'_> {
     }
 }
 
-/// It begins with a slash, and a parameter is a whole segment with a name of its own.
-fn is_pattern(pattern: &str) -> bool {
-    let is_segment = |segment: &str| {
-        let name = parameter(segment);
-        let same = pattern.split('/').filter(|other| *other == segment);
-        let is_named = name.is_none_or(|name| !name.is_empty() && same.count() == 1);
-        is_named && !name.unwrap_or(segment).contains(['{', '}', '?', '#'])
+/// Says what is wrong with a pattern, and what would be right.
+fn check_pattern(pattern: &str) -> Result<(), String> {
+    let Some(path) = pattern.strip_prefix('/') else {
+        return Err(format!("a path begins with a slash, as in \"/{pattern}\""));
     };
-    pattern.starts_with('/') && pattern.split('/').all(is_segment)
+    let mut names = Vec::new();
+    let mut segments = path.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        check_segment(segment, segments.peek().is_none())?;
+        let name = parameter(segment);
+        if name.is_some() && names.contains(&name) {
+            return Err(format!("{segment:?} has the name of another parameter"));
+        }
+        names.push(name);
+    }
+    Ok(())
 }
 
-/// Puts literals before parameters, so that the first route that matches is the most specific one.
-fn rank(pattern: &str) -> impl Iterator<Item = u8> {
-    pattern.bytes().map(|byte| match byte {
-        b'{' => u8::MAX,
-        _ => byte,
-    })
+fn check_segment(segment: &str, is_last: bool) -> Result<(), String> {
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_name = |text: &str| !text.is_empty() && text.chars().all(is_letter);
+    let looks_like_one =
+        segment.starts_with([':', '<', '*', '[']) || segment.contains(['{', '}', '*']);
+    let name = segment.trim_matches(|c| !is_letter(c));
+    let name = if is_name(name) { name } else { "name" };
+    match parameter(segment) {
+        Some(name) if is_name(name) && segment.starts_with("{*") && !is_last => Err(format!(
+            "{segment:?} takes the rest of a path, so it comes last"
+        )),
+        Some(name) if is_name(name) => Ok(()),
+        _ if segment.contains('*') => Err(format!(
+            "for {segment:?} write {{*{name}}}, which takes the rest of a path"
+        )),
+        _ if looks_like_one => Err(format!(
+            "for {segment:?} write {{{name}}}, which takes a whole segment"
+        )),
+        _ => match segment
+            .chars()
+            .find(|c| c.is_whitespace() || c.is_control() || "?#%".contains(*c))
+        {
+            None => Ok(()),
+            Some('%') => Err("for '%' write the character that it encodes".to_string()),
+            Some('?' | '#') => {
+                Err("the path ends before the query, which Request::query reads".to_string())
+            }
+            Some(c) => Err(format!(
+                "a path has no {c:?}, though a parameter such as {{name}} takes it encoded"
+            )),
+        },
+    }
 }
 
+/// A segment of a pattern. A smaller one is more specific.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Segment<'a> {
+    /// Matches itself.
+    Literal(&'a str),
+    /// Matches any one segment that is not empty.
+    Parameter,
+    /// Matches one segment or more. None of them is empty, `.` or `..`, or holds a slash: the path may name a file below
+    /// a folder.
+    Rest,
+}
+
+impl Segment<'_> {
+    fn parse(text: &str) -> Segment<'_> {
+        match parameter(text) {
+            None => Segment::Literal(text),
+            Some(_) if text.starts_with("{*") => Segment::Rest,
+            Some(_) => Segment::Parameter,
+        }
+    }
+
+    /// Whether a part of a path, not decoded yet, is such a segment. An encoded slash does not split.
+    fn matches(&self, part: &str) -> bool {
+        // On Windows a colon begins a drive or a stream of a file.
+        let separators: &[char] = if cfg!(windows) { &['/', ':'] } else { &['/'] };
+        let is_below = |part: &str| {
+            let decoded = percent_decode(part);
+            decoded.is_some_and(|part| {
+                !part.contains(separators) && !matches!(&*part, "" | "." | "..")
+            })
+        };
+        match self {
+            Segment::Rest => part.split('/').all(is_below),
+            _ if part.contains('/') => false,
+            Segment::Parameter => !part.is_empty(),
+            Segment::Literal(text) => percent_decode(part).is_some_and(|part| part == *text),
+        }
+    }
+}
+
+/// The name of the parameter that a segment of a pattern is, `{name}` or `{*name}`.
 fn parameter(segment: &str) -> Option<&str> {
-    segment.strip_prefix('{')?.strip_suffix('}')
+    let name = segment.strip_prefix('{')?.strip_suffix('}')?;
+    Some(name.strip_prefix('*').unwrap_or(name))
 }
 
-/// The path is split before it is decoded, so that an encoded slash stays in its segment; a parameter takes at least one
-/// byte.
+/// The order of the routes: the first one that matches a request is the most specific one. Two of the same order match
+/// the same requests.
+fn order(method: Option<Method>, pattern: &str) -> (Vec<Segment<'_>>, u8) {
+    let method = match method {
+        // Before GET, which takes HEAD as well.
+        Some(Method::Head) => 0,
+        Some(method) => 1 + method as u8,
+        None => u8::MAX,
+    };
+    (pattern.split('/').map(Segment::parse).collect(), method)
+}
+
+/// The parts of a path for the segments of a pattern; the last part is all that is left.
+fn parts<'a>(pattern: &'a str, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let segments = pattern.split('/');
+    let parts = path.splitn(segments.clone().count(), '/');
+    segments.zip(parts)
+}
+
 fn matches_path(pattern: &str, path: &str) -> bool {
-    let mut segments = path.split('/');
-    let all = pattern.split('/').all(|expected| {
-        let segment = segments.next().and_then(percent_decode);
-        segment.is_some_and(|segment| match parameter(expected) {
-            Some(_) => !segment.is_empty(),
-            None => segment == expected,
-        })
-    });
-    all && segments.next().is_none()
+    path.split('/').count() >= pattern.split('/').count()
+        && parts(pattern, path).all(|(segment, part)| Segment::parse(segment).matches(part))
 }
 
-/// Gives the request the parameters of a path that matches.
-fn fill_in(request: &mut Request, pattern: &str) {
+/// Gives the request the parameters of a path that matches, decoded.
+fn set_params(request: &mut Request, pattern: &str) {
     if !pattern.contains('{') {
         return;
     }
     let path = request.path().to_string();
-    for (expected, segment) in pattern.split('/').zip(path.split('/')) {
-        if let Some(name) = parameter(expected)
-            && let Some(value) = percent_decode(segment)
+    for (segment, part) in parts(pattern, &path) {
+        if let Some(name) = parameter(segment)
+            && let Some(value) = percent_decode(part)
         {
             request.add_param(name, &value);
         }
@@ -249,6 +353,12 @@ mod tests {
         add(
             &mut router,
             Some(Method::Get),
+            "/files/{*path}",
+            |r: &Request| format!("file {}", r.param("path")),
+        );
+        add(
+            &mut router,
+            Some(Method::Get),
             "/panic",
             |_: &Request| -> Response { panic!("on purpose") },
         );
@@ -284,6 +394,25 @@ mod tests {
         check("HEAD /events/all", 200, "all"); // GET routes answer HEAD.
         check("GET /x/b/y", 200, "x+y"); // Two parameters.
         check("PATCH /any", 200, "PATCH"); // Any method.
+        check("GET /files/a", 200, "file a"); // The rest of the path, decoded.
+        check("GET /files/a/%C3%A9%20b/.c..d", 200, "file a/é b/.c..d");
+        check("GET /files/b/c", 200, "file b/c"); // The literal goes before the parameters of /{a}/b/{c}.
+        for rest in [
+            "",
+            "..",
+            "../a",
+            "a/..",
+            "a/%2e%2E/b",
+            ".",
+            "a/./b",
+            "a//b",
+            "a/",
+            "/a",
+            "a%2Fb",
+            "%2e%2e%2fa",
+        ] {
+            check(&format!("GET /files/{rest}"), 404, "404 Not Found\n"); // It never leads out of a folder.
+        }
         check("GET /events/", 404, "404 Not Found\n"); // A parameter is not empty.
         check("GET /events", 404, "404 Not Found\n"); // Nor left out.
         check("GET /events/a/b", 404, "404 Not Found\n"); // One segment only.
@@ -305,18 +434,153 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_checked() {
+    fn a_refused_pattern_says_what_is_wrong_and_what_is_right() {
         #[track_caller]
-        fn check(pattern: &str, valid: bool) {
-            assert_eq!(is_pattern(pattern), valid, "{pattern}");
+        fn check(pattern: &str, expected: Option<&str>) {
+            let mut router = Router::default();
+            add(
+                &mut router,
+                Some(Method::Get),
+                "/there/{id}",
+                |_: &Request| "",
+            );
+            add(&mut router, Some(Method::Get), pattern, |_: &Request| "");
+            let expected = expected.map(|problem| format!("route pattern {pattern:?}: {problem}"));
+            assert_eq!(router.invalid, expected);
         }
-        check("/a/{b}/c", true); // Parameters anywhere.
-        check("a", false); // Must begin with a slash.
-        check("/a{b}", false); // A parameter is a whole segment.
-        check("/{}", false); // It has a name.
-        check("/{a}/{a}", false); // Of its own.
-        check("/{a", false); // It is closed.
-        check("/a?b", false); // The query is no part of the path.
+        for pattern in [
+            "/",
+            "//",
+            "/a/{b}/c",
+            "/a/",
+            "/é",
+            "/a:b",
+            "/{a}/{*b}",
+            "/there/x",
+            "/there/{*id}",
+        ] {
+            check(pattern, None);
+        }
+        check("", Some("a path begins with a slash, as in \"/\""));
+        check("a/b", Some("a path begins with a slash, as in \"/a/b\""));
+        check(
+            "/a/:id",
+            Some("for \":id\" write {id}, which takes a whole segment"),
+        );
+        check(
+            "/a/<id>",
+            Some("for \"<id>\" write {id}, which takes a whole segment"),
+        );
+        check(
+            "/a/[id]",
+            Some("for \"[id]\" write {id}, which takes a whole segment"),
+        );
+        check(
+            "/a{b}",
+            Some("for \"a{b}\" write {name}, which takes a whole segment"),
+        );
+        check(
+            "/{a",
+            Some("for \"{a\" write {a}, which takes a whole segment"),
+        );
+        check(
+            "/{}",
+            Some("for \"{}\" write {name}, which takes a whole segment"),
+        );
+        check(
+            "/{a:int}",
+            Some("for \"{a:int}\" write {name}, which takes a whole segment"),
+        );
+        check(
+            "/*",
+            Some("for \"*\" write {*name}, which takes the rest of a path"),
+        );
+        check(
+            "/*a",
+            Some("for \"*a\" write {*a}, which takes the rest of a path"),
+        );
+        check(
+            "/{a*}",
+            Some("for \"{a*}\" write {*a}, which takes the rest of a path"),
+        );
+        check(
+            "/{*}",
+            Some("for \"{*}\" write {*name}, which takes the rest of a path"),
+        );
+        check(
+            "/{*a}/b",
+            Some("\"{*a}\" takes the rest of a path, so it comes last"),
+        );
+        check(
+            "/{a}/{a}",
+            Some("\"{a}\" has the name of another parameter"),
+        );
+        check(
+            "/{a}/{*a}",
+            Some("\"{*a}\" has the name of another parameter"),
+        );
+        check(
+            "/a b",
+            Some("a path has no ' ', though a parameter such as {name} takes it encoded"),
+        );
+        check(
+            "/a\n",
+            Some("a path has no '\\n', though a parameter such as {name} takes it encoded"),
+        );
+        check(
+            "/a?b",
+            Some("the path ends before the query, which Request::query reads"),
+        );
+        check(
+            "/a%20b",
+            Some("for '%' write the character that it encodes"),
+        );
+        check(
+            "/there/{id}",
+            Some("\"/there/{id}\" takes the same requests already"),
+        );
+        check(
+            "/there/{other}",
+            Some("\"/there/{id}\" takes the same requests already"),
+        ); // Names do not matter.
+    }
+
+    #[test]
+    fn the_order_of_adding_does_not_matter() {
+        let routes = [
+            (None, "/a"),
+            (Some(Method::Get), "/a"),
+            (Some(Method::Head), "/a"),
+            (None, "/{b}"),
+            (None, "/{*c}"),
+        ];
+        for turn in 0..routes.len() {
+            let mut router = Router::default();
+            let mut turned = routes;
+            turned.rotate_left(turn);
+            for (method, pattern) in turned {
+                let text = format!("{method:?} {pattern}");
+                add(&mut router, method, pattern, move |_: &Request| {
+                    text.clone()
+                });
+            }
+            assert_eq!(router.invalid, None);
+            for (line, expected) in [
+                ("GET /a", "Some(Get) /a"),
+                ("HEAD /a", "Some(Head) /a"),
+                ("PUT /a", "None /a"),
+                ("GET /x", "None /{b}"),
+                ("GET /a/x", "None /{*c}"),
+            ] {
+                let mut request = request(line);
+                let found = router.find(&mut request);
+                let response = router.answer(&request, found);
+                let crate::http::Body::Whole(bytes) = &response.body else {
+                    panic!("a stream")
+                };
+                assert_eq!(str::from_utf8(bytes), Ok(expected), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -94,11 +94,15 @@ impl Server {
         self
     }
 
-    /// Answers GET, and HEAD with the same head, on a path. A segment `{name}` matches any one segment, which the
-    /// handler gets from [`Request::param`]; of two routes that match, a literal segment goes before a parameter.
+    /// Answers GET, and HEAD with the same head, on a path.
     ///
-    /// A pattern that does not begin with `/`, or whose parameter has no name, shares it with another, or is not a whole
-    /// segment, is an error of [`run`](Server::run) and [`spawn`](Server::spawn).
+    /// A segment `{name}` of the pattern matches any one segment of the path. A last segment `{*name}` matches all that are
+    /// left, where none is empty, `.` or `..` or holds an encoded slash: it may name a file below a folder.
+    /// [`Request::param`] gives the handler what matched. Of two routes that match, a literal segment goes before a
+    /// parameter, and that before the rest of a path.
+    ///
+    /// A pattern that could never match, or that is there already for the same method, is an error of
+    /// [`run`](Server::run) and [`spawn`](Server::spawn), which says what would be right.
     pub fn get<R: Into<Response>>(
         self,
         path: &str,
@@ -198,7 +202,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` when a route's pattern is none, naming it. Once it serves, nothing ends it but shutdown.
+    /// `InvalidInput` for a pattern that [`get`](Server::get) refuses. Once it serves, nothing ends it but shutdown.
     pub fn run(self) -> io::Result<()> {
         self.check()?;
         let (running, listener) = self.prepare();
@@ -220,11 +224,10 @@ impl Server {
     }
 
     fn check(&self) -> io::Result<()> {
-        let Some(pattern) = &self.router.invalid else {
-            return Ok(());
-        };
-        let problem = format!("{pattern:?} is not a route pattern");
-        Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
+        match &self.router.invalid {
+            Some(problem) => Err(io::Error::new(io::ErrorKind::InvalidInput, &**problem)),
+            None => Ok(()),
+        }
     }
 
     fn prepare(self) -> (Arc<Running>, Arc<TcpListener>) {

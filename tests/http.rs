@@ -1261,7 +1261,7 @@ fn a_method_given_to_route_is_the_one_that_it_answers() {
 }
 
 #[test]
-fn what_is_no_pattern_is_an_error_of_run_and_spawn() {
+fn a_refused_pattern_is_an_error_of_run_and_spawn() {
     let build = || {
         Server::bind("127.0.0.1:0")
             .unwrap()
@@ -1270,7 +1270,10 @@ fn what_is_no_pattern_is_an_error_of_run_and_spawn() {
     };
     for error in [build().run().unwrap_err(), build().spawn().unwrap_err()] {
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
-        assert_eq!(error.to_string(), "\"events/{}\" is not a route pattern");
+        assert_eq!(
+            error.to_string(),
+            "route pattern \"events/{}\": a path begins with a slash, as in \"/events/{}\""
+        );
     }
 }
 
