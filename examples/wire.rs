@@ -16,7 +16,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::{env, thread};
 
-use tiny_sse::{Event, InvalidField, KeepAlive, Server, Sse};
+use tiny_sse::{Event, KeepAlive, Response, Server, Sse};
 
 const REQUEST: &str = "GET /events HTTP/1.1\r\n\
     Host: localhost\r\n\
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// An event with every field that there is, a pause, and an event with none but data.
-fn answer() -> Result<Sse, InvalidField> {
+fn answer() -> Result<Sse, Response> {
     let first = Event::data("two lines\nare one event").event("greeting")?;
     let first = first.id("42")?.retry(Duration::from_secs(5));
     let stream = Sse::spawn(|events| {

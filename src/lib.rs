@@ -102,9 +102,11 @@
 //! | --- | --- |
 //! | `config` | every limit and duration of a server |
 //! | `event/encode`, `event/decode` | an event's bytes, and the way back |
+//! | `event/json` | a text as a JSON string |
 //! | `http/target`, `http/head`, `http/body` | one request, read within limits |
 //! | `http/request` | that request as a handler sees it |
 //! | `http/forwarded` | whom a proxy speaks for |
+//! | `http/cookie` | a cookie that a response sets |
 //! | `http/response`, `http/chunked` | one answer, whole or as a stream of chunks |
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |
@@ -167,17 +169,17 @@ mod stream;
 mod threads;
 
 pub use config::Config;
-pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message};
+pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message, json_string};
 pub use guard::{
     Access, Cors, InvalidEntry, access_log, allow_hosts, allow_origins, constant_time_eq,
 };
-pub use http::{Method, Request, Response};
+pub use http::{Cookie, IntoResponse, Method, Request, Response, SameSite};
 #[cfg(feature = "hub")]
 pub use hub::{
     Durability, EndReason, EventId, History, Hub, HubConfig, HubReceiver, InvalidId, InvalidTopic,
     Lag, OpeningId, PublishError, Reader, Replay, Start, Stats, StreamEnd, Subscription, Topics,
 };
-pub use router::Next;
+pub use router::{Middleware, Next};
 pub use server::{Server, ServerHandle, StillOpen};
 pub use sse::{KeepAlive, Sse};
 

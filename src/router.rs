@@ -2,17 +2,17 @@
 
 use std::panic::{self, AssertUnwindSafe};
 
-use crate::http::{Method, Request, Response, method_list, percent_decode};
+use crate::http::{IntoResponse, Method, Request, Response, method_list, percent_decode};
 
 pub(crate) type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
-type Middleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
+pub(crate) type BoxedMiddleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
 
 /// Which handler answers which request.
 #[derive(Default)]
 pub(crate) struct Router {
     routes: Vec<Route>,
     pub(crate) fallback: Option<Handler>,
-    pub(crate) middleware: Vec<Middleware>,
+    pub(crate) middleware: Vec<BoxedMiddleware>,
     /// What is wrong with the first pattern that was refused, which the server reports when it starts.
     pub(crate) invalid: Option<String>,
 }
@@ -26,7 +26,7 @@ struct Route {
 
 /// The rest of a request's way: further middleware, then the handler.
 pub struct Next<'a> {
-    middleware: &'a [Middleware],
+    middleware: &'a [BoxedMiddleware],
     handler: Option<&'a Handler>,
     router: &'a Router,
 }
@@ -148,6 +148,29 @@ impl Next<'_> {
             Some(handler) => without_panic("handler", &|| handler(request)),
             None => self.router.refuse(request),
         }
+    }
+}
+
+/// What stands around the handlers: a [`Cors`](crate::Cors), or a function of the request and [`Next`] that returns what a
+/// handler may return.
+///
+/// `Kind` tells the implementations apart and has no meaning.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a middleware",
+    note = "write a closure with the types of its arguments, `|request: &Request, next: Next<'_>| next.run(request)`, or a function of these"
+)]
+pub trait Middleware<Kind>: Send + Sync + 'static {
+    /// Answers a request, or passes it on by [`Next::run`].
+    fn run(&self, request: &Request, next: Next<'_>) -> Response;
+}
+
+impl<F, R> Middleware<fn() -> R> for F
+where
+    F: Fn(&Request, Next<'_>) -> R + Send + Sync + 'static,
+    R: IntoResponse,
+{
+    fn run(&self, request: &Request, next: Next<'_>) -> Response {
+        self(request, next).into_response()
     }
 }
 
@@ -305,13 +328,17 @@ mod tests {
         Request::for_test(method, target, &[])
     }
 
-    fn add<R: Into<Response>>(
+    fn add<R: IntoResponse>(
         router: &mut Router,
         method: Option<Method>,
         pattern: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) {
-        router.add(method, pattern, Box::new(move |r| handler(r).into()));
+        router.add(
+            method,
+            pattern,
+            Box::new(move |r| handler(r).into_response()),
+        );
     }
 
     fn router() -> Router {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::connection;
-use crate::http::{Method, Request, Response};
-use crate::router::{Handler, Next, Router};
+use crate::http::{IntoResponse, Method, Request};
+use crate::router::{Handler, Middleware, Next, Router};
 use crate::slots::{ErrorHook, Slots};
 use crate::socket::{Socket, from_now};
 use crate::threads::{self, Plan, Threads};
@@ -103,7 +103,7 @@ impl Server {
     ///
     /// A pattern that could never match, or that is there already for the same method, is an error of
     /// [`run`](Server::run) and [`spawn`](Server::spawn), which says what would be right.
-    pub fn get<R: Into<Response>>(
+    pub fn get<R: IntoResponse>(
         self,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
@@ -112,7 +112,7 @@ impl Server {
     }
 
     /// Answers POST on a path, as [`get`](Server::get) does.
-    pub fn post<R: Into<Response>>(
+    pub fn post<R: IntoResponse>(
         self,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
@@ -121,7 +121,7 @@ impl Server {
     }
 
     /// Answers any method on a path, as [`get`](Server::get) does.
-    pub fn any<R: Into<Response>>(
+    pub fn any<R: IntoResponse>(
         self,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
@@ -130,7 +130,7 @@ impl Server {
     }
 
     /// Answers one method on a path, as [`get`](Server::get) does.
-    pub fn route<R: Into<Response>>(
+    pub fn route<R: IntoResponse>(
         self,
         method: Method,
         path: &str,
@@ -145,7 +145,7 @@ impl Server {
     }
 
     /// Answers requests for paths that no route knows, in place of a 404.
-    pub fn fallback<R: Into<Response>>(
+    pub fn fallback<R: IntoResponse>(
         mut self,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
@@ -155,7 +155,7 @@ impl Server {
 
     /// Puts a middleware around all answers, 404 and 405 included: it sees the request, answers itself or calls on with
     /// [`Next::run`], and sees the response. The first one added is the outermost. An event stream passes through like
-    /// any answer, before it begins.
+    /// any answer, before it begins. A closure names the types of what it is given:
     ///
     /// ```
     /// use tiny_sse::{Next, Request, Response, Server};
@@ -168,12 +168,9 @@ impl Server {
     /// });
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn middleware<R: Into<Response>>(
-        mut self,
-        middleware: impl Fn(&Request, Next<'_>) -> R + Send + Sync + 'static,
-    ) -> Server {
-        let middleware = move |request: &Request, next: Next<'_>| middleware(request, next).into();
-        self.router.middleware.push(Box::new(middleware));
+    pub fn middleware<Kind>(mut self, middleware: impl Middleware<Kind>) -> Server {
+        let run = move |request: &Request, next: Next<'_>| middleware.run(request, next);
+        self.router.middleware.push(Box::new(run));
         self
     }
 
@@ -272,10 +269,10 @@ impl fmt::Debug for Server {
     }
 }
 
-fn into_response<R: Into<Response>>(
+fn into_response<R: IntoResponse>(
     handler: impl Fn(&Request) -> R + Send + Sync + 'static,
 ) -> Handler {
-    Box::new(move |request| handler(request).into())
+    Box::new(move |request| handler(request).into_response())
 }
 
 /// How many files this process may open, where the system tells.

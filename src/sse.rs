@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use crate::event::{Event, InvalidField};
-use crate::http::{Coding, Response, Stream, StreamHead};
+use crate::http::{Coding, IntoResponse, Response, Stream, StreamHead};
 use crate::random::jitter;
 use crate::socket::{Socket, from_now};
 use crate::threads;
@@ -179,7 +179,13 @@ impl fmt::Debug for Sse {
 /// What a client is told whose name or id for an event is refused, by `?` in a handler: 400.
 impl From<InvalidField> for Response {
     fn from(error: InvalidField) -> Response {
-        Response::text(format!("{error}\n")).with_status(400)
+        Response::malformed(error)
+    }
+}
+
+impl IntoResponse for Sse {
+    fn into_response(self) -> Response {
+        self.into()
     }
 }
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use browser::{Browser, Reports, findings, script, wait_for_a_try_in_vain};
-use tiny_sse::{Config, Event, InvalidField, KeepAlive, Request, Response, Server, Sse};
+use tiny_sse::{Config, Event, KeepAlive, Request, Response, Server, Sse};
 
 /// What a page must get back as it was sent, but for its line breaks.
 const TEXTS: [&str; 16] = [
@@ -120,7 +120,7 @@ impl Stage {
     }
 
     /// The stream of the check of this name.
-    fn stream(&self, request: &Request) -> Result<Response, InvalidField> {
+    fn stream(&self, request: &Request) -> Result<Response, Response> {
         let name = request.param("name");
         let first = self.visit(name) == 1;
         let last_id = request.last_event_id();

@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use support::{Client, EventSource, Random, TestServer, eventually, start};
-use tiny_sse::{Config, Durability, Event, History, Hub, HubConfig, PublishError, Request};
+use tiny_sse::{
+    Config, Durability, Event, History, Hub, HubConfig, PublishError, Request, Response,
+};
 
 /// A folder of its own for each test, gone with it.
 struct Folder(PathBuf);
@@ -82,7 +84,7 @@ impl Served {
                 let hub = readers.lock().unwrap();
                 hub.as_ref()
                     .map(|hub| hub.subscribe(request, topics))
-                    .ok_or("no hub")
+                    .ok_or_else(|| Response::failed("no hub"))
             })
         });
         Served { server, hub }

@@ -44,8 +44,8 @@ fn site(server: Server) -> Server {
         .get("/events", move |request| hub.subscribe(request, "all"))
         .post("/publish", move |request: &Request| {
             let text = String::from_utf8_lossy(request.body());
-            let published = inbox.publish("all", Event::data(text));
-            published.map(|()| Response::new(204))
+            inbox.publish("all", Event::data(text))?;
+            Ok(Response::new(204))
         })
         .get("/panics", |_| PANICS.load(Ordering::SeqCst).to_string())
         .get("/errors", |_| ERRORS.lock().unwrap().join("\n"))

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +26,9 @@ fn site(server: Server) -> Server {
         })
         .get("/nothing", |_| Response::new(204))
         .get("/unchanged", |_| Response::new(304).header("ETag", "\"1\""))
-        .get("/fails", |_| Err::<Response, _>("the disk is on fire"))
+        .get("/fails", |_| {
+            Err::<Response, _>(Response::failed("the disk is on fire"))
+        })
         .get("/panics", |_| -> Response { panic!("on purpose") })
         .get("/stream", |_| {
             Sse::spawn(|events| drop(events.send(Event::data("1"))))
@@ -749,14 +752,95 @@ fn middleware_goes_from_the_outside_in_and_back() {
 }
 
 #[test]
+fn a_handler_returns_what_becomes_a_response() {
+    fn named(request: &Request) -> (u16, String) {
+        (201, request.path().to_string())
+    }
+    fn guard(request: &Request, next: Next<'_>) -> Result<Response, Response> {
+        match request.header("x-refuse") {
+            Some(status) => Err(Response::new(status.parse()?)),
+            None => Ok(next.run(request)),
+        }
+    }
+    let server = start(Config::default(), |server| {
+        server
+            .middleware(guard)
+            .middleware(Cors::any())
+            .get("/named", named)
+            .get("/pair", |_| (404, "no such room\n"))
+            .get("/pair-of-a-stream", |_| (201, Sse::spawn(drop)))
+            .post("/text", |request| Ok(request.text()?.to_uppercase()))
+            .post("/number", |request| {
+                let number: u16 = request.text()?.parse()?;
+                let address: IpAddr = request.query("ip").unwrap_or("::1").parse()?;
+                Ok(format!("{number} {address}"))
+            })
+            .get("/file", |_| {
+                Ok(std::fs::read("/nowhere/at/all")?.len().to_string())
+            })
+            .get("/boxed", |_| {
+                let boxed: Result<&'static str, Box<dyn Error>> = Err("boxed".into());
+                Ok(boxed?)
+            })
+            .get("/other", |_| {
+                std::env::var("NOT=SET").map_err(Response::failed)?;
+                Ok(Response::new(204))
+            })
+    });
+    let check = |method: &str, target: &str, fields: &[_], body: &[u8], expected: (u16, &str)| {
+        let mut client = server.connect();
+        client.request(method, target, fields, body);
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.text()), expected, "{target}");
+    };
+    check("GET", "/named", &[], b"", (201, "/named")); // A function is a handler.
+    check("GET", "/pair", &[], b"", (404, "no such room\n"));
+    check("GET", "/named", &[("X-Refuse", "402")], b"", (402, "")); // And a middleware, which refuses by `?` too.
+    let malformed = (400, "invalid digit found in string\n");
+    check("GET", "/named", &[("X-Refuse", "x")], b"", malformed);
+    check("POST", "/text", &[], "é".as_bytes(), (200, "É"));
+    let malformed = (400, "invalid utf-8 sequence of 1 bytes from index 0\n");
+    check("POST", "/text", &[], b"\xff", malformed); // What the client sent is its fault.
+    check("POST", "/number", &[], b"17", (200, "17 ::1"));
+    check(
+        "POST",
+        "/number",
+        &[],
+        b"70000",
+        (400, "number too large to fit in target type\n"),
+    );
+    check(
+        "POST",
+        "/number?ip=x",
+        &[],
+        b"1",
+        (400, "invalid IP address syntax\n"),
+    );
+    assert_eq!(server.errors().len(), 0);
+    for target in ["/file", "/boxed", "/other"] {
+        check(
+            "GET",
+            target,
+            &[],
+            b"",
+            (500, "500 Internal Server Error\n"),
+        ); // The rest is the server's.
+    }
+    assert_eq!(server.errors().len(), 3);
+    let mut client = server.connect();
+    client.request("GET", "/pair-of-a-stream", &[], b"");
+    let head = client.head();
+    assert_eq!(
+        (head.status, head.field("access-control-allow-origin")),
+        (201, Some("*"))
+    );
+}
+
+#[test]
 fn a_field_that_is_set_is_there_once() {
     let server = start(Config::default(), |server| {
         server
-            .middleware(
-                Cors::origins(&["https://a.example"])
-                    .unwrap()
-                    .into_middleware(),
-            )
+            .middleware(Cors::origins(["https://a.example"]).unwrap())
             .get("/", |_| {
                 Response::text("{}")
                     .header("Content-Type", "application/problem+json")

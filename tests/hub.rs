@@ -10,7 +10,933 @@ mod fast {
     include!("claims/hub.rs");
 }
 
-mod plain {
-    const WRITER_THREADS: usize = 0;
-    include!("claims/hub.rs");
+fn routes(hub: &Hub) -> impl FnOnce(Server) -> Server + use<> {
+    let hub = hub.clone();
+    move |server| {
+        server.get("/events", move |request: &Request| {
+            let topics: Vec<&str> = request.queries("topic").collect();
+            hub.subscribe(request, topics)
+                .label(request.query("label").unwrap_or_default())
+        })
+    }
+}
+
+fn hub_of(history: History) -> Hub {
+    Hub::open(HubConfig {
+        history,
+        ..HubConfig::default()
+    })
+    .unwrap()
+}
+
+fn resume(addr: SocketAddr, target: &str, id: &str) -> EventSource {
+    EventSource::open(addr, target, &[("Last-Event-ID", id)])
+}
+
+fn say(hub: &Hub, topic: &str, text: &str) -> String {
+    hub.publish_wait(topic, Event::data(text))
+        .unwrap()
+        .to_string()
+}
+
+#[test]
+fn the_bytes_are_as_written_down() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    let mut client = server.connect();
+    client.request("GET", "/events?topic=a", &[], b"");
+    let head = client.head();
+    assert_eq!(
+        head.without_date(),
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n\
+         X-Accel-Buffering: no\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    assert_eq!(client.chunk().unwrap(), b": connected\n");
+    // A block of `id` alone dispatches nothing and sets the last event id.
+    let id = String::from_utf8(client.chunk().unwrap()).unwrap();
+    let epoch = id
+        .strip_prefix("id: ")
+        .unwrap()
+        .strip_suffix("-0\n\n")
+        .unwrap();
+    assert!(epoch.len() == 16 && epoch.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let first = say(&hub, "a", "one\ntwo");
+    assert_eq!(first, format!("{epoch}-1"));
+    let chunk = String::from_utf8(client.chunk().unwrap()).unwrap();
+    assert_eq!(chunk, format!("id: {first}\ndata: one\ndata: two\n\n"));
+}
+
+#[test]
+fn a_handler_refuses_with_what_the_hub_says() {
+    let hub = Hub::open(HubConfig {
+        max_event_bytes: 40,
+        ..HubConfig::default()
+    });
+    let hub = hub.unwrap();
+    let server = start(Config::default(), |server| {
+        server.post("/events", move |request: &Request| {
+            let mut event = Event::data(String::from_utf8_lossy(request.body()));
+            if let Some(name) = request.query("event") {
+                event = event.event(name)?;
+            }
+            if let Some(id) = request.query("id") {
+                event = event.id(id)?;
+            }
+            hub.publish(request.query("topic").unwrap_or_default(), event)?;
+            Ok::<_, Response>(Response::new(204))
+        })
+    });
+    let check = |target: &str, body: &str, status: u16, text: &str| {
+        let mut client = server.connect();
+        client.request("POST", target, &[], body.as_bytes());
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.text()), (status, text), "{target}");
+    };
+    check("/events?topic=a&event=e&id=1", "x", 204, ""); // All is well.
+    check("/events", "x", 400, "topic name cannot be empty\n"); // What names it is not there.
+    check(
+        "/events?topic=a&event=%0A",
+        "x",
+        400,
+        "event field cannot contain '\\n'\n",
+    ); // A forged field.
+    check(
+        "/events?topic=a&id=latest",
+        "x",
+        400,
+        "event id \"latest\" is reserved for the hub\n",
+    ); // An id that would mean something else.
+    check(
+        "/events?topic=a",
+        &"x".repeat(40),
+        413,
+        "event of 48 bytes is larger than 40\n",
+    ); // `data: `, and two line feeds.
+    assert_eq!(server.errors(), [""; 0]);
+
+    // The hub's own failures are not the client's.
+    let full = Response::from(PublishError::Full);
+    assert_eq!(
+        (full.status(), full.header_value("retry-after")),
+        (503, Some("1"))
+    );
+    assert_eq!(Response::from(PublishError::Closed).status(), 503);
+    let storage = PublishError::Storage("no space left".to_string());
+    assert_eq!(Response::from(storage).status(), 500);
+}
+
+#[test]
+fn an_event_of_several_topics_comes_once_to_a_reader_of_both() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    let mut both = EventSource::open(server.addr(), "/events?topic=a&topic=b", &[]);
+    let mut other = EventSource::open(server.addr(), "/events?topic=c", &[]);
+    hub.publish(["a", "b"], Event::data("1")).unwrap();
+    hub.publish("b", Event::data("2")).unwrap();
+    hub.publish(vec!["c", "c"], Event::data("3")).unwrap();
+    hub.publish(["a", "c"], Event::data("4")).unwrap();
+    assert_eq!([both.data(), both.data(), both.data()], ["1", "2", "4"]);
+    assert_eq!([other.data(), other.data()], ["3", "4"]);
+}
+
+#[test]
+fn a_client_goes_on_where_it_was() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    let target = "/events?topic=a&topic=b";
+    // One that drops before its first event knows where it was, too.
+    let mut early = EventSource::open(server.addr(), target, &[]);
+    say(&hub, "a", "1");
+    early.next().unwrap();
+    let begin = early.last_event_id.replace("-1", "-0");
+    drop(early);
+    let second = say(&hub, "b", "2");
+    say(&hub, "a", "3");
+    say(&hub, "elsewhere", "x");
+    let all = |mut stream: EventSource, n: usize| -> Vec<String> {
+        (0..n).map(|_| stream.data()).collect()
+    };
+    assert_eq!(
+        all(resume(server.addr(), target, &begin), 3),
+        ["1", "2", "3"]
+    );
+    assert_eq!(all(resume(server.addr(), target, &second), 1), ["3"]);
+    // An EventSource reconnects with both: the header wins, and an empty one is none.
+    let query = format!("{target}&last_event_id={begin}");
+    assert_eq!(all(resume(server.addr(), &query, &second), 1), ["3"]);
+    assert_eq!(all(resume(server.addr(), &query, ""), 3), ["1", "2", "3"]);
+    // The two reserved words.
+    assert_eq!(
+        all(resume(server.addr(), target, "earliest"), 3),
+        ["1", "2", "3"]
+    );
+    let mut latest = resume(server.addr(), target, "latest");
+    say(&hub, "a", "4");
+    assert_eq!(latest.data(), "4");
+}
+
+#[test]
+fn ids_of_the_caller_are_carried_and_resume() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    for id in ["row 1", "Zeile 2 é", "row 3", "row 1"] {
+        hub.publish_wait("a", Event::data(id).id(id).unwrap())
+            .unwrap();
+    }
+    let mut stream = resume(server.addr(), "/events?topic=a", "Zeile 2 é");
+    let third = stream.next().unwrap();
+    assert_eq!((&*third.data, &*third.id), ("row 3", "row 3"));
+    assert_eq!(stream.data(), "row 1");
+    // The same id twice: the newest counts.
+    let mut stream = resume(server.addr(), "/events?topic=a", "row 1");
+    say(&hub, "a", "new");
+    assert_eq!(stream.data(), "new");
+}
+
+#[test]
+fn what_is_not_known_is_a_gap() {
+    let hub = hub_of(History::events(2));
+    let server = serve(&hub);
+    let first = say(&hub, "a", "1");
+    let epoch = first.strip_suffix("-1").unwrap().to_string();
+    for text in ["2", "3", "4"] {
+        say(&hub, "a", text);
+    }
+    say(&hub, "quiet", "5");
+    let check = |topic: &str, id: &str, gap: Option<(&str, &str)>, rest: &[&str]| {
+        let mut stream = resume(server.addr(), &format!("/events?topic={topic}"), id);
+        if let Some((data, rebased)) = gap {
+            let message = stream.next().unwrap();
+            assert_eq!(message.event, "gap", "{id}");
+            assert_eq!(message.data, data.replace('@', &epoch), "{id}");
+            assert_eq!(message.id, rebased.replace('@', &epoch), "{id}");
+        }
+        for text in rest {
+            assert_eq!(stream.data(), *text, "{id}");
+        }
+    };
+    let told = Some((r#"{"from":"@-1","to":"@-2","lost":null}"#, "@-2"));
+    check("a", &first, told, &["3", "4"]); // Evicted: on from the oldest kept.
+    check("a", &format!("{epoch}-2"), None, &["3", "4"]); // The last one lost is the last one it has: nothing is missing.
+    check("quiet", &first, None, &["5"]); // Nothing of its own topics is lost.
+    let unknown = Some((r#"{"from":"what?","to":"@-2","lost":null}"#, "@-2"));
+    check("a", "what?", unknown, &["3", "4"]); // No id of ours.
+    let foreign = Some((
+        r#"{"from":"0000000000000001-3","to":"@-2","lost":null}"#,
+        "@-2",
+    ));
+    check("a", "0000000000000001-3", foreign, &["3", "4"]); // Another life of the server.
+    let future = format!("{epoch}-99");
+    let data = format!(r#"{{"from":"{future}","to":"@-2","lost":null}}"#);
+    check("a", &future, Some((&data, "@-2")), &["3", "4"]); // Never given out.
+    let quoted = Some((r#"{"from":"a\"b\\c","to":"@-4","lost":null}"#, "@-4"));
+    check("quiet", "a\"b\\c", quoted, &["5"]); // Text of a stranger stays text.
+}
+
+#[test]
+fn a_history_of_none_tells_of_a_gap() {
+    let hub = hub_of(History::none());
+    let server = serve(&hub);
+    let mut live = EventSource::open(server.addr(), "/events?topic=a", &[]);
+    // Until it is live, an event that nobody keeps may be gone before it is sent.
+    let all_live = |n| {
+        let stats = hub.stats();
+        stats.subscribers == n && stats.subscribers_behind == 0
+    };
+    eventually(|| all_live(1));
+    let first = say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    assert_eq!([live.data(), live.data()], ["1", "2"]);
+    let mut back = resume(server.addr(), "/events?topic=a", &first);
+    assert_eq!(back.next().unwrap().event, "gap");
+    eventually(|| all_live(2));
+    say(&hub, "a", "3");
+    assert_eq!(back.data(), "3");
+    assert_eq!(hub.stats().history_events, 0);
+}
+
+#[test]
+fn a_snapshot_continues_without_a_hole() {
+    // All of it, so that a reader that waits for a processor is not told of a gap.
+    let hub = hub_of(History::events(2000));
+    let readers = hub.clone();
+    let count = Arc::new(Mutex::new(0));
+    let state = Arc::clone(&count);
+    let server = start(Config::default(), move |server| {
+        server.get("/count", move |request: &Request| {
+            // First the subscription, then the state: what changes in between comes twice rather than never.
+            let stream = readers.subscribe(request, "count");
+            let now = *state.lock().unwrap();
+            stream.first([Event::data(format!("now {now}"))])
+        })
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=2000 {
+                *count.lock().unwrap() = number;
+                hub.publish("count", Event::data(number.to_string()))
+                    .unwrap();
+            }
+        });
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut stream = EventSource::open(server.addr(), "/count", &[]);
+                let first = stream.data();
+                let mut seen: u32 = first.strip_prefix("now ").unwrap().parse().unwrap();
+                while seen < 2000 {
+                    let next: u32 = stream.data().parse().unwrap();
+                    assert!(next <= seen + 1, "{next} comes behind {seen}");
+                    seen = seen.max(next);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_last_value_comes_to_those_who_are_new() {
+    let hub = Hub::new();
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/last", move |request: &Request| {
+            readers.subscribe(request, ["a", "b"]).retained()
+        })
+    });
+    say(&hub, "b", "b1");
+    say(&hub, "a", "a1");
+    let newest = say(&hub, "a", "a2");
+    let mut stream = EventSource::open(server.addr(), "/last", &[]);
+    assert_eq!([stream.data(), stream.data()], ["b1", "a2"]); // In order of sequence.
+    say(&hub, "b", "b2");
+    assert_eq!(stream.data(), "b2");
+    // Who resumes has them.
+    let mut back = resume(server.addr(), "/last", &newest);
+    assert_eq!(back.data(), "b2");
+}
+
+#[test]
+fn readers_begin_where_the_code_says() {
+    let hub = Hub::new();
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/all", move |request: &Request| {
+            readers
+                .subscribe(request, "a")
+                .start(Start::Earliest)
+                .retry(Duration::from_millis(1234))
+        })
+    });
+    say(&hub, "a", "1");
+    let second = say(&hub, "a", "2");
+    let mut stream = EventSource::open(server.addr(), "/all", &[]);
+    assert_eq!([stream.data(), stream.data()], ["1", "2"]);
+    assert_eq!(stream.retry, Some(1234));
+    let mut back = resume(server.addr(), "/all", &second);
+    say(&hub, "a", "3");
+    assert_eq!(back.data(), "3");
+}
+
+#[test]
+fn http_1_0_readers_get_the_same_bare() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    say(&hub, "a", "1");
+    let mut client = server.connect();
+    client.send("GET /events?topic=a&last_event_id=earliest HTTP/1.0\r\n\r\n");
+    let mut stream = EventSource::answer(client);
+    assert_eq!(stream.head.field("transfer-encoding"), None);
+    assert_eq!(stream.data(), "1");
+    for number in 2..100 {
+        hub.publish("a", Event::data(number.to_string())).unwrap();
+    }
+    for number in 2..100 {
+        assert_eq!(stream.data(), number.to_string());
+    }
+    server.shutdown(Duration::from_secs(60)).unwrap();
+    assert_eq!(stream.next(), None);
+    assert!(stream.retry.is_some());
+}
+
+#[test]
+fn heartbeats_come_to_the_silent_and_only_to_them() {
+    let hub = Hub::new();
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/events/{topic}", move |request: &Request| {
+            let keep_alive = KeepAlive::every(Duration::from_millis(20)).event("beat")?;
+            Ok(readers
+                .subscribe(request, [request.param("topic")])
+                .keep_alive(keep_alive))
+        })
+    });
+    let mut silent = EventSource::open(server.addr(), "/events/silent", &[]);
+    let (stop, stopped) = mpsc::channel::<()>();
+    let publisher = hub.clone();
+    let busy = thread::spawn(move || {
+        while stopped.recv_timeout(Duration::from_millis(1)) == Err(mpsc::RecvTimeoutError::Timeout)
+        {
+            publisher.publish("busy", Event::data("x")).unwrap();
+        }
+    });
+    for _ in 0..5 {
+        let beat = silent.next().unwrap();
+        assert_eq!((&*beat.event, &*beat.data), ("beat", ""));
+        assert!(beat.id.ends_with("-0"), "a heartbeat has no id of its own");
+    }
+    drop(stop);
+    busy.join().unwrap();
+}
+
+#[test]
+fn a_reader_that_lags_is_disconnected_where_that_is_asked_for() {
+    let hub = Hub::new();
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/events", move |request: &Request| {
+            readers.subscribe(request, "a").lag(Lag::Disconnect)
+        })
+    });
+    let mut stream = EventSource::open(server.addr(), "/events", &[]);
+    eventually(|| hub.stats().subscribers_behind == 0);
+    let text = "x".repeat(64 * 1024);
+    eventually(|| {
+        hub.publish_wait("a", Event::data(&text)).unwrap();
+        hub.stats().dropped_lagging == 1
+    });
+    assert_eq!(hub.stats().subscribers, 0);
+    while let Ok(Some(_)) = stream.try_next() {}
+}
+
+#[test]
+fn one_that_takes_nothing_is_dropped_and_costs_the_others_nothing() {
+    let hub = hub_of(History::events(4));
+    let config = Config {
+        write_timeout: Duration::from_millis(300),
+        ..Config::default()
+    };
+    let server = start(config, routes(&hub));
+    let mut stuck = server.connect();
+    stuck.request("GET", "/events?topic=a", &[], b"");
+    let mut good = EventSource::open(server.addr(), "/events?topic=a", &[]);
+    let text = "x".repeat(64 * 1024);
+    eventually(|| {
+        hub.publish("a", Event::data(&text)).unwrap();
+        assert_eq!(good.next().unwrap().event, "");
+        hub.stats().dropped_stalled == 1
+    });
+    assert_eq!(hub.stats().subscribers, 1);
+}
+
+#[test]
+fn long_poll_answers_with_json() {
+    let hub = hub_of(History::events(2));
+    let server = serve(&hub);
+    let first = say(&hub, "a", "1");
+    let epoch = first.strip_suffix("-1").unwrap();
+    hub.publish("a", Event::data("two\n\"2\"").event("named").unwrap())
+        .unwrap();
+    say(&hub, "a", "3");
+    let check = |target: &str, expected: &str| {
+        let mut client = server.connect();
+        client.request("GET", target, &[("Accept", "application/json")], b"");
+        let answer = client.answer();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.head.field("content-type"), Some("application/json"));
+        assert_eq!(answer.head.field("cache-control"), Some("no-store"));
+        assert_eq!(answer.text(), expected.replace('@', epoch), "{target}");
+    };
+    let two = r#"{"id":"@-2","event":"named","data":"two\n\"2\""}"#;
+    let three = r#"{"id":"@-3","event":"message","data":"3"}"#;
+    check(
+        &format!("/events?topic=a&last_event_id={first}"),
+        &format!(r#"{{"events":[{two},{three}],"last_event_id":"@-3"}}"#),
+    ); // What is there comes at once.
+    check(
+        "/events?topic=a&last_event_id=what",
+        &format!(
+            r#"{{"events":[{{"id":"@-1","event":"gap","data":"{{\"from\":\"what\",\"to\":\"@-1\",\"lost\":null}}"}},{two},{three}],"last_event_id":"@-3"}}"#
+        ),
+    ); // With a gap as an event like any other.
+    // And what is not there is waited for.
+    thread::scope(|scope| {
+        let poll = scope.spawn(|| {
+            server
+                .connect()
+                .get(&format!("/events?topic=a&poll&last_event_id={epoch}-3"))
+        });
+        eventually(|| hub.stats().polls == 1);
+        say(&hub, "other", "x");
+        say(&hub, "a", "5");
+        let answer = poll.join().unwrap();
+        let expected = format!(
+            r#"{{"events":[{{"id":"{epoch}-5","event":"message","data":"5"}}],"last_event_id":"{epoch}-5"}}"#
+        );
+        assert_eq!(answer.text(), expected);
+    });
+    eventually(|| hub.stats().polls == 0);
+}
+
+#[test]
+fn long_poll_waits_only_so_long_and_only_for_so_many() {
+    let hub = Hub::open(HubConfig {
+        poll_timeout: Duration::from_millis(30),
+        ..HubConfig::default()
+    })
+    .unwrap();
+    let empty = |answer: support::Answer| {
+        answer
+            .text()
+            .starts_with(r#"{"events":[],"last_event_id":""#)
+    };
+    let server = serve(&hub);
+    assert!(empty(server.connect().get("/events?topic=a&poll"))); // The time is over.
+    let none = Hub::open(HubConfig {
+        poll_timeout: Duration::from_secs(3600),
+        max_polls: 0,
+        ..HubConfig::default()
+    })
+    .unwrap();
+    let server = serve(&none);
+    assert!(empty(server.connect().get("/events?topic=a&poll"))); // Too many wait: at once, and not in an hour.
+    let mut client = server.connect();
+    client.request("HEAD", "/events?topic=a&poll", &[], b"");
+    assert_eq!(client.head().status, 200); // A HEAD request has nothing to wait for.
+}
+
+#[test]
+fn a_poll_that_waits_ends_with_the_hub() {
+    let hub = Hub::open(HubConfig {
+        poll_timeout: Duration::from_secs(3600),
+        ..HubConfig::default()
+    })
+    .unwrap();
+    let (server, shared) = serve_shared(&hub);
+    thread::scope(|scope| {
+        let poll = scope.spawn(|| server.connect().get("/events?poll"));
+        eventually(|| hub.stats().polls == 1);
+        drop(shared.lock().unwrap().take());
+        drop(hub);
+        assert!(poll.join().unwrap().text().starts_with(r#"{"events":[],"#));
+    });
+}
+
+#[test]
+fn a_poll_that_waits_ends_with_the_server() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    thread::scope(|scope| {
+        let poll = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
+        eventually(|| hub.stats().polls == 1);
+        server.shutdown(Duration::from_secs(60)).unwrap();
+        assert_eq!(poll.join().unwrap().status(), 200);
+    });
+}
+
+#[test]
+fn topics_of_a_client_are_checked() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    let check = |target: &str, text: &str| {
+        let answer = server.connect().get(target);
+        assert_eq!((answer.status(), answer.text()), (400, text), "{target}");
+    };
+    check("/events", "no topic is given\n");
+    check("/events?topic=", "topic name cannot be empty\n");
+    check("/events?topic=a%0Ab", "topic name cannot contain '\\n'\n");
+}
+
+#[test]
+fn what_cannot_be_published_is_refused_by_name() {
+    let hub = Hub::open(HubConfig {
+        max_event_bytes: 20,
+        ..HubConfig::default()
+    })
+    .unwrap();
+    let check = |topic: &str, event: Event, expected: &str| {
+        assert_eq!(hub.publish(topic, event).unwrap_err().to_string(), expected);
+    };
+    check("", Event::data("x"), "topic name cannot be empty");
+    check(
+        "a",
+        Event::data("x".repeat(13)),
+        "event of 21 bytes is larger than 20",
+    );
+    check(
+        "a",
+        Event::data("x").id("").unwrap(),
+        "event id cannot be empty",
+    );
+    check(
+        "a",
+        Event::data("x").id("latest").unwrap(),
+        "event id \"latest\" is reserved for the hub",
+    );
+    hub.publish("a", Event::data("x".repeat(12))).unwrap();
+}
+
+#[test]
+fn stats_count_what_there_is() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    let mut a = EventSource::open(server.addr(), "/events?topic=a", &[]);
+    let mut ab = EventSource::open(server.addr(), "/events?topic=a&topic=b", &[]);
+    let newest = say(&hub, "a", "1");
+    assert_eq!((a.data(), ab.data()), ("1".to_string(), "1".to_string()));
+    eventually(|| hub.stats().delivered == 2);
+    let stats = hub.stats();
+    assert_eq!(stats.subscribers, 2);
+    let topics =
+        |reader: &Arc<tiny_sse::Reader>| reader.topics().map(str::to_string).collect::<Vec<_>>();
+    let mut read: Vec<_> = hub.readers().iter().map(topics).collect();
+    read.sort();
+    assert_eq!(read, [vec!["a"], vec!["a", "b"]]);
+    assert_eq!(
+        (stats.published, stats.history_events, stats.topics),
+        (1, 1, 2)
+    );
+    assert_eq!(stats.newest.unwrap().to_string(), newest);
+    assert_eq!(stats.oldest, stats.newest);
+    assert_eq!(
+        (
+            stats.worst_lag,
+            stats.subscribers_behind,
+            stats.dropped_stalled
+        ),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn callbacks_may_take_their_time_and_publish() {
+    let hub = Hub::new();
+    let server = serve(&hub);
+    let (free, waits) = mpsc::channel::<()>();
+    let publisher = hub.clone();
+    hub.on_connect(move |reader| {
+        publisher
+            .publish("presence", Event::data(format!("{} came", reader.label())))
+            .unwrap();
+    })
+    .unwrap();
+    let publisher = hub.clone();
+    hub.on_disconnect(move |reader| {
+        let _ = waits.recv();
+        publisher
+            .publish("presence", Event::data(format!("{} left", reader.label())))
+            .unwrap();
+    })
+    .unwrap();
+    let mut watch = EventSource::open(server.addr(), "/events?topic=presence&label=watch", &[]);
+    assert_eq!(watch.data(), "watch came");
+    drop(EventSource::open(
+        server.addr(),
+        "/events?topic=a&label=ann",
+        &[],
+    ));
+    assert_eq!(watch.data(), "ann came");
+    // The callback waits, and holds up nobody.
+    eventually(|| hub.stats().subscribers == 1);
+    for number in 0..100 {
+        say(&hub, "presence", &number.to_string());
+        assert_eq!(watch.data(), number.to_string());
+    }
+    free.send(()).unwrap();
+    assert_eq!(watch.data(), "ann left");
+    drop(free);
+}
+
+/// So that callbacks that are too slow hold up new connections, and not memory.
+#[test]
+fn who_has_left_counts_until_callbacks_are_told() {
+    let hub = Hub::new();
+    let config = Config {
+        max_connections: 1,
+        ..Config::default()
+    };
+    let server = start(config, routes(&hub));
+    let (free, waits) = mpsc::channel::<()>();
+    hub.on_disconnect(move |_| {
+        let _ = waits.recv();
+    })
+    .unwrap();
+    drop(EventSource::open(server.addr(), "/events?topic=a", &[]));
+    eventually(|| hub.readers().is_empty());
+    assert_eq!(server.connect().get("/").status(), 503);
+    drop(free);
+    eventually(|| server.connect().get("/").status() == 404);
+}
+
+#[test]
+fn readers_are_closed_and_ended_wherever_they_are() {
+    let hub = hub_of(History::events(4));
+    let server = serve(&hub);
+    let mut live = EventSource::open(server.addr(), "/events?topic=a&label=ann", &[]);
+    let mut stays = EventSource::open(server.addr(), "/events?topic=a&label=bob", &[]);
+    let mut behind = EventSource::open(server.addr(), "/events?topic=big&label=ann", &[]);
+    let text = "x".repeat(64 * 1024);
+    eventually(|| {
+        hub.publish_wait("big", Event::data(&text)).unwrap();
+        hub.stats().subscribers_behind == 1
+    });
+    assert_eq!(hub.close(|reader| reader.label() == "ann"), 2);
+    assert_eq!(live.next(), None);
+    assert!(live.retry.is_some(), "it is told when to come back");
+    while behind.next().is_some() {}
+    assert!(behind.retry.is_some());
+    assert_eq!(
+        hub.end(
+            |reader| reader.topics().any(|topic| topic == "a"),
+            Event::data("over")
+        ),
+        1
+    );
+    let over = stays.next().unwrap();
+    assert_eq!(over.data, "over");
+    assert_eq!(stays.next(), None);
+    // Whoever comes back with that id is told to stay away, which stops an EventSource.
+    let mut client = server.connect();
+    client.request(
+        "GET",
+        "/events?topic=a",
+        &[("Last-Event-ID", &over.id)],
+        b"",
+    );
+    assert_eq!(client.head().status, 204);
+    eventually(|| hub.stats().subscribers == 0);
+}
+
+/// A server for a hub whose last handle a test can drop.
+fn serve_shared(hub: &Hub) -> (TestServer, Arc<Mutex<Option<Hub>>>) {
+    let shared = Arc::new(Mutex::new(Some(hub.clone())));
+    let readers = Arc::clone(&shared);
+    let server = start(Config::default(), move |server| {
+        server.get("/events", move |request: &Request| {
+            let hub = readers.lock().unwrap();
+            hub.as_ref()
+                .map(|hub| hub.subscribe(request, "a"))
+                .ok_or_else(|| Response::failed("gone"))
+        })
+    });
+    (server, shared)
+}
+
+#[test]
+fn dropping_the_hub_ends_its_streams() {
+    let hub = Hub::new();
+    let (server, shared) = serve_shared(&hub);
+    let mut streams: Vec<_> = (0..20)
+        .map(|_| EventSource::open(server.addr(), "/events", &[]))
+        .collect();
+    say(&hub, "a", "last");
+    drop(shared.lock().unwrap().take());
+    drop(hub);
+    for stream in &mut streams {
+        assert_eq!(stream.data(), "last");
+        assert_eq!(stream.next(), None);
+    }
+}
+
+/// Wherever a reader is at that moment: on its way to a writer, with one, or behind, where all is more than a socket holds.
+#[test]
+fn an_end_comes_behind_all_that_was_published_before() {
+    for (size, for_good) in [(8_000, true), (8_000, false), (8, true), (8, false)] {
+        let text = "x".repeat(size);
+        let hub = hub_of(History::events(1_000));
+        let (server, shared) = serve_shared(&hub);
+        let mut streams: Vec<_> = (0..8)
+            .map(|_| EventSource::open(server.addr(), "/events", &[]))
+            .collect();
+        for number in 1..1_000 {
+            let event = Event::data(format!("{number} {text}"));
+            hub.publish("a", event).unwrap();
+        }
+        say(&hub, "a", "1000 ");
+        if for_good {
+            assert_eq!(hub.end(|_| true, Event::data("1001 over")), 8);
+        }
+        drop(shared.lock().unwrap().take());
+        drop(hub);
+        for stream in &mut streams {
+            let mut came = 0;
+            while let Some(message) = stream.next() {
+                came += 1;
+                let (number, _) = message.data.split_once(' ').unwrap();
+                assert_eq!(number, came.to_string());
+            }
+            assert_eq!(came, if for_good { 1_001 } else { 1_000 });
+        }
+    }
+}
+
+#[test]
+fn shutdown_ends_readers_wherever_they_are() {
+    let hub = hub_of(History::events(4));
+    let server = serve(&hub);
+    let mut live: Vec<_> = (0..20)
+        .map(|_| EventSource::open(server.addr(), "/events?topic=a", &[]))
+        .collect();
+    let mut behind = EventSource::open(server.addr(), "/events?topic=big", &[]);
+    let text = "x".repeat(64 * 1024);
+    eventually(|| {
+        hub.publish_wait("big", Event::data(&text)).unwrap();
+        hub.stats().subscribers_behind == 1
+    });
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while behind.next().is_some() {}
+            assert!(behind.retry.is_some());
+        });
+        server.shutdown(Duration::from_secs(60)).unwrap();
+    });
+    for stream in &mut live {
+        assert_eq!(stream.next(), None);
+        assert!(stream.retry.is_some());
+    }
+    assert_eq!(hub.stats().subscribers, 0);
+}
+
+#[test]
+fn a_channel_of_events_for_code_in_this_process() {
+    let hub = Hub::open(HubConfig {
+        receiver_events: 4,
+        ..HubConfig::default()
+    })
+    .unwrap();
+    let events = hub.receiver(["a", "b"]).unwrap();
+    let first = say(&hub, "a", "1");
+    let message = events.recv().unwrap().message().unwrap();
+    assert_eq!(
+        (&*message.data, message.last_event_id),
+        ("1", first.clone())
+    );
+    // Four fit; the next three are lost and counted.
+    for number in 2..=8 {
+        say(&hub, "b", &number.to_string());
+    }
+    let data = |event: Event| event.message().unwrap().data;
+    let four: Vec<String> = events.try_iter().map(data).collect();
+    assert_eq!(four, ["2", "3", "4", "5"]);
+    say(&hub, "a", "9");
+    let gap = events.recv().unwrap().message().unwrap();
+    let epoch = first.strip_suffix("-1").unwrap();
+    assert_eq!(gap.event, "gap");
+    assert_eq!(
+        gap.data,
+        format!(r#"{{"from":"{epoch}-5","to":"{epoch}-8","lost":3}}"#)
+    );
+    assert_eq!(data(events.recv().unwrap()), "9");
+    assert!(hub.receiver("").is_err());
+}
+
+#[test]
+fn a_channel_that_was_dropped_leaves_nothing_behind() {
+    let hub = hub_of(History::none());
+    drop(hub.receiver(["a", "b"]).unwrap());
+    assert_eq!(hub.stats().topics, 2);
+    say(&hub, "a", "1");
+    assert_eq!(hub.stats().topics, 0);
+}
+
+#[test]
+fn the_classical_form_is_one_line_away() {
+    let hub = Hub::new();
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/events", move |_| Ok(Sse::new(readers.receiver("a")?)))
+    });
+    let mut stream = EventSource::open(server.addr(), "/events", &[]);
+    say(&hub, "a", "1");
+    assert_eq!(stream.data(), "1");
+}
+
+#[test]
+fn a_full_inbox_says_so_to_those_who_do_not_wait() {
+    let hub = Hub::open(HubConfig {
+        inbox_bytes: 1000,
+        ..HubConfig::default()
+    })
+    .unwrap();
+    // Larger than the inbox, and yet taken: one event always fits.
+    hub.publish_wait("a", Event::data("x".repeat(5000)))
+        .unwrap();
+    // The hub empties it faster than one can fill it, but for the odd moment.
+    let event = Event::data("x".repeat(900));
+    eventually(|| {
+        (0..1000).any(|_| hub.try_publish("a", event.clone()) == Err(PublishError::Full))
+    });
+    hub.publish("a", event).unwrap();
+}
+
+/// More than a writer looks at in one step.
+#[test]
+fn each_of_many_silent_readers_has_its_heartbeat() {
+    let name = "each_of_many_silent_readers_has_its_heartbeat";
+    let Some(child) = Child::of(name) else {
+        let hub = Hub::open(HubConfig {
+            writer_threads: 1,
+            ..HubConfig::default()
+        });
+        let config = Config {
+            heartbeat: Duration::from_millis(100),
+            ..Config::default()
+        };
+        let hub = hub.unwrap();
+        return serve_parent(config, |server| {
+            routes(&hub)(server).post("/", move |_| {
+                hub.publish("a", Event::data("x"))?;
+                Ok("")
+            })
+        });
+    };
+    let mut clients: Vec<Client> = (0..300).map(|_| Client::connect(child.addr())).collect();
+    for client in &mut clients {
+        client.request("GET", "/events?topic=a", &[], b"");
+        assert_eq!(client.head().status, 200);
+    }
+    // Those behind this event come when all are there.
+    Client::connect(child.addr()).request("POST", "/", &[], b"");
+    for client in &mut clients {
+        while !client.chunk().unwrap().ends_with(b"data: x\n\n") {}
+        assert_eq!(client.chunk().unwrap(), b": heartbeat\n");
+    }
+}
+
+#[test]
+fn those_who_leave_take_their_threads_and_descriptors_along() {
+    let name = "those_who_leave_take_their_threads_and_descriptors_along";
+    let Some(child) = Child::of(name) else {
+        return serve_parent(Config::default(), routes(&Hub::new()));
+    };
+    // One visit, so that the threads that stay are there.
+    drop(EventSource::open(child.addr(), "/events?topic=a", &[]));
+    eventually(|| {
+        child
+            .thread_names()
+            .iter()
+            .any(|name| name == "sse-connection")
+    });
+    let before = child.descriptors();
+    let clients: Vec<EventSource> = (0..200)
+        .map(|_| EventSource::open(child.addr(), "/events?topic=a", &[]))
+        .collect();
+    assert!(child.descriptors() >= before.min(200));
+    // Live readers need no thread of their own.
+    eventually(|| child.threads() < 60);
+    drop(clients);
+    eventually(|| child.descriptors() <= before);
+}
+
+#[test]
+fn a_stream_lives_only_so_long() {
+    let hub = Hub::new();
+    let config = Config {
+        max_stream_lifetime: Some(Duration::from_millis(10)),
+        ..Config::default()
+    };
+    let server = start(config, routes(&hub));
+    let mut stream = EventSource::open(server.addr(), "/events?topic=a", &[]);
+    assert_eq!(stream.next(), None);
+    assert!(stream.retry.is_some());
+    let mut client = Client::connect(server.addr());
+    assert_eq!(client.get("/nothing").status(), 404);
 }

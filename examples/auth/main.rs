@@ -27,7 +27,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
-use tiny_sse::{Cors, Event, Hub, Request, Response, Server, access_log, constant_time_eq};
+use tiny_sse::{
+    Cookie, Cors, Event, Hub, Next, Request, Response, SameSite, Server, access_log,
+    constant_time_eq,
+};
 
 /// The tickets that have not been used, and when each was issued.
 static TICKETS: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
@@ -41,8 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         // From the outside in: who is refused is in the log too, and a preflight, which never has a key, is answered.
         .middleware(access_log(|access| println!("{access}")))
-        .middleware(Cors::origins(&[&format!("http://127.0.0.1:{port}")])?.into_middleware())
-        .middleware(move |request, next| {
+        .middleware(Cors::origins([format!("http://127.0.0.1:{port}")])?)
+        .middleware(move |request: &Request, next: Next<'_>| {
             if has_key(request, &known) {
                 return next.run(request);
             }
@@ -51,18 +54,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
         .get("/", |_request| Response::html(include_str!("page.html")))
         .post("/login", move |request| {
-            if !constant_time_eq(request.body(), &token) {
-                return Response::text("not the token\n").with_status(403);
+            if !constant_time_eq(request.text()?, &token) {
+                return Ok(Response::text("not the token\n").with_status(403));
             }
             // No script can read it, and no page of another site can have it sent. For more than one user: `notifications`.
-            let cookie = format!("token={token}; HttpOnly; SameSite=Strict");
-            Response::new(204).header("Set-Cookie", cookie)
+            let cookie = Cookie::new("token", &token).same_site(SameSite::Strict);
+            Ok(Response::new(204).cookie(cookie))
         })
         .post("/ticket", move |_request| {
             let ticket = secret()?;
             let issued = Instant::now();
             TICKETS.lock().unwrap().insert(ticket.clone(), issued);
-            io::Result::Ok(ticket)
+            Ok(ticket)
         })
         .get("/events", move |request| {
             hub.subscribe(request, "news")
@@ -83,9 +86,10 @@ fn has_key(request: &Request, token: &str) -> bool {
             tickets.remove(ticket).is_some()
         }
         _ => {
-            let field = request.header("authorization").unwrap_or_default();
-            let cookie = request.cookie("token").unwrap_or_default();
-            constant_time_eq(field, format!("Bearer {token}")) || constant_time_eq(cookie, token)
+            let keys = [request.bearer(), request.cookie("token")];
+            keys.into_iter()
+                .flatten()
+                .any(|key| constant_time_eq(key, token))
         }
     }
 }

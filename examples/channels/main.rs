@@ -11,7 +11,6 @@
 //! too. `curl -N 'http://127.0.0.1:60000/events/news?last_event_id=earliest'` begins with what has been
 //! said before. The channels are `general`, `news`, `stocks` and `chat`; any other is a 404.
 
-use std::fmt::Display;
 use std::io;
 
 use tiny_sse::{Event, Hub, Request, Response, Server};
@@ -37,16 +36,13 @@ fn main() -> io::Result<()> {
 fn channel(request: &Request) -> Result<&'static str, Response> {
     let wanted = request.param("channel");
     let known = CHANNELS.into_iter().find(|name| *name == wanted);
-    known.ok_or_else(|| refused(404, format!("the channels are {}", CHANNELS.join(", "))))
+    known.ok_or_else(|| {
+        Response::text(format!("the channels are {}\n", CHANNELS.join(", "))).with_status(404)
+    })
 }
 
 /// Publishes a request's body. It goes to the readers as it is, whatever it contains: an event cannot be forged by it.
 fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
-    let text = std::str::from_utf8(request.body()).map_err(|error| refused(400, error))?;
-    hub.publish(channel(request)?, Event::data(text))?;
+    hub.publish(channel(request)?, Event::data(request.text()?))?;
     Ok(Response::new(204))
-}
-
-fn refused(status: u16, why: impl Display) -> Response {
-    Response::text(format!("{why}\n")).with_status(status)
 }

@@ -26,20 +26,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port = env::args().nth(1).unwrap_or("60000".to_string());
     let token = env::var("HUB_TOKEN").or_else(|_| secret())?;
     println!("HUB_TOKEN={token}");
-    let key = format!("Bearer {token}");
 
     let hub = Hub::new();
     let [readers, figures] = [(); 2].map(|()| hub.clone());
     let server = Server::bind(format!("127.0.0.1:{port}"))?
-        .middleware(Cors::any().into_middleware())
+        .middleware(Cors::any())
         .get("/", |_request| Response::html(include_str!("page.html")))
         .get("/events", move |request| {
             let topics: Vec<&str> = request.queries("topic").collect();
             readers.subscribe(request, topics)
         })
         .post("/events/{topic}", move |request| {
-            let sent = request.header("authorization").unwrap_or_default();
-            if !constant_time_eq(sent, &key) {
+            if !request
+                .bearer()
+                .is_some_and(|sent| constant_time_eq(sent, &token))
+            {
                 let refused = Response::text("a bearer token is needed\n").with_status(401);
                 return Err(refused.header("WWW-Authenticate", "Bearer"));
             }
@@ -55,9 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Publishes a request's body, under the name that the query may give to the event, and answers with its id.
 fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
-    let text = std::str::from_utf8(request.body());
-    let not_text = |error| Response::text(format!("{error}\n")).with_status(400);
-    let mut event = Event::data(text.map_err(not_text)?);
+    let mut event = Event::data(request.text()?);
     if let Some(name) = request.query("event") {
         event = event.event(name)?;
     }

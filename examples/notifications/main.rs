@@ -23,7 +23,7 @@ use std::io::Read;
 use std::sync::Mutex;
 use std::{env, fs, io};
 
-use tiny_sse::{Event, Hub, Request, Response, Server, Start};
+use tiny_sse::{Cookie, Event, Hub, Request, Response, SameSite, Server, Start};
 
 /// Who is logged in, by the session that a cookie names: what a database is for, elsewhere.
 static SESSIONS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
@@ -39,9 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .post("/login", move |request| {
             let user = String::from_utf8_lossy(request.body()).into_owned();
             let session = secret()?;
-            let cookie = format!("session={session}; HttpOnly; SameSite=Strict");
+            let cookie = Cookie::new("session", &session).same_site(SameSite::Strict);
             SESSIONS.lock().unwrap().insert(session, user);
-            io::Result::Ok(Response::new(204).header("Set-Cookie", cookie))
+            Ok(Response::new(204).cookie(cookie))
         })
         .post("/logout", move |request| {
             let session = request.cookie("session").unwrap_or_default();

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 
 use crate::http::{Request, Response, is_authority};
-use crate::router::Next;
+use crate::router::{BoxedMiddleware, Next};
 
 /// Refuses requests for any other host, with 421 (RFC 9110 section 7.4): a middleware against DNS rebinding.
 ///
@@ -26,28 +26,29 @@ use crate::router::Next;
 /// use tiny_sse::{Server, allow_hosts};
 ///
 /// let server = Server::bind("127.0.0.1:0")?
-///     .middleware(allow_hosts(&["localhost", "127.0.0.1", "[::1]"])?)
+///     .middleware(allow_hosts(["localhost", "127.0.0.1", "[::1]"])?)
 ///     .get("/", |_request| "only for this machine\n");
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn allow_hosts(
-    hosts: &[&str],
-) -> Result<impl Fn(&Request, Next<'_>) -> Response + Send + Sync + use<>, InvalidEntry> {
+    hosts: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<BoxedMiddleware, InvalidEntry> {
     let mut allowed = Vec::new();
-    for &host in hosts {
+    for host in hosts {
+        let host = host.as_ref();
         if !is_authority(host) || host.contains('*') {
             return Err(InvalidEntry::new(host, "a host"));
         }
         allowed.push(normal_host(host));
     }
-    Ok(move |request: &Request, next: Next<'_>| {
+    Ok(Box::new(move |request: &Request, next: Next<'_>| {
         let asked = normal_host(request.header("host").unwrap_or_default());
         let name = split_port(&asked).0;
         if allowed.iter().any(|host| *host == asked || host == name) {
             return next.run(request);
         }
         Response::text("this server has another name\n").with_status(421)
-    })
+    }))
 }
 
 /// Refuses requests that pages of other sites make, with 403: those whose `Origin` is neither this server's own, as
@@ -70,15 +71,15 @@ pub fn allow_hosts(
 /// use tiny_sse::{Server, allow_origins};
 ///
 /// let server = Server::bind("127.0.0.1:0")?
-///     .middleware(allow_origins(&["https://app.example"])?)
+///     .middleware(allow_origins(["https://app.example"])?)
 ///     .post("/messages", |_request| "posted by our own pages, those of app.example, or a program\n");
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn allow_origins(
-    origins: &[&str],
-) -> Result<impl Fn(&Request, Next<'_>) -> Response + Send + Sync + use<>, InvalidEntry> {
+    origins: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<BoxedMiddleware, InvalidEntry> {
     let allowed = parse_origins(origins)?;
-    Ok(move |request: &Request, next: Next<'_>| {
+    Ok(Box::new(move |request: &Request, next: Next<'_>| {
         let host = request.header("host").unwrap_or_default();
         // The scheme is not known here, as a proxy may end TLS.
         let is_own = |origin: &str| match origin.split_once("://") {
@@ -91,13 +92,16 @@ pub fn allow_origins(
             return next.run(request);
         }
         Response::text("not for pages of other sites\n").with_status(403)
-    })
+    }))
 }
 
 /// Takes origins as browsers serialise them ([HTML](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin)).
-pub(super) fn parse_origins(origins: &[&str]) -> Result<Vec<String>, InvalidEntry> {
+pub(super) fn parse_origins(
+    origins: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<Vec<String>, InvalidEntry> {
     let mut parsed = Vec::new();
-    for &origin in origins {
+    for origin in origins {
+        let origin = origin.as_ref();
         let valid = origin.split_once("://").is_some_and(|(scheme, host)| {
             let is_default = matches!(
                 (scheme, split_port(host).1),
@@ -237,7 +241,7 @@ mod tests {
     fn what_never_matches_is_no_entry() {
         #[track_caller]
         fn check_host(host: &str, expected: &str) {
-            let error = allow_hosts(&[host]).err().unwrap();
+            let error = allow_hosts([host]).err().unwrap();
             assert_eq!(error.to_string(), expected);
         }
         check_host("", "\"\" is not a host");
@@ -263,7 +267,7 @@ mod tests {
             "https://a.example:",
             "https://a b",
         ] {
-            let error = allow_origins(&[origin]).err().unwrap();
+            let error = allow_origins([origin]).err().unwrap();
             assert_eq!(error.to_string(), format!("{origin:?} is not an origin"));
         }
         for origin in [
@@ -272,7 +276,7 @@ mod tests {
             "http://[::1]:8080",
             "chrome-extension://abc",
         ] {
-            assert_eq!(parse_origins(&[origin]), Ok(vec![origin.to_string()]));
+            assert_eq!(parse_origins([origin]), Ok(vec![origin.to_string()]));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::allow::{InvalidEntry, parse_origins};
 use crate::http::{Method, Request, Response, is_token, method_list};
-use crate::router::Next;
+use crate::router::{Middleware, Next};
 
 /// Lets pages of other sites read the answers, event streams included. Without it a browser keeps those from them, so a
 /// server for its own pages alone needs none of this.
@@ -31,7 +31,7 @@ use crate::router::Next;
 /// use tiny_sse::{Cors, Server};
 ///
 /// let server = Server::bind("127.0.0.1:0")?
-///     .middleware(Cors::with_credentials(&["https://app.example"])?.into_middleware())
+///     .middleware(Cors::with_credentials(["https://app.example"])?)
 ///     .get("/", |_request| "read by pages of app.example as well\n");
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -42,6 +42,7 @@ pub struct Cors {
     credentials: bool,
     methods: Vec<Method>,
     fields: String,
+    exposed: String,
     max_age: Duration,
 }
 
@@ -54,6 +55,7 @@ impl Cors {
             credentials: false,
             methods: vec![Method::Get, Method::Head, Method::Post],
             fields: "Authorization, Content-Type, Last-Event-ID".to_string(),
+            exposed: String::new(),
             max_age: Duration::from_secs(600),
         }
     }
@@ -63,7 +65,9 @@ impl Cors {
     /// # Errors
     ///
     /// [`InvalidEntry`] when an entry is no origin as browsers send it, as for [`allow_origins`](crate::allow_origins).
-    pub fn origins(origins: &[&str]) -> Result<Cors, InvalidEntry> {
+    pub fn origins(
+        origins: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Cors, InvalidEntry> {
         Ok(Cors {
             origins: Some(parse_origins(origins)?),
             ..Cors::any()
@@ -75,7 +79,9 @@ impl Cors {
     /// # Errors
     ///
     /// As [`origins`](Cors::origins).
-    pub fn with_credentials(origins: &[&str]) -> Result<Cors, InvalidEntry> {
+    pub fn with_credentials(
+        origins: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Cors, InvalidEntry> {
         Ok(Cors {
             credentials: true,
             ..Cors::origins(origins)?
@@ -88,17 +94,31 @@ impl Cors {
         self
     }
 
-    /// Allows a request field besides `Authorization`, `Content-Type` and `Last-Event-ID`, which clients that read event
+    /// Allows these request fields besides `Authorization`, `Content-Type` and `Last-Event-ID`, which clients that read event
     /// streams with `fetch` send.
     ///
     /// # Errors
     ///
-    /// [`InvalidEntry`] when it is no name of a field.
-    pub fn field(mut self, name: &str) -> Result<Cors, InvalidEntry> {
-        if !is_token(name.as_bytes()) {
-            return Err(InvalidEntry::new(name, "a field name"));
-        }
-        self.fields = self.fields + ", " + name;
+    /// [`InvalidEntry`] when one is not the name of a field.
+    pub fn fields(
+        mut self,
+        names: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Cors, InvalidEntry> {
+        add_names(&mut self.fields, names)?;
+        Ok(self)
+    }
+
+    /// Lets pages read these fields of a response, besides the few that
+    /// [every page may read](https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidEntry`] when one is not the name of a field.
+    pub fn expose(
+        mut self,
+        names: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Cors, InvalidEntry> {
+        add_names(&mut self.exposed, names)?;
         Ok(self)
     }
 
@@ -107,36 +127,6 @@ impl Cors {
     pub fn max_age(mut self, time: Duration) -> Cors {
         self.max_age = time;
         self
-    }
-
-    /// The middleware, for [`Server::middleware`](crate::Server::middleware).
-    pub fn into_middleware(
-        self,
-    ) -> impl Fn(&Request, Next<'_>) -> Response + Send + Sync + 'static {
-        move |request, next| self.answer(request, next)
-    }
-
-    fn answer(&self, request: &Request, next: Next<'_>) -> Response {
-        let allowed = self.allowed(request);
-        let is_preflight = request.method() == Method::Options
-            && request.header("origin").is_some()
-            && request.header("access-control-request-method").is_some();
-        let mut response = match (is_preflight, allowed) {
-            (false, _) => next.run(request),
-            (true, None) => Response::text("not for pages of this origin\n").with_status(403),
-            (true, Some(_)) => self.preflight(),
-        };
-        if let Some(origin) = allowed {
-            response = response.with_field("Access-Control-Allow-Origin", origin);
-            if self.credentials {
-                response = response.with_field("Access-Control-Allow-Credentials", "true");
-            }
-        }
-        // Also where no origin was sent: a cache must not hand that answer to a page of another site.
-        if self.origins.is_some() {
-            response = response.and_field("Vary", "Origin");
-        }
-        response
     }
 
     /// What goes into `Access-Control-Allow-Origin`.
@@ -166,6 +156,50 @@ impl Cors {
     }
 }
 
+/// Adds names of fields to a list, `#field-name` (RFC 9110 section 5.6.1).
+fn add_names(
+    list: &mut String,
+    names: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<(), InvalidEntry> {
+    for name in names {
+        let name = name.as_ref();
+        if !is_token(name.as_bytes()) {
+            return Err(InvalidEntry::new(name, "a field name"));
+        }
+        *list += if list.is_empty() { "" } else { ", " };
+        *list += name;
+    }
+    Ok(())
+}
+
+impl Middleware<Cors> for Cors {
+    fn run(&self, request: &Request, next: Next<'_>) -> Response {
+        let allowed = self.allowed(request);
+        let is_preflight = request.method() == Method::Options
+            && request.header("origin").is_some()
+            && request.header("access-control-request-method").is_some();
+        let mut response = match (is_preflight, allowed) {
+            (false, _) => next.run(request),
+            (true, None) => Response::text("not for pages of this origin\n").with_status(403),
+            (true, Some(_)) => self.preflight(),
+        };
+        if let Some(origin) = allowed {
+            response = response.with_field("Access-Control-Allow-Origin", origin);
+            if self.credentials {
+                response = response.with_field("Access-Control-Allow-Credentials", "true");
+            }
+            if !is_preflight && !self.exposed.is_empty() {
+                response = response.with_field("Access-Control-Expose-Headers", &self.exposed);
+            }
+        }
+        // Also where no origin was sent: a cache must not hand that answer to a page of another site.
+        if self.origins.is_some() {
+            response = response.and_field("Vary", "Origin");
+        }
+        response
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +210,7 @@ mod tests {
 
     #[track_caller]
     fn check(cors: &Cors, method: &str, fields: &[(&str, &str)], expected: &str) {
-        let answer = answer(cors.clone().into_middleware(), method, "/", fields);
+        let answer = answer(cors.clone(), method, "/", fields);
         let mut seen = answer.status().to_string();
         for name in [
             "access-control-allow-origin",
@@ -184,6 +218,7 @@ mod tests {
             "access-control-allow-methods",
             "access-control-allow-headers",
             "access-control-max-age",
+            "access-control-expose-headers",
             "vary",
             "allow",
         ] {
@@ -197,8 +232,8 @@ mod tests {
 
     #[test]
     fn the_fields_tell_who_may_read() {
-        let (any, a) = (Cors::any(), Cors::origins(&[A]).unwrap());
-        let cookies = Cors::with_credentials(&[A, "http://b.example:8080"]).unwrap();
+        let (any, a) = (Cors::any(), Cors::origins([A]).unwrap());
+        let cookies = Cors::with_credentials([A, "http://b.example:8080"]).unwrap();
         let b = ("Origin", "http://b.example:8080");
         let evil = ("Origin", "https://evil.example");
         check(&any, "GET", &[], "200 | allow-origin: *"); // The same for all, so nothing varies.
@@ -242,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_preflight_is_answered_before_the_handler() {
-        let cors = Cors::with_credentials(&[A]).unwrap();
+        let cors = Cors::with_credentials([A]).unwrap();
         let allowed = "204 | allow-origin: https://a.example | allow-credentials: true | allow-methods: GET, HEAD, POST | allow-headers: Authorization, Content-Type, Last-Event-ID | max-age: 600 | vary: Origin";
         check(&cors, "OPTIONS", &[("Origin", A), PREFLIGHT], allowed);
         check(
@@ -272,7 +307,9 @@ mod tests {
 
         let own = Cors::any()
             .methods([Method::Get, Method::Delete])
-            .field("X-Mine")
+            .fields(["X-Mine"])
+            .unwrap()
+            .expose(vec!["X-A".to_string(), "X-B".to_string()])
             .unwrap()
             .max_age(Duration::ZERO);
         check(
@@ -281,18 +318,27 @@ mod tests {
             &[("Origin", "null"), PREFLIGHT],
             "204 | allow-origin: * | allow-methods: GET, DELETE | allow-headers: Authorization, Content-Type, Last-Event-ID, X-Mine | max-age: 0",
         );
+        check(
+            &own,
+            "GET",
+            &[("Origin", A)],
+            "200 | allow-origin: * | expose-headers: X-A, X-B",
+        ); // Told with the answer itself, and not before.
     }
 
     #[test]
     fn settings_are_checked() {
         assert_eq!(
-            Cors::origins(&["*"]).unwrap_err().to_string(),
+            Cors::origins(["*"]).unwrap_err().to_string(),
             "\"*\" is not an origin"
         );
         assert_eq!(
-            Cors::with_credentials(&["null"]).unwrap_err().to_string(),
+            Cors::with_credentials(["null"]).unwrap_err().to_string(),
             "\"null\" is not an origin"
         );
-        assert!(Cors::any().field("X\r\nEvil").is_err());
+        for names in [["X", "X\r\nEvil"], ["", "X"]] {
+            assert!(Cors::any().fields(names).is_err());
+            assert!(Cors::any().expose(names).is_err());
+        }
     }
 }

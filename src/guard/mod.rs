@@ -14,19 +14,21 @@ pub use secret::constant_time_eq;
 #[cfg(test)]
 mod tests {
     use crate::http::{Method, Request, Response};
-    use crate::router::{Next, Router};
+    use crate::router::{Middleware, Next, Router};
 
     /// The answer of a server with nothing but this middleware and, for GET and POST, `inner`.
-    pub(super) fn answer(
-        middleware: impl Fn(&Request, Next<'_>) -> Response + Send + Sync + 'static,
+    pub(super) fn answer<Kind>(
+        middleware: impl Middleware<Kind>,
         method: &str,
         target: &str,
         fields: &[(&str, &str)],
     ) -> Response {
         let mut router = Router::default();
-        router.middleware.push(Box::new(middleware));
-        router.add(Some(Method::Get), "/", Box::new(|_| "inner".into()));
-        router.add(Some(Method::Post), "/", Box::new(|_| "inner".into()));
+        let run = move |request: &Request, next: Next<'_>| middleware.run(request, next);
+        router.middleware.push(Box::new(run));
+        for method in [Method::Get, Method::Post] {
+            router.add(Some(method), "/", Box::new(|_| Response::text("inner")));
+        }
         let mut request = Request::for_test(method, target, fields);
         let found = router.find(&mut request);
         router.answer(&request, found)

@@ -11,13 +11,12 @@ use std::hint::black_box;
 /// use tiny_sse::{Request, constant_time_eq};
 ///
 /// fn is_admin(request: &Request, token: &str) -> bool {
-///     let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-///     bearer.is_some_and(|bearer| constant_time_eq(bearer, token))
+///     request.bearer().is_some_and(|bearer| constant_time_eq(bearer, token))
 /// }
 /// # assert!(constant_time_eq("a", "a"));
 /// ```
-pub fn constant_time_eq(a: impl AsRef<[u8]>, b: impl AsRef<[u8]>) -> bool {
-    let (a, b) = (a.as_ref(), b.as_ref());
+pub fn constant_time_eq(a: impl AsRef<str>, b: impl AsRef<str>) -> bool {
+    let (a, b) = (a.as_ref().as_bytes(), b.as_ref().as_bytes());
     let mut difference = 0;
     for (a, b) in a.iter().zip(b) {
         // Hidden from the optimiser, which may otherwise leave the loop where the answer is known.

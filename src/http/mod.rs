@@ -3,6 +3,7 @@
 
 mod body;
 mod chunked;
+mod cookie;
 mod forwarded;
 mod head;
 mod request;
@@ -14,9 +15,10 @@ mod vectors;
 
 pub(crate) use body::read_body;
 pub(crate) use chunked::Coding;
+pub use cookie::{Cookie, SameSite};
 pub(crate) use forwarded::client_ip;
 pub(crate) use head::{Framing, RequestError, Version, is_token};
 pub use request::{Method, Request};
-pub use response::Response;
 pub(crate) use response::{Body, Stream, StreamHead, method_list};
+pub use response::{IntoResponse, Response};
 pub(crate) use target::{is_authority, percent_decode};

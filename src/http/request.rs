@@ -4,6 +4,7 @@ use std::fmt;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::slice;
+use std::str::Utf8Error;
 use std::sync::{Arc, atomic::AtomicBool};
 
 use super::head::{Framing, Version, each_item};
@@ -193,6 +194,15 @@ impl Request {
         found
     }
 
+    /// The token of an `Authorization: Bearer` field (RFC 6750 section 2.1), to be compared with
+    /// [`constant_time_eq`](crate::constant_time_eq).
+    pub fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        // `credentials = auth-scheme [ 1*SP ( token68 / #auth-param ) ]` (RFC 9110 section 11.4).
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer.then(|| token.trim_ascii_start())
+    }
+
     /// The first cookie of that name, as it was sent: quotes and percent signs are part of it (RFC 6265 section 4.2).
     pub fn cookie(&self, name: &str) -> Option<&str> {
         self.headers("cookie")
@@ -204,6 +214,15 @@ impl Request {
     /// The whole body, empty when there is none.
     pub fn body(&self) -> &[u8] {
         &self.body
+    }
+
+    /// The whole body as text.
+    ///
+    /// # Errors
+    ///
+    /// Where the body is not UTF-8; in a handler `?` makes 400 of that.
+    pub fn text(&self) -> Result<&str, Utf8Error> {
+        str::from_utf8(&self.body)
     }
 
     /// The first field of that name in a body that is a form as browsers post it, decoded as [`query`](Request::query) is.

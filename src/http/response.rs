@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
+use std::sync::mpsc::SendError;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::chunked::Coding;
+use super::cookie::Cookie;
 use super::head::{Version, is_token};
 use super::request::{Method, Request};
 use crate::socket::Socket;
@@ -19,40 +21,37 @@ use crate::socket::Socket;
 /// assert_eq!(moved.status(), 303);
 /// ```
 ///
-/// A handler returns anything that converts into one: text, an [`Sse`](crate::Sse), a [`Subscription`](crate::Subscription),
-/// or a `Result` of such. An error that is a `Response` itself is the answer, so that `?` can refuse;
-/// [`PublishError`](crate::PublishError) and [`InvalidField`](crate::InvalidField) become one by `?`. Any other is a 500, as
-/// in [`Response::failed`]. Text is a `String`, or a `&'static str`: what is borrowed from the request needs `to_string`.
+/// A handler returns anything that becomes one ([`IntoResponse`]): text, an [`Sse`](crate::Sse), a
+/// [`Subscription`](crate::Subscription), a pair of a status and one of these, or a `Result` of one of these. The error of such a
+/// `Result` is a `Response` as well, so that `?` can refuse. The type of an error says what `?` makes of it:
+///
+/// | error | response |
+/// | --- | --- |
+/// | a `Response` | itself |
+/// | from reading what the client sent: [`Utf8Error`](std::str::Utf8Error), [`ParseIntError`](std::num::ParseIntError) and the like, [`InvalidField`](crate::InvalidField) | 400 with the error's text |
+/// | [`PublishError`](crate::PublishError) | 400, 413 or 503 |
+/// | [`io::Error`](std::io::Error), `Box<dyn Error>` | 500, as of [`Response::failed`] |
+/// | any other | does not compile: `.map_err(Response::failed)?` makes it 500 |
 ///
 /// ```
-/// use tiny_sse::{Event, Hub, Request, Response};
-///
-/// fn publish(hub: &Hub, request: &Request) -> Result<Response, Response> {
-///     let Ok(text) = std::str::from_utf8(request.body()) else {
-///         return Err(Response::text("only text, please\n").with_status(415));
-///     };
-///     hub.publish(request.param("topic"), Event::data(text))?; // 400 for a topic that is none, and so on.
-///     Ok(Response::new(204))
-/// }
-/// ```
-///
-/// A closure that returns different things, or uses `?`, needs its type told, and `into` makes one of them all:
-///
-/// ```
-/// use std::{fs, io};
-/// use tiny_sse::{Hub, Response, Server};
+/// use std::fs;
+/// use tiny_sse::{Event, Hub, Response, Server};
 ///
 /// let hub = Hub::new();
-/// let server = Server::bind("127.0.0.1:0")?
-///     .get("/rooms/{room}", move |request| -> io::Result<Response> {
-///         let rooms = fs::read_to_string("rooms.txt")?;
-///         if !rooms.lines().any(|room| room == request.param("room")) {
-///             return Ok(Response::text("no such room\n").with_status(404));
-///         }
-///         Ok(hub.subscribe(request, request.param("room")).into())
-///     });
-/// # Ok::<(), io::Error>(())
+/// let server = Server::bind("127.0.0.1:0")?.post("/rooms/{room}", move |request| {
+///     let rooms = fs::read_to_string("rooms.txt")?; // 500.
+///     if !rooms.lines().any(|room| room == request.param("room")) {
+///         return Err(Response::text("no such room\n").with_status(404));
+///     }
+///     let text = request.text()?; // 400 for a body that is not UTF-8.
+///     hub.publish(request.param("room"), Event::data(text))?;
+///     Ok(Response::new(204))
+/// });
+/// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Text is a `String`, or a `&'static str`: what is borrowed from the request needs `to_string`. A closure that returns
+/// different things makes each of them a `Response` by `into`.
 pub struct Response {
     status: u16,
     /// Lines as they go on the wire.
@@ -148,6 +147,11 @@ impl Response {
         }
     }
 
+    /// 400 with the error's own text.
+    pub(crate) fn malformed(error: impl fmt::Display) -> Response {
+        Response::text(format!("{error}\n")).with_status(400)
+    }
+
     #[inline(never)] // As with `of_status`.
     fn whole(content_type: &str, body: Cow<'static, [u8]>) -> Response {
         let mut response = Response::new(200).with_field("Content-Type", content_type);
@@ -208,6 +212,15 @@ impl Response {
         let value = value.as_ref();
         match self.check_header(name, value) {
             Ok(()) => self.and_field(name, value),
+            Err(problem) => Response::failed(problem),
+        }
+    }
+
+    /// Adds a cookie that the client shall keep. A name that is not a token, or a value with a character that RFC 6265
+    /// section 4.1.1 does not allow, makes the whole response a failed one, as in [`header`](Response::header).
+    pub fn cookie(self, cookie: Cookie) -> Response {
+        match cookie.to_field() {
+            Ok(field) => self.and_field("Set-Cookie", &field),
             Err(problem) => Response::failed(problem),
         }
     }
@@ -330,28 +343,81 @@ impl fmt::Debug for Response {
     }
 }
 
-impl From<&'static str> for Response {
-    fn from(text: &'static str) -> Response {
-        Response::text(text)
+/// What a handler and a middleware may return.
+///
+/// A type of yours becomes one by an `impl` of this trait, and an error of yours is taken by `?` with an
+/// `impl From<YourError> for Response`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not become a response",
+    label = "returns `{Self}`",
+    note = "return a `Response`, text, an `Sse`, a `Subscription`, a pair `(status, any of these)`, or a `Result` of one of these whose error is a `Response`",
+    note = "`?` makes a `Response` of most errors; where it does not, write `.map_err(Response::failed)?` for 500"
+)]
+pub trait IntoResponse {
+    /// Makes the response.
+    fn into_response(self) -> Response;
+}
+
+impl IntoResponse for Response {
+    fn into_response(self) -> Response {
+        self
     }
 }
 
-impl From<String> for Response {
-    fn from(text: String) -> Response {
-        Response::text(text)
+impl IntoResponse for &'static str {
+    fn into_response(self) -> Response {
+        Response::text(self)
     }
 }
 
-impl<T: Into<Response>, E: fmt::Display> From<Result<T, E>> for Response {
-    fn from(result: Result<T, E>) -> Response {
-        result.map_or_else(Response::failed, Into::into)
+impl IntoResponse for String {
+    fn into_response(self) -> Response {
+        Response::text(self)
     }
 }
 
-/// An error that is an answer already, so that `?` can refuse.
-impl<T: Into<Response>> From<Result<T, Response>> for Response {
-    fn from(result: Result<T, Response>) -> Response {
-        result.map_or_else(|refusal| refusal, Into::into)
+/// A status, and the rest of the response.
+impl<T: IntoResponse> IntoResponse for (u16, T) {
+    fn into_response(self) -> Response {
+        self.1.into_response().with_status(self.0)
+    }
+}
+
+/// For one error only, so that the compiler knows the type of a closure that ends in `Ok(...)` without being told.
+impl<T: IntoResponse> IntoResponse for Result<T, Response> {
+    fn into_response(self) -> Response {
+        self.map_or_else(|refusal| refusal, T::into_response)
+    }
+}
+
+/// Lets `?` make a response of an error: 500 where the server failed, 400 where the client sent what cannot be read.
+macro_rules! from_errors {
+    ($($error:ty => $response:expr;)*) => { $(
+        impl From<$error> for Response {
+            fn from(error: $error) -> Response {
+                $response(error)
+            }
+        }
+    )* };
+}
+
+from_errors! {
+    std::io::Error => Response::failed;
+    fmt::Error => Response::failed;
+    Box<dyn std::error::Error> => Response::failed;
+    Box<dyn std::error::Error + Send + Sync> => Response::failed;
+    std::str::Utf8Error => Response::malformed;
+    std::string::FromUtf8Error => Response::malformed;
+    std::num::ParseIntError => Response::malformed;
+    std::num::ParseFloatError => Response::malformed;
+    std::str::ParseBoolError => Response::malformed;
+    std::char::ParseCharError => Response::malformed;
+    std::net::AddrParseError => Response::malformed;
+}
+
+impl<T> From<SendError<T>> for Response {
+    fn from(error: SendError<T>) -> Response {
+        Response::failed(error)
     }
 }
 

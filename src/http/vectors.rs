@@ -571,6 +571,14 @@ fn what_a_handler_sees() {
         assert_eq!(request.cookie(name), Some(value), "{name}");
     }
     assert_eq!(request.cookie("d"), None);
+    for (field, token) in [
+        ("Bearer a.b-c", Some("a.b-c")), ("bEARER  a", Some("a")), // A scheme has no case: RFC 9110 section 11.1.
+        ("Basic YTpi", None), ("Bearer", None), ("Bearera", None), ("", None),
+    ] {
+        let request = Request::for_test("GET", "/", &[("Authorization", field)]);
+        assert_eq!(request.bearer(), token, "{field:?}");
+    }
+    assert_eq!(request.bearer(), None);
     assert_eq!(request.param("a"), "");
     assert_eq!(request.body(), b"");
     assert_eq!(format!("{request:?}"), "Request { method: Get, path: \"/a%20b\", .. }");

@@ -16,8 +16,7 @@ use super::shared::Shared;
 use super::subscriber::{OnEnd, StreamEnd, Subscriber};
 use super::topics::{InvalidTopic, TopicSet};
 use crate::event::Event;
-use crate::http::{Method, Request, Response, StreamHead};
-use crate::socket::Socket;
+use crate::http::{IntoResponse, Method, Request, Response};
 use crate::sse::{KeepAlive, StreamOptions, event_stream};
 use crate::stream::EventStream;
 
@@ -264,6 +263,12 @@ impl std::fmt::Debug for Subscription {
             .field("label", &self.label)
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+impl IntoResponse for Subscription {
+    fn into_response(self) -> Response {
+        self.into()
     }
 }
 
