@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::event::Event;
 use crate::http::{
     Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, client_ip,
     read_body,
@@ -187,19 +186,10 @@ impl Connection {
         Some(reason.with_status(error.status?))
     }
 
-    /// A browser that gets a 503 for an event stream never tries again, so it gets a stream that tells it to come back
-    /// and ends. Everyone else gets 503.
     fn overload(&mut self) -> Response {
         self.request.keep_alive = false;
         let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
-        if self.request.accepts("text/event-stream") {
-            let mut event = Vec::new();
-            (Event::new().comment("too many connections").retry(wait)).encode(&mut event);
-            Response::bytes("text/event-stream", event)
-                .with_field("Cache-Control", "no-cache, no-transform")
-        } else {
-            Response::of_status(503).with_field("Retry-After", &wait.as_secs().to_string())
-        }
+        Response::retry_after(&self.request, wait)
     }
 
     /// Makes ready for the next request, as [`Request::clear`] does.

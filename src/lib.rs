@@ -107,6 +107,7 @@
 //! | `http/request` | that request as a handler sees it |
 //! | `http/forwarded` | whom a proxy speaks for |
 //! | `http/cookie` | a cookie that a response sets |
+//! | `http/lines` | a body that is written line by line |
 //! | `http/response`, `http/chunked` | one answer, whole or as a stream of chunks |
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |

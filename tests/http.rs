@@ -837,6 +837,124 @@ fn a_handler_returns_what_becomes_a_response() {
 }
 
 #[test]
+fn a_handler_asks_to_come_back_as_the_client_understands_it() {
+    let server = start(Config::default(), |server| {
+        server.any("/", |request| {
+            Response::retry_after(request, Duration::from_millis(9_500))
+        })
+    });
+    let stream = [("Accept", "text/event-stream")];
+    let both = [("Accept", "application/json, text/event-stream")];
+    for (method, fields, status, retry) in [
+        ("GET", &stream[..], 200, None), // An EventSource, which a 503 would stop for good.
+        ("HEAD", &stream, 200, None),
+        ("GET", &[], 503, Some("10")),    // Rounded up.
+        ("POST", &both, 503, Some("10")), // What was not done must not look done.
+    ] {
+        let mut client = server.connect();
+        client.request(method, "/", fields, b"");
+        let head = client.head();
+        assert_eq!(
+            (head.status, head.field("retry-after")),
+            (status, retry),
+            "{method}"
+        );
+    }
+    let mut client = server.connect();
+    client.request("GET", "/", &stream, b"");
+    assert_eq!(client.answer().text(), ": come back later\nretry: 9500\n\n");
+}
+
+#[test]
+fn a_body_of_lines_is_sent_as_it_is_written() {
+    let (lines, written) = mpsc::channel::<&str>();
+    let written = Mutex::new(Some(written));
+    let server = start(Config::default(), |server| {
+        server
+            .get("/lines", move |_| {
+                let written = written.lock().unwrap().take().unwrap();
+                Response::lines("application/x-ndjson", move |out| {
+                    for line in written {
+                        out.write_all(line.as_bytes())?;
+                    }
+                    Ok(())
+                })
+                .header("Cache-Control", "no-store")
+            })
+            .get("/fails", |_| {
+                Response::lines("text/plain", |out| {
+                    out.write_all(b"one\ntw")?;
+                    Err(std::io::Error::other("no two"))
+                })
+            })
+    });
+    let mut client = server.connect();
+    client.request("GET", "/lines", &[], b"");
+    lines.send("{\"a\":1}\n{\"a\"").unwrap();
+    let head = client.head();
+    assert_eq!(head.field("content-type"), Some("application/x-ndjson"));
+    assert_eq!(head.field("cache-control"), Some("no-store"));
+    assert_eq!(client.chunk(), Some(b"{\"a\":1}\n".to_vec())); // What has no end yet waits.
+    lines.send(":2}\n").unwrap();
+    assert_eq!(client.chunk(), Some(b"{\"a\":2}\n".to_vec()));
+    lines.send("rest").unwrap();
+    drop(lines);
+    assert_eq!(client.chunk(), Some(b"rest".to_vec()));
+    assert_eq!(client.chunk(), None);
+
+    // What breaks off has no last chunk, so that a client can tell.
+    let mut client = server.connect();
+    client.request("GET", "/fails", &[], b"");
+    client.head();
+    assert_eq!(client.rest(), b"4\r\none\n\r\n2\r\ntw\r\n");
+    assert_eq!(server.errors(), ["a stream of lines broke off: no two"]);
+
+    let mut old = server.connect();
+    old.send("GET /fails HTTP/1.0\r\n\r\n");
+    old.head();
+    assert_eq!(old.rest(), b"one\ntw"); // HTTP/1.0 cannot tell.
+}
+
+#[test]
+fn a_middleware_hands_something_on() {
+    struct Session(String);
+    let server = start(Config::default(), |server| {
+        server
+            .middleware(|request: &Request, next: Next<'_>| {
+                if let Some(name) = request.cookie("session") {
+                    request.set_extension(Session(name.to_string()));
+                    request.set_extension(7_u8);
+                }
+                next.run(request)
+            })
+            .middleware(|request: &Request, next: Next<'_>| {
+                if request.query("as").is_some() {
+                    request.set_extension(Session("another".to_string()));
+                }
+                next.run(request)
+            })
+            .get("/", |request| {
+                let session = request.extension::<Session>();
+                let session = session.map_or("nobody".to_string(), |session| session.0.clone());
+                format!(
+                    "{session} {:?} {:?}",
+                    request.extension::<u8>(),
+                    request.extension::<u16>()
+                )
+            })
+    });
+    let mut client = server.connect();
+    for (target, fields, expected) in [
+        ("/", &[("Cookie", "session=ann")][..], "ann Some(7) None"),
+        ("/", &[], "nobody None None"), // The next request of the same connection has its own.
+        ("/?as", &[("Cookie", "session=ann")], "another Some(7) None"), // The newest of a type.
+    ] {
+        client.request("GET", target, fields, b"");
+        assert_eq!(client.answer().text(), expected);
+    }
+}
+
+#[test]
 fn a_field_that_is_set_is_there_once() {
     let server = start(Config::default(), |server| {
         server
@@ -1083,7 +1201,7 @@ fn who_comes_too_late_is_told_so(server: &TestServer) {
     );
     let retry = answer
         .text()
-        .strip_prefix(": too many connections\nretry: ")
+        .strip_prefix(": come back later\nretry: ")
         .and_then(|rest| rest.strip_suffix("\n\n"))
         .expect("a comment and a retry");
     assert!((1000..6000).contains(&retry.parse().unwrap()), "{retry}");

@@ -7,7 +7,7 @@ use std::path::Path;
 /// A file and what it may import from other folders. Of its own folder it may import the files whose rows stand above its
 /// own, so that no two import each other.
 #[rustfmt::skip] // A row is a line.
-const LAYERS: [(&str, &[&str]); 42] = [
+const LAYERS: [(&str, &[&str]); 43] = [
     ("config", &[]),
     ("random", &[]),
     ("lock", &[]),
@@ -26,6 +26,7 @@ const LAYERS: [(&str, &[&str]); 42] = [
     ("http/forwarded", &[]),
     ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/chunked", &[]),
+    ("http/lines", &["socket"]),
     ("http/cookie", &[]),
     ("router", &["http"]),
     ("guard/secret", &[]), // Middleware that users could have written, and nothing knows of.
@@ -40,17 +41,16 @@ const LAYERS: [(&str, &[&str]); 42] = [
     ("hub/config", &["slots"]), // The type of the error hook.
     ("hub/log", &["http"]), // What is kept knows nothing of who reads it.
     ("hub/file", &["http", "random"]), // The bytes of a stream without chunks.
-    ("hub/registry", &["lock"]),
-    ("hub/shared", &["lock"]),
-    ("hub/cursor", &[]), // The plain half ends with those who have a cursor:
-    ("hub/receiver", &["event", "socket"]),
-    ("hub/subscriber", &["http", "stream", "threads"]),
-    ("hub/poll", &["event", "http", "socket", "stream"]),
-    ("hub/fast", &["slots", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
-    ("hub/subscription", &["event", "http", "socket", "sse", "stream"]),
-    ("hub/hub_thread", &["event"]), // Nor does who appends know of readers.
-    ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
-    ("connection", &["event", "http", "random", "router", "socket"]), // Not sse: a stream is a response.
+    ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
+    ("hub/registry", &["slots", "threads"]), // A reader's place is taken until its entry goes.
+    ("hub/rounds", &["event"]), // Nor does who writes into it.
+    ("hub/core", &["threads"]),
+    ("hub/writer", &["slots", "socket", "sse"]), // The connections themselves, which it writes to.
+    ("hub/subscriber", &["http", "socket", "sse"]),
+    ("hub/subscription", &["event", "http", "sse"]),
+    ("hub/poll", &["event", "http", "socket", "sse"]),
+    ("hub/mod", &["event", "http", "random", "threads"]), // Not server: a hub is fed and read without one.
+    ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("server", &["config", "connection", "http", "router", "slots", "socket", "threads"]), // Nobody imports the server.
 ];
 

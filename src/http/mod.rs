@@ -6,6 +6,7 @@ mod chunked;
 mod cookie;
 mod forwarded;
 mod head;
+mod lines;
 mod request;
 mod response;
 mod target;

@@ -1,11 +1,13 @@
 //! One request as a handler sees it (RFC 9110 section 3.4).
 
+use std::any::Any;
 use std::fmt;
 use std::iter;
 use std::net::{IpAddr, SocketAddr};
 use std::slice;
 use std::str::Utf8Error;
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::head::{Framing, Version, each_item};
 use super::target::form_pairs;
@@ -73,6 +75,7 @@ pub struct Request {
     pub(super) query: Vec<Pair>,
     pub(super) fields: Vec<Pair>,
     params: Vec<Pair>,
+    extensions: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
     pub(crate) body: Vec<u8>,
     pub(crate) peer: SocketAddr,
     pub(crate) client_ip: IpAddr,
@@ -110,6 +113,7 @@ impl Request {
             query: Vec::new(),
             fields: Vec::with_capacity(FIELDS),
             params: Vec::new(),
+            extensions: Mutex::default(),
             body: Vec::new(),
             peer,
             client_ip: peer.ip(),
@@ -241,9 +245,48 @@ impl Request {
         self.client_ip
     }
 
-    /// The last event that this client has seen: the `Last-Event-ID` field, else `last_event_id`, `lastEventId` or
-    /// `lastEventID` of the query, which a page gives on its first visit and an `EventSource` then repeats for ever. An
-    /// empty one is none.
+    /// Hands a value on from a middleware to what runs after it, such as the session that a cookie names. Of several values
+    /// of one type, [`extension`](Request::extension) finds the newest.
+    ///
+    /// ```
+    /// use tiny_sse::{Next, Request, Response, Server};
+    ///
+    /// struct User(String);
+    ///
+    /// fn log_in(request: &Request, next: Next<'_>) -> Response {
+    ///     if request.cookie("session") == Some("b8f1") {
+    ///         request.set_extension(User("ann".to_string()));
+    ///     }
+    ///     next.run(request)
+    /// }
+    ///
+    /// fn greet(request: &Request) -> Result<String, Response> {
+    ///     let user = request.extension::<User>().ok_or(Response::new(401))?;
+    ///     Ok(format!("hello, {}\n", user.0))
+    /// }
+    ///
+    /// let server = Server::bind("127.0.0.1:0")?.middleware(log_in).get("/", greet);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_extension<T: Any + Send + Sync>(&self, value: T) {
+        self.lock_extensions().push(Arc::new(value));
+    }
+
+    /// The value of this type that a middleware has [handed on](Request::set_extension).
+    pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let extensions = self.lock_extensions();
+        let mut newest_first = extensions.iter().rev();
+        newest_first.find_map(|value| Arc::clone(value).downcast().ok())
+    }
+
+    fn lock_extensions(&self) -> MutexGuard<'_, Vec<Arc<dyn Any + Send + Sync>>> {
+        // A push cannot leave the list half changed.
+        let locked = self.extensions.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last event that this client has seen: the `Last-Event-ID` field, else `?last_event_id=` of the query, which
+    /// a page gives on its first visit and an `EventSource` then repeats for ever. An empty one is none.
     pub fn last_event_id(&self) -> Option<&str> {
         let in_query = ["last_event_id", "lastEventId", "lastEventID"];
         let in_query = in_query.into_iter().map(|name| self.query(name));
@@ -263,6 +306,7 @@ impl Request {
         self.query = Vec::new();
         self.fields.clear();
         self.params.clear();
+        self.extensions = Mutex::default();
         self.body = Vec::new();
     }
 

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::mpsc::SendError;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::chunked::Coding;
 use super::cookie::Cookie;
 use super::head::{Version, is_token};
+use super::lines;
 use super::request::{Method, Request};
 use crate::socket::Socket;
 
@@ -147,6 +148,34 @@ impl Response {
         }
     }
 
+    /// Asks the client to come back after this time, in the way that the client understands.
+    ///
+    /// An `EventSource` that gets a 503 never tries again, so a GET that accepts an event stream gets 200 with a `retry`
+    /// field and the end. Every other request gets 503 with `Retry-After`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tiny_sse::{Request, Response, Sse};
+    ///
+    /// fn events(request: &Request, is_ready: bool) -> Response {
+    ///     if !is_ready {
+    ///         return Response::retry_after(request, Duration::from_secs(10));
+    ///     }
+    ///     Sse::spawn(|events| { /* ... */ }).into()
+    /// }
+    /// ```
+    pub fn retry_after(request: &Request, time: Duration) -> Response {
+        let is_read = matches!(request.method(), Method::Get | Method::Head);
+        if is_read && request.accepts("text/event-stream") {
+            let milliseconds = time.as_millis().min(i32::MAX as u128);
+            let text = format!(": come back later\nretry: {milliseconds}\n\n");
+            return Response::bytes("text/event-stream", text.into_bytes())
+                .with_field("Cache-Control", "no-cache, no-transform");
+        }
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        Response::of_status(503).with_field("Retry-After", &seconds.to_string())
+    }
+
     /// 400 with the error's own text.
     pub(crate) fn malformed(error: impl fmt::Display) -> Response {
         Response::text(format!("{error}\n")).with_status(400)
@@ -157,6 +186,35 @@ impl Response {
         let mut response = Response::new(200).with_field("Content-Type", content_type);
         response.body = Body::Whole(body);
         response
+    }
+
+    /// 200 with a body of any type that is sent line by line, such as NDJSON, for as long as `write` takes.
+    ///
+    /// `write` runs on the connection's thread, never for a HEAD request. Each line leaves when it ends, as does what stands
+    /// before a `flush`; the head leaves with the first. When `write` returns an error, as it should when the client has
+    /// left, or panics, the body ends without its last chunk, so that the client can tell that something is missing.
+    ///
+    /// ```
+    /// use tiny_sse::{Response, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0")?.get("/numbers", |_request| {
+    ///     Response::lines("application/x-ndjson", |out| {
+    ///         for number in 1..=1000 {
+    ///             writeln!(out, "{{\"number\":{number}}}")?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    /// });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn lines(
+        content_type: &'static str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Response {
+        let write = Box::new(|head, socket| lines::send(head, socket, Box::new(write)));
+        // nginx would collect the lines.
+        Response::stream("X-Accel-Buffering: no\r\n", write)
+            .with_field("Content-Type", content_type)
     }
 
     /// 200 with these field lines and no others, as yet: what more there would be room for, a stream's thread keeps for
@@ -228,12 +286,14 @@ impl Response {
     /// Checks a field that a caller brings.
     fn check_header(&self, name: &str, value: &str) -> Result<(), String> {
         const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
-        const OF_STREAMS: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
+        const OF_EVENT_STREAMS: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
         let is_in = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
         if !is_token(name.as_bytes()) {
             return Err(format!("{name:?} is not a field name"));
         }
-        if is_in(&RESERVED) || matches!(self.body, Body::Stream(_)) && is_in(&OF_STREAMS) {
+        let is_event_stream = matches!(self.body, Body::Stream(_))
+            && self.header_value("content-type") == Some("text/event-stream");
+        if is_in(&RESERVED) || is_event_stream && is_in(&OF_EVENT_STREAMS) {
             return Err(format!("{name} field is written by the server"));
         }
         match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
