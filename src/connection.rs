@@ -113,7 +113,7 @@ impl Connection {
         let _ = socket.set_nodelay();
         Connection {
             reader: BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader()),
-            request: Request::new(socket.peer, Arc::clone(&socket.slot.slots.closing)),
+            request: Request::unread(socket.peer, Arc::clone(&socket.slot.slots.closing)),
             out: Vec::with_capacity(HEAD_BYTES),
             socket,
         }

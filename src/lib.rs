@@ -27,7 +27,7 @@
 //! A [`Server`] routes requests to handlers: closures from a [`Request`] to anything that becomes a [`Response`]. An
 //! [`Sse`] becomes one that streams what comes out of a channel; a [`Hub`] broadcasts to topics, keeps a history, and its
 //! [`Subscription`] becomes one that resumes from there. An [`Event`] is what goes over the wire, and a [`Decoder`] reads it
-//! back. Around the handlers stands middleware, some of it ready: [`allow_hosts`], [`allow_origins`], [`Cors`],
+//! back. Around the handlers stands [`Middleware`], some of it ready: [`allow_hosts`], [`allow_origins`], [`Cors`],
 //! [`access_log`].
 //!
 //! # What it does not do
@@ -116,19 +116,17 @@
 //! | `socket` | one connection's socket and slot: writing by pace, reading by deadline, liveness check |
 //! | `connection` | read a request, answer it, keep alive or become a stream |
 //! | `server` | listen, accept, hand over, shut down |
-//! | `stream` | the loop of events, heartbeats and the end of a stream |
-//! | `sse` | an `mpsc` receiver as a response |
-//! | `random`, `lock` | numbers that need to differ, not to be secret; locks whose poison is ignored |
-//! | `hub/id`, `hub/topics`, `hub/config`, `hub/error`, `hub/json` | what may be an id or a topic; limits, errors, strings |
-//! | `hub/frame` | an encoded event, and a write that may be partial |
-//! | `hub/log` | what is kept; positions, gaps, and what a reader gets next |
-//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory has no more |
-//! | `hub/registry`, `hub/shared` | who reads; what a hub's threads share |
-//! | `hub/cursor` | how events leave the log, whoever reads |
-//! | `hub/receiver`, `hub/subscriber`, `hub/poll` | who has a cursor: code in this process, a stream, a long-poll |
-//! | `hub/fast` | the fast half: writer threads and the catch-up pool |
-//! | `hub/subscription` | from a request to a cursor and a response |
-//! | `hub/hub_thread` | the inbox and the hub thread |
+//! | `sse` | a receiver as a response: the one loop of events and heartbeats |
+//! | `testing` | the events of a response, without a server |
+//! | `random` | numbers that need to differ, not to be secret |
+//! | `hub/rounds` | the inbox and the hub thread |
+//! | `hub/log` | what is kept; cursors, gaps, and what a reader gets next |
+//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory no longer has |
+//! | `hub/frame` | encoded events, and a write that can break off anywhere |
+//! | `hub/subscription` | from a request to a position in the log |
+//! | `hub/subscriber` | a socket with a cursor: behind or live, and the hand-over between |
+//! | `hub/writer` | the threads that own the live sockets |
+//! | `hub/poll`, `hub/json` | the same log for clients that cannot read a stream |
 //! | `client.js` | for pages: an `EventSource` that all tabs share and that does not give up |
 //!
 //! ## What is absent
@@ -166,7 +164,7 @@ mod server;
 mod slots;
 mod socket;
 mod sse;
-mod stream;
+mod testing;
 mod threads;
 
 pub use config::Config;
@@ -183,8 +181,14 @@ pub use hub::{
 pub use router::{Middleware, Next};
 pub use server::{Server, ServerHandle, StillOpen};
 pub use sse::{KeepAlive, Sse};
+pub use testing::Events;
 
 /// The README's programs are compiled, and run where they end.
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct ReadmeExamples;
+
+/// The programs of the guide are compiled and run.
+#[doc = include_str!("guide/testing.md")]
+#[cfg(doctest)]
+struct GuideExamples;

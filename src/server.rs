@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::connection;
-use crate::http::{IntoResponse, Method, Request};
+use crate::http::{IntoResponse, Method, Request, Response, client_ip};
 use crate::router::{Handler, Middleware, Next, Router};
 use crate::slots::{ErrorHook, Slots};
 use crate::socket::{Socket, from_now};
@@ -218,6 +218,27 @@ impl Server {
         let (running, listener) = self.prepare();
         threads::spawn("sse-server", None, Box::new(|| running.serve(listener)))?;
         Ok(handle)
+    }
+
+    /// Answers a request as the running server would, middleware and routes included, but without a connection: for tests.
+    /// Where no route matches, the response is the same 404 or 405, and where a handler panics the same 500.
+    ///
+    /// ```
+    /// use tiny_sse::{Method, Request, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0")?.get("/rooms/{room}", |request| request.param("room").to_string());
+    /// let response = server.answer(Request::new(Method::Get, "/rooms/7")?);
+    /// assert_eq!((response.status(), response.body()), (200, &b"7"[..]));
+    /// assert_eq!(server.answer(Request::new(Method::Post, "/rooms/7")?).status(), 405);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn answer(&self, mut request: Request) -> Response {
+        if let Err(error) = self.check() {
+            return Response::failed(error);
+        }
+        request.client_ip = client_ip(&request, &self.config.trusted_proxies);
+        let handler = self.router.find(&mut request);
+        self.router.answer(&request, handler)
     }
 
     fn check(&self) -> io::Result<()> {

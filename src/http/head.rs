@@ -50,6 +50,13 @@ pub(super) const fn cut() -> RequestError {
     malformed("request ends early")
 }
 
+/// For requests that the program itself makes.
+impl From<RequestError> for io::Error {
+    fn from(error: RequestError) -> io::Error {
+        io::Error::new(ErrorKind::InvalidInput, error.reason)
+    }
+}
+
 impl From<io::Error> for RequestError {
     fn from(error: io::Error) -> RequestError {
         match error.kind() {
@@ -181,7 +188,7 @@ pub(super) fn read_fields(
     Ok(())
 }
 
-fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), RequestError> {
+pub(super) fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), RequestError> {
     // A folded line begins with a blank, as no name does (RFC 9112 section 5.2); so does white space before the first
     // field (section 2.2), and before the colon (section 5.1) it would be part of the name.
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
@@ -231,11 +238,7 @@ fn settle_host(request: &mut Request, authority: Option<Pair>) -> Result<(), Req
         None => return Err(not_one),
     }
     if let Some(authority) = authority {
-        let is_host = |pair: &Pair| request.name(pair).eq_ignore_ascii_case("host");
-        match request.fields.iter().position(is_host) {
-            Some(at) => request.fields[at] = authority,
-            None => request.fields.push(authority),
-        }
+        request.set_host(authority);
     }
     Ok(())
 }
@@ -316,7 +319,7 @@ pub(super) fn each_item(request: &Request, name: &str, found: &mut dyn FnMut(&st
 }
 
 /// Takes a value as UTF-8 where it is that, else as ISO-8859-1 (RFC 9110 section 5.5).
-fn decode_value(value: &[u8]) -> Cow<'_, str> {
+pub(super) fn decode_value(value: &[u8]) -> Cow<'_, str> {
     match str::from_utf8(value) {
         Ok(text) => text.into(),
         Err(_) => value.iter().map(|&byte| char::from(byte)).collect(),

@@ -2,15 +2,17 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::iter;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::slice;
 use std::str::Utf8Error;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::head::{Framing, Version, each_item};
+use super::head::{Framing, Version, decode_value, each_item, parse_field};
 use super::target::form_pairs;
+use crate::config::Config;
 
 /// A request method (RFC 9110 section 9, and PATCH from RFC 5789). Names are case-sensitive; any other one is answered
 /// with 501 before a handler is asked.
@@ -104,8 +106,62 @@ pub(super) struct Pair {
 }
 
 impl Request {
-    /// None yet: a connection reads all of its requests into one.
-    pub(crate) fn new(peer: SocketAddr, closing: Arc<AtomicBool>) -> Request {
+    /// Makes a request as a client would send it, for [`Server::answer`](crate::Server::answer) and for tests of handlers. It
+    /// comes from `127.0.0.1:1`, with the field `Host: localhost`.
+    ///
+    /// ```
+    /// use tiny_sse::{Method, Request};
+    ///
+    /// let request = Request::new(Method::Post, "/rooms/7?as=ann")?
+    ///     .with_header("Authorization", "Bearer b8f1")?
+    ///     .with_body("hello");
+    /// assert_eq!(request.query("as"), Some("ann"));
+    /// assert_eq!(request.bearer(), Some("b8f1"));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a target that the server would refuse, and that reason.
+    pub fn new(method: Method, target: &str) -> io::Result<Request> {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut request = Request::unread((Ipv4Addr::LOCALHOST, 1).into(), Arc::default());
+        request.read_head(&mut head.as_bytes(), &mut Vec::new(), &Config::default())?;
+        Ok(request)
+    }
+
+    /// Adds a field; `Host` replaces the one that is there.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a field that the server would refuse, and that reason.
+    pub fn with_header(mut self, name: &str, value: &str) -> io::Result<Request> {
+        let line = format!("{name}: {value}");
+        let (name, value) = parse_field(line.as_bytes())?;
+        let pair = self.push(name, &decode_value(value));
+        if name.eq_ignore_ascii_case("host") {
+            self.set_host(pair);
+        } else {
+            self.fields.push(pair);
+        }
+        Ok(self)
+    }
+
+    /// Sets the body.
+    pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Request {
+        self.body = body.into();
+        self
+    }
+
+    /// Sets the other end of the socket.
+    pub fn with_peer(mut self, peer: SocketAddr) -> Request {
+        self.peer = peer;
+        self.client_ip = peer.ip();
+        self
+    }
+
+    /// Makes the request into which a connection reads all of its requests, one after the other.
+    pub(crate) fn unread(peer: SocketAddr, closing: Arc<AtomicBool>) -> Request {
         Request {
             method: Method::Get,
             text: String::with_capacity(TEXT_BYTES),
@@ -322,6 +378,15 @@ impl Request {
     pub(crate) fn add_param(&mut self, name: &str, value: &str) {
         let pair = self.push(name, value);
         self.params.push(pair);
+    }
+
+    /// Sets the `Host` field in place of the one that was sent.
+    pub(super) fn set_host(&mut self, host: Pair) {
+        let is_host = |pair: &Pair| self.name(pair).eq_ignore_ascii_case("host");
+        match self.fields.iter().position(is_host) {
+            Some(at) => self.fields[at] = host,
+            None => self.fields.push(host),
+        }
     }
 
     #[inline(never)] // Else its code would be there for each kind of pair.

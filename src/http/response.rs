@@ -329,6 +329,19 @@ impl Response {
         self.status
     }
 
+    /// The body, empty where it is a stream; [`events`](Response::events) reads one.
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Body::Whole(bytes) => bytes,
+            Body::Stream(_) => b"",
+        }
+    }
+
+    /// What went wrong, where the response is a [failed](Response::failed) one.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
     /// The value of the first field of this name, in any case.
     pub fn header_value(&self, name: &str) -> Option<&str> {
         let mut fields = self.fields.lines().filter_map(|line| line.split_once(": "));

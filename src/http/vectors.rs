@@ -651,7 +651,7 @@ impl Request {
             max_fields: 1000,
             ..Config::default()
         };
-        let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
+        let mut request = Request::unread(([0, 0, 0, 0], 0).into(), Arc::default());
         let read = request.read_head(&mut head.as_bytes(), &mut Vec::new(), &config);
         assert!(read.unwrap());
         request
@@ -740,7 +740,7 @@ fn read(reader: &mut impl BufRead) -> Result<Option<Request>, RequestError> {
 }
 
 fn read_head(reader: &mut impl BufRead) -> Result<Option<Request>, RequestError> {
-    let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
+    let mut request = Request::unread(([0, 0, 0, 0], 0).into(), Arc::default());
     let came = request.read_head(reader, &mut Vec::new(), &config())?;
     Ok(came.then_some(request))
 }
