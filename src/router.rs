@@ -33,35 +33,32 @@ pub struct Next<'a> {
 
 impl Router {
     pub(crate) fn add(&mut self, method: Option<Method>, pattern: &str, handler: Handler) {
-        if let Err(problem) = self.insert(method, pattern, handler) {
-            let problem = format!("route pattern {pattern:?}: {problem}");
-            self.invalid.get_or_insert(problem);
-        }
-    }
-
-    fn insert(
-        &mut self,
-        method: Option<Method>,
-        pattern: &str,
-        handler: Handler,
-    ) -> Result<(), String> {
-        check_pattern(pattern)?;
-        let order = order(method, pattern);
-        let search = |route: &Route| self::order(route.method, &route.pattern).cmp(&order);
-        match self.routes.binary_search_by(search) {
-            Ok(at) => {
-                let other = &self.routes[at].pattern;
-                Err(format!("{other:?} takes the same requests already"))
-            }
-            Err(at) => {
+        match check_pattern(pattern).and_then(|()| self.place(method, pattern)) {
+            Ok(place) => {
                 let pattern = pattern.to_string();
                 let route = Route {
                     method,
                     pattern,
                     handler,
                 };
-                self.routes.insert(at, route);
-                Ok(())
+                self.routes.insert(place, route);
+            }
+            Err(problem) => {
+                let problem = format!("route pattern {pattern:?}: {problem}");
+                self.invalid.get_or_insert(problem);
+            }
+        }
+    }
+
+    /// Finds where a route belongs, unless there is one for the same requests.
+    fn place(&self, method: Option<Method>, pattern: &str) -> Result<usize, String> {
+        let order = order(method, pattern);
+        let search = |route: &Route| self::order(route.method, &route.pattern).cmp(&order);
+        match self.routes.binary_search_by(search) {
+            Err(place) => Ok(place),
+            Ok(place) => {
+                let other = &self.routes[place].pattern;
+                Err(format!("{other:?} takes the same requests already"))
             }
         }
     }
@@ -81,11 +78,14 @@ impl Router {
 
     /// The methods that routes know on this path, whatever the request's own, as a field lists them.
     fn allow(&self, path: &str) -> String {
-        let known = |method: &&Method| {
-            let mut routes = self.routes.iter();
-            routes.any(|route| route.answers(**method) && matches_path(&route.pattern, path))
-        };
-        method_list(Method::ALL.iter().filter(known))
+        let routes = (self.routes.iter()).filter(|route| matches_path(&route.pattern, path));
+        let known = |method: &Method| routes.clone().any(|route| route.answers(*method));
+        method_list(
+            Method::ALL
+                .map(|(method, _)| method)
+                .into_iter()
+                .filter(known),
+        )
     }
 
     /// Sends the request through the middleware to what was found.
@@ -184,53 +184,35 @@ impl std::fmt::Debug for Next<'_> {
 
 /// Says what is wrong with a pattern, and what would be right.
 fn check_pattern(pattern: &str) -> Result<(), String> {
-    let Some(path) = pattern.strip_prefix('/') else {
-        return Err(format!("a path begins with a slash, as in \"/{pattern}\""));
-    };
+    let path = pattern.strip_prefix('/');
+    let path = path.ok_or_else(|| format!("a path begins with a slash, as in \"/{pattern}\""))?;
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let never_there = |c: char| c.is_whitespace() || c.is_control() || "{}*<>?#%".contains(c);
     let mut names = Vec::new();
-    let mut segments = path.split('/').peekable();
-    while let Some(segment) = segments.next() {
-        check_segment(segment, segments.peek().is_none())?;
+    for segment in path.split('/') {
         let name = parameter(segment);
+        let fits = match name {
+            Some(name) => !name.is_empty() && name.chars().all(is_letter),
+            None => !segment.starts_with(':') && !segment.contains(never_there),
+        };
+        if !fits {
+            let mut words = segment.rsplit(|c| !is_letter(c));
+            let name = words.find(|word| !word.is_empty()).unwrap_or("name");
+            let right = format!("a parameter is {{{name}}}, the rest of a path {{*{name}}}");
+            return Err(format!("no path has {segment:?}; {right}"));
+        }
         if name.is_some() && names.contains(&name) {
             return Err(format!("{segment:?} has the name of another parameter"));
         }
         names.push(name);
     }
-    Ok(())
-}
-
-fn check_segment(segment: &str, is_last: bool) -> Result<(), String> {
-    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let is_name = |text: &str| !text.is_empty() && text.chars().all(is_letter);
-    let looks_like_one =
-        segment.starts_with([':', '<', '*', '[']) || segment.contains(['{', '}', '*']);
-    let name = segment.trim_matches(|c| !is_letter(c));
-    let name = if is_name(name) { name } else { "name" };
-    match parameter(segment) {
-        Some(name) if is_name(name) && segment.starts_with("{*") && !is_last => Err(format!(
-            "{segment:?} takes the rest of a path, so it comes last"
-        )),
-        Some(name) if is_name(name) => Ok(()),
-        _ if segment.contains('*') => Err(format!(
-            "for {segment:?} write {{*{name}}}, which takes the rest of a path"
-        )),
-        _ if looks_like_one => Err(format!(
-            "for {segment:?} write {{{name}}}, which takes a whole segment"
-        )),
-        _ => match segment
-            .chars()
-            .find(|c| c.is_whitespace() || c.is_control() || "?#%".contains(*c))
-        {
-            None => Ok(()),
-            Some('%') => Err("for '%' write the character that it encodes".to_string()),
-            Some('?' | '#') => {
-                Err("the path ends before the query, which Request::query reads".to_string())
-            }
-            Some(c) => Err(format!(
-                "a path has no {c:?}, though a parameter such as {{name}} takes it encoded"
-            )),
-        },
+    match path
+        .rsplit('/')
+        .skip(1)
+        .any(|segment| segment.starts_with("{*"))
+    {
+        true => Err("the rest of a path comes last".to_string()),
+        false => Ok(()),
     }
 }
 
@@ -257,13 +239,12 @@ impl Segment<'_> {
 
     /// Whether a part of a path, not decoded yet, is such a segment. An encoded slash does not split.
     fn matches(&self, part: &str) -> bool {
-        // On Windows a colon begins a drive or a stream of a file.
-        let separators: &[char] = if cfg!(windows) { &['/', ':'] } else { &['/'] };
         let is_below = |part: &str| {
-            let decoded = percent_decode(part);
-            decoded.is_some_and(|part| {
-                !part.contains(separators) && !matches!(&*part, "" | "." | "..")
-            })
+            // On Windows a colon ends the name of a drive.
+            let leads_away = |c: char| c == '/' || (cfg!(windows) && c == ':');
+            let is_name =
+                |part: &str| !matches!(part, "" | "." | "..") && !part.contains(leads_away);
+            percent_decode(part).is_some_and(|part| is_name(&part))
         };
         match self {
             Segment::Rest => part.split('/').all(is_below),
@@ -482,6 +463,7 @@ mod tests {
             "/a/",
             "/é",
             "/a:b",
+            "/[a]",
             "/{a}/{*b}",
             "/there/x",
             "/there/{*id}",
@@ -490,54 +472,26 @@ mod tests {
         }
         check("", Some("a path begins with a slash, as in \"/\""));
         check("a/b", Some("a path begins with a slash, as in \"/a/b\""));
-        check(
-            "/a/:id",
-            Some("for \":id\" write {id}, which takes a whole segment"),
-        );
-        check(
-            "/a/<id>",
-            Some("for \"<id>\" write {id}, which takes a whole segment"),
-        );
-        check(
-            "/a/[id]",
-            Some("for \"[id]\" write {id}, which takes a whole segment"),
-        );
-        check(
-            "/a{b}",
-            Some("for \"a{b}\" write {name}, which takes a whole segment"),
-        );
-        check(
-            "/{a",
-            Some("for \"{a\" write {a}, which takes a whole segment"),
-        );
-        check(
-            "/{}",
-            Some("for \"{}\" write {name}, which takes a whole segment"),
-        );
-        check(
-            "/{a:int}",
-            Some("for \"{a:int}\" write {name}, which takes a whole segment"),
-        );
-        check(
-            "/*",
-            Some("for \"*\" write {*name}, which takes the rest of a path"),
-        );
-        check(
-            "/*a",
-            Some("for \"*a\" write {*a}, which takes the rest of a path"),
-        );
-        check(
-            "/{a*}",
-            Some("for \"{a*}\" write {*a}, which takes the rest of a path"),
-        );
-        check(
-            "/{*}",
-            Some("for \"{*}\" write {*name}, which takes the rest of a path"),
-        );
-        check(
-            "/{*a}/b",
-            Some("\"{*a}\" takes the rest of a path, so it comes last"),
-        );
+        for (pattern, segment, name) in [
+            ("/a/:id", ":id", "id"),
+            ("/a/<id>", "<id>", "id"),
+            ("/a{b}", "a{b}", "b"),
+            ("/{a", "{a", "a"),
+            ("/{}", "{}", "name"), // Without a name.
+            ("/{a:int}", "{a:int}", "int"),
+            ("/*", "*", "name"),
+            ("/*a", "*a", "a"),
+            ("/{a*}", "{a*}", "a"),
+            ("/{*}", "{*}", "name"),
+            ("/a b", "a b", "b"), // A path has these encoded.
+            ("/a\n", "a\n", "a"),
+            ("/a?b", "a?b", "b"),       // The query is no part of it.
+            ("/a%20b", "a%20b", "20b"), // Patterns are compared with the decoded path.
+        ] {
+            let right = format!("a parameter is {{{name}}}, the rest of a path {{*{name}}}");
+            check(pattern, Some(&format!("no path has {segment:?}; {right}")));
+        }
+        check("/{*a}/b", Some("the rest of a path comes last"));
         check(
             "/{a}/{a}",
             Some("\"{a}\" has the name of another parameter"),
@@ -545,22 +499,6 @@ mod tests {
         check(
             "/{a}/{*a}",
             Some("\"{*a}\" has the name of another parameter"),
-        );
-        check(
-            "/a b",
-            Some("a path has no ' ', though a parameter such as {name} takes it encoded"),
-        );
-        check(
-            "/a\n",
-            Some("a path has no '\\n', though a parameter such as {name} takes it encoded"),
-        );
-        check(
-            "/a?b",
-            Some("the path ends before the query, which Request::query reads"),
-        );
-        check(
-            "/a%20b",
-            Some("for '%' write the character that it encodes"),
         );
         check(
             "/there/{id}",

@@ -27,10 +27,8 @@ pub(crate) fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
         }
     }
     for address in named.into_iter().rev() {
-        match address {
-            Some(address) => client = address,
-            None => break,
-        }
+        let Some(address) = address else { break };
+        client = address;
         if !trusted.contains(&client) {
             break;
         }
@@ -41,13 +39,11 @@ pub(crate) fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
 /// Reads an IP address as proxies write it: alone, with a port, or as IPv6 in brackets with or without a port.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_ascii();
-    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
-    let in_brackets = || {
-        let address = text.strip_prefix('[')?.strip_suffix(']')?;
-        address.parse().ok().map(|address: Ipv6Addr| address.into())
-    };
+    let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']');
+    let in_brackets = || Some(bracketed()?.parse::<Ipv6Addr>().ok()?.into());
     let address: Option<IpAddr> = text.parse().ok().or_else(with_port).or_else(in_brackets);
-    address.map(|address| address.to_canonical())
+    Some(address?.to_canonical())
 }
 
 /// Reads the `for` of `forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )`, where

@@ -30,35 +30,27 @@ pub enum Method {
 }
 
 impl Method {
-    pub(crate) const ALL: [Method; 8] = [
-        Method::Get,
-        Method::Head,
-        Method::Post,
-        Method::Put,
-        Method::Delete,
-        Method::Options,
-        Method::Trace,
-        Method::Patch,
+    pub(crate) const ALL: [(Method, &str); 8] = [
+        (Method::Get, "GET"),
+        (Method::Head, "HEAD"),
+        (Method::Post, "POST"),
+        (Method::Put, "PUT"),
+        (Method::Delete, "DELETE"),
+        (Method::Options, "OPTIONS"),
+        (Method::Trace, "TRACE"),
+        (Method::Patch, "PATCH"),
     ];
 
     /// The method of that name, which is case-sensitive (RFC 9110 section 9.1).
     pub(super) fn from_name(name: &[u8]) -> Option<Method> {
         let mut all = Method::ALL.into_iter();
-        all.find(|method| method.as_str().as_bytes() == name)
+        all.find_map(|(method, known)| (known.as_bytes() == name).then_some(method))
     }
 
     /// The name on the wire, such as `GET`.
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Delete => "DELETE",
-            Method::Options => "OPTIONS",
-            Method::Trace => "TRACE",
-            Method::Patch => "PATCH",
-        }
+        // In the order of the variants.
+        Method::ALL[*self as usize].1
     }
 }
 

@@ -257,21 +257,13 @@ impl Response {
     /// assert_eq!(response.header_value("content-type"), Some("text/csv"));
     /// ```
     pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
-        let value = value.as_ref();
-        match self.check_header(name, value) {
-            Ok(()) => self.with_field(name, value),
-            Err(problem) => Response::failed(problem),
-        }
+        self.checked(name, value.as_ref(), Response::with_field)
     }
 
     /// Adds a field line after those that are there: for fields that may come more than once, such as `Vary` and `Link`.
     /// What [`header`](Response::header) refuses is refused here too.
     pub fn add_header(self, name: &str, value: impl AsRef<str>) -> Response {
-        let value = value.as_ref();
-        match self.check_header(name, value) {
-            Ok(()) => self.and_field(name, value),
-            Err(problem) => Response::failed(problem),
-        }
+        self.checked(name, value.as_ref(), Response::and_field)
     }
 
     /// Adds a cookie that the client shall keep. A name that is not a token, or a value with a character that RFC 6265
@@ -283,7 +275,19 @@ impl Response {
         }
     }
 
-    /// Checks a field that a caller brings.
+    /// Takes a field that a caller brings.
+    fn checked(
+        self,
+        name: &str,
+        value: &str,
+        put: fn(Response, &str, &str) -> Response,
+    ) -> Response {
+        match self.check_header(name, value) {
+            Ok(()) => put(self, name, value),
+            Err(problem) => Response::failed(problem),
+        }
+    }
+
     fn check_header(&self, name: &str, value: &str) -> Result<(), String> {
         const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
         const OF_EVENT_STREAMS: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
@@ -303,16 +307,20 @@ impl Response {
     }
 
     /// Sets a field that is known to be clean.
-    pub(crate) fn with_field(mut self, name: &str, value: &str) -> Response {
+    pub(crate) fn with_field(self, name: &str, value: &str) -> Response {
+        self.without_field(name).and_field(name, value)
+    }
+
+    fn without_field(mut self, name: &str) -> Response {
         if self.header_value(name).is_some() {
             let lines = self.fields.split_inclusive("\r\n");
-            let is_other = |line: &&str| {
-                let other = line.split_once(':').map_or("", |(other, _)| other);
-                !other.eq_ignore_ascii_case(name)
+            let name = |line: &&str| {
+                line.split_once(':')
+                    .is_none_or(|(other, _)| !other.eq_ignore_ascii_case(name))
             };
-            self.fields = lines.filter(is_other).collect();
+            self.fields = lines.filter(name).collect();
         }
-        self.and_field(name, value)
+        self
     }
 
     /// Adds a field line that is known to be clean.
@@ -581,7 +589,7 @@ fn fill_in(digits: &mut [u8], mut number: u64) {
 }
 
 /// Methods as a field lists them, in the order given.
-pub(crate) fn method_list<'a>(methods: impl Iterator<Item = &'a Method>) -> String {
+pub(crate) fn method_list(methods: impl IntoIterator<Item = Method>) -> String {
     let mut list = String::new();
     for method in methods {
         list += if list.is_empty() { "" } else { ", " };
