@@ -101,14 +101,13 @@
 //! | file | its one responsibility |
 //! | --- | --- |
 //! | `config` | every limit and duration of a server |
-//! | `event/encode`, `event/decode` | an event's bytes, and the way back |
+//! | `event/encode`, `event/decode`, `event/line` | an event's bytes, and the way back |
 //! | `event/json` | a text as a JSON string |
 //! | `http/target`, `http/head`, `http/body` | one request, read within limits |
 //! | `http/request` | that request as a handler sees it |
 //! | `http/forwarded` | whom a proxy speaks for |
-//! | `http/cookie` | a cookie that a response sets |
-//! | `http/lines` | a body that is written line by line |
-//! | `http/response`, `http/chunked` | one answer, whole or as a stream of chunks |
+//! | `http/response`, `http/cookie` | one response, and a cookie that it sets |
+//! | `http/chunked`, `http/lines` | a body in chunks, and one that is written line by line |
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |
 //! | `threads` | run this on a reused or a new thread, within a limit |
@@ -116,17 +115,21 @@
 //! | `socket` | one connection's socket and slot: writing by pace, reading by deadline, liveness check |
 //! | `connection` | read a request, answer it, keep alive or become a stream |
 //! | `server` | listen, accept, hand over, shut down |
-//! | `sse` | a receiver as a response: the one loop of events and heartbeats |
+//! | `stream` | the loop of events, heartbeats and the end of a stream |
+//! | `sse` | an `mpsc` receiver as a response |
 //! | `testing` | the events of a response, without a server |
-//! | `random` | numbers that need to differ, not to be secret |
-//! | `hub/rounds` | the inbox and the hub thread |
-//! | `hub/log` | what is kept; cursors, gaps, and what a reader gets next |
-//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory no longer has |
-//! | `hub/frame` | encoded events, and a write that can break off anywhere |
-//! | `hub/subscription` | from a request to a position in the log |
-//! | `hub/subscriber` | a socket with a cursor: behind or live, and the hand-over between |
-//! | `hub/writer` | the threads that own the live sockets |
-//! | `hub/poll`, `hub/json` | the same log for clients that cannot read a stream |
+//! | `random`, `lock` | numbers that need to differ, not to be secret; locks whose poison is ignored |
+//! | `hub/id`, `hub/topics`, `hub/config`, `hub/error` | what may be an id or a topic; limits and errors |
+//! | `hub/frame` | an encoded event, and a write that may be partial |
+//! | `hub/log` | what is kept; positions, gaps, and what a reader gets next |
+//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory has no more |
+//! | `hub/registry`, `hub/shared` | who reads; what a hub's threads share |
+//! | `hub/cursor` | how events leave the log, whoever reads |
+//! | `hub/receiver`, `hub/subscriber`, `hub/poll` | who has a cursor: code in this process, a stream, a long-poll |
+//! | `hub/fast` | the fast half: writer threads and the catch-up pool |
+//! | `hub/subscription` | from a request to a cursor and a response |
+//! | `hub/hub_thread` | the inbox and the hub thread |
+//! | `guide/*` | pages of this documentation |
 //! | `client.js` | for pages: an `EventSource` that all tabs share and that does not give up |
 //!
 //! ## What is absent
@@ -164,6 +167,7 @@ mod server;
 mod slots;
 mod socket;
 mod sse;
+mod stream;
 mod testing;
 mod threads;
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, ErrorKind, Read, Take};
+use std::time::Instant;
 
 use super::request::{Method, Pair, Request};
 use super::target::{Target, form_pairs, is_authority};
@@ -127,6 +128,7 @@ impl Request {
         self.framing = framing(self)?;
         self.expects_continue = expects_continue(self)? && self.framing != Framing::Length(0);
         self.keep_alive = keep_alive(self);
+        self.received = Instant::now();
         Ok(true)
     }
 }

@@ -9,6 +9,7 @@ use std::slice;
 use std::str::Utf8Error;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::head::{Framing, Version, decode_value, each_item, parse_field};
 use super::target::form_pairs;

@@ -47,6 +47,13 @@ impl fmt::Display for PublishError {
 
 impl Error for PublishError {}
 
+/// What a client is told that asks for what cannot be a topic, by `?` in a handler: 400.
+impl From<InvalidTopic> for Response {
+    fn from(error: InvalidTopic) -> Response {
+        Response::malformed(error)
+    }
+}
+
 /// What a client is told whose event was not published, by `?` in a handler: 400 for topics and an id, 413 for the size, 503
 /// with `Retry-After` where the hub is full or has ended. For the history it is a 500, as in [`Response::failed`].
 impl From<PublishError> for Response {

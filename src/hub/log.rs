@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use super::config::History;
 use super::frame::{Batch, Frame};
 use super::id::EventId;
-use super::json;
 use super::topics::TopicSet;
+use crate::event::json_string;
 use crate::http::Coding;
 
 /// An epoch and its first sequence number. It ends where the next epoch begins.
@@ -199,7 +199,7 @@ struct Group {
 /// `event: gap`, with the last event that the reader has, the newest that it misses, how many it misses where that is
 /// known, and the id with which the next reconnect resumes.
 fn gap_frame(from: &str, to: EventId, resume: EventId, lost: Option<usize>) -> Frame {
-    let from = json::string(from);
+    let from = json_string(from);
     let lost = lost.map_or("null".to_string(), |lost| lost.to_string());
     let data = format!(r#"{{"from":{from},"to":"{to}","lost":{lost}}}"#);
     let text = format!("id: {resume}\nevent: gap\ndata: {data}\n\n");

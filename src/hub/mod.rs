@@ -5,7 +5,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `id`, `topics`, `json`, `error` | ids of events, names of topics, strings of JSON, why an event was not published |
+//! | `id`, `topics`, `error` | ids of events, names of topics, why an event was not published |
 //! | `frame` | an encoded event, and several in one write |
 //! | `config` | a hub's limits |
 //! | `log` | the events in memory, and what a reader at a position gets |
@@ -33,7 +33,6 @@ mod file;
 mod frame;
 mod hub_thread;
 mod id;
-mod json;
 mod log;
 mod poll;
 mod receiver;
@@ -395,70 +394,5 @@ impl fmt::Debug for Hub {
         f.debug_struct("Hub")
             .field("config", &self.inner.shared.config)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why an event was not published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The topics are not valid.
-    Topic(InvalidTopic),
-    /// The event's own id is not one that can come back.
-    Id(InvalidId),
-    /// The event is larger than [`HubConfig::max_event_bytes`].
-    TooLarge {
-        /// Its size in bytes.
-        bytes: usize,
-        /// The limit.
-        most: usize,
-    },
-    /// The inbox is full.
-    Full,
-    /// The hub has ended.
-    Closed,
-    /// The history could not be written, and the event was not delivered.
-    Storage(String),
-}
-
-impl fmt::Display for PublishError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PublishError::Topic(error) => error.fmt(f),
-            PublishError::Id(error) => error.fmt(f),
-            PublishError::TooLarge { bytes, most } => {
-                write!(f, "event of {bytes} bytes is larger than {most}")
-            }
-            PublishError::Full => f.write_str("the hub's inbox is full"),
-            PublishError::Closed => f.write_str("the hub has ended"),
-            PublishError::Storage(error) => write!(f, "the history cannot be written: {error}"),
-        }
-    }
-}
-
-impl Error for PublishError {}
-
-/// What a client is told that asks for what cannot be a topic, by `?` in a handler: 400.
-impl From<InvalidTopic> for Response {
-    fn from(error: InvalidTopic) -> Response {
-        Response::malformed(error)
-    }
-}
-
-/// What a client is told whose event was not published, by `?` in a handler: 400 for topics and an id, 413 for the size, 503
-/// with `Retry-After` where the hub is full or has ended. For the history it is a 500, as in [`Response::failed`].
-impl From<PublishError> for Response {
-    fn from(error: PublishError) -> Response {
-        let status = match error {
-            PublishError::Topic(_) | PublishError::Id(_) => 400,
-            PublishError::TooLarge { .. } => 413,
-            PublishError::Full | PublishError::Closed => 503,
-            PublishError::Storage(_) => return Response::failed(error),
-        };
-        let answer = Response::text(format!("{error}\n")).with_status(status);
-        match status {
-            503 => answer.with_field("Retry-After", "1"),
-            _ => answer,
-        }
     }
 }

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
-use super::json;
 use super::log::Next;
-use crate::event::Event;
+use crate::event::{Event, json_string};
 use crate::http::{Method, Request, Response};
 use crate::socket::from_now;
 use crate::stream::CHECK_INTERVAL;
@@ -100,9 +99,9 @@ fn append_event(event: &Event, events: &mut String) {
         return;
     };
     let comma = if events.is_empty() { "" } else { "," };
-    let id = json::string(&message.last_event_id);
-    let event = json::string(&message.event);
-    let data = json::string(&message.data);
+    let id = json_string(&message.last_event_id);
+    let event = json_string(&message.event);
+    let data = json_string(&message.data);
     events.push_str(&format!(
         r#"{comma}{{"id":{id},"event":{event},"data":{data}}}"#
     ));

@@ -16,7 +16,8 @@ use super::shared::Shared;
 use super::subscriber::{OnEnd, StreamEnd, Subscriber};
 use super::topics::{InvalidTopic, TopicSet};
 use crate::event::Event;
-use crate::http::{IntoResponse, Method, Request, Response};
+use crate::http::{IntoResponse, Method, Request, Response, StreamHead};
+use crate::socket::Socket;
 use crate::sse::{KeepAlive, StreamOptions, event_stream};
 use crate::stream::EventStream;
 

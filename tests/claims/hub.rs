@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::{Child, Client, EventSource, TestServer, eventually, serve_parent, start};
 use tiny_sse::{
-    Config, Event, History, Hub, HubConfig, InvalidTopic, KeepAlive, Lag, PublishError, Request,
+    Config, Event, History, Hub, HubConfig, KeepAlive, Lag, PublishError, Request,
     Response, Server, Sse, Start, StreamEnd,
 };
 
@@ -380,11 +380,9 @@ fn heartbeats_come_to_the_silent_and_only_to_them() {
     let server = start(Config::default(), move |server| {
         server.get("/events/{topic}", move |request: &Request| {
             let keep_alive = KeepAlive::every(Duration::from_millis(20)).event("beat")?;
-            Ok::<_, tiny_sse::InvalidField>(
-                readers
-                    .subscribe(request, [request.param("topic")])
-                    .keep_alive(keep_alive),
-            )
+            Ok(readers
+                .subscribe(request, [request.param("topic")])
+                .keep_alive(keep_alive))
         })
     });
     let mut silent = EventSource::open(server.addr(), "/events/silent", &[]);
@@ -740,7 +738,7 @@ fn serve_shared(hub: &Hub) -> (TestServer, Arc<Mutex<Option<Hub>>>) {
             let hub = readers.lock().unwrap();
             hub.as_ref()
                 .map(|hub| hub.subscribe(request, "a"))
-                .ok_or("gone")
+                .ok_or_else(|| Response::failed("gone"))
         })
     });
     (server, shared)
@@ -891,7 +889,7 @@ fn the_classical_form_is_one_line_away() {
         server.get("/events", move |_| {
             let events = readers.receiver("a")?;
             let stream = Sse::spawn(|sender| events.map(|event| sender.send(event)).take_while(Result::is_ok).for_each(drop));
-            Ok::<_, InvalidTopic>(stream)
+            Ok(stream)
         })
     });
     let mut stream = EventSource::open(server.addr(), "/events", &[]);
@@ -931,7 +929,8 @@ fn each_of_many_silent_readers_has_its_heartbeat() {
         let hub = hub.unwrap();
         return serve_parent(config, |server| {
             routes(&hub)(server).post("/", move |_| {
-                hub.publish("a", Event::data("x")).map(|()| "")
+                hub.publish("a", Event::data("x"))?;
+                Ok("")
             })
         });
     };
