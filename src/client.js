@@ -1,21 +1,24 @@
-// An EventSource that all tabs of a site share, and that does not give up. Swap the one for the other:
+// An EventSource that does not give up, and that the tabs of a user can share. It takes the place of EventSource:
 //
 //   import { SharedEventSource as EventSource } from '/client.js';
-//   const news = new EventSource('/events/news');
+//   const news = new EventSource('/events/news', { share: 'everyone' });
 //   news.onmessage = (event) => show(event.data);
 //   news.ongap = (event) => warn(JSON.parse(event.data).lost); // Events that the server could not bring back.
 //
 // What it does beyond EventSource:
-// - One connection for all tabs (browsers allow six to a host, over HTTP/1.1). Each tab reads the beginning on its own;
-//   once it has what the leading tab has, it closes its connection and is told the rest. When that tab goes, another one
-//   goes on from the last id that it has itself. Tabs need ids for that, which a hub gives to all events, and one address
-//   must mean the same events to all of them: what depends on a cookie needs an address for each user.
-// - A connection that is silent for longer than heartbeats allow is given up, also when a phone wakes up.
-// - It comes back later and later while the server is away, and not in step with all others.
-// - Where a stream stays mute because something on the way collects it, or cannot be read, it asks by long-poll.
-// - 204, and an answer that says no (as 403), stop it for good; EventSource stops at many others, too.
+// - Tabs with the same `share` key and the same URL use one connection (browsers allow six to a host over HTTP/1.1).
+//   One tab leads: it reads the stream and passes each event on. Every other tab first reads the stream itself, and
+//   follows the leading tab once it has all events that the leading tab has. When the leading tab closes, another tab
+//   resumes from its own last event id. So events need ids, which a hub gives to all of them.
+// - Without a `share` key each tab has its own connection. The key names for whom the page reads, such as a user's id,
+//   because a leading tab passes on what its own cookie was allowed to read. When the login changes, close the
+//   source and make one with the new key. 'everyone' is a key for what every visitor may read.
+// - A connection that is silent for longer than three heartbeats is replaced. A phone that wakes up checks at once.
+// - Reconnection backs off exponentially, with jitter, and waits as long as Retry-After says.
+// - Where a proxy holds back a stream, or the browser cannot read one, it uses long-poll.
+// - Status 204 and refusals such as 403 stop it. EventSource stops at other statuses too, such as 503.
 //
-// It reads the stream by `fetch`: an EventSource shows a page neither comments, which heartbeats are, nor a status.
+// It reads the stream with `fetch`: an EventSource shows a page neither comments, which heartbeats are, nor a status.
 
 const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
 const LONGEST_PAUSE = 20_000;       // ms between two attempts, however many have failed.
@@ -49,12 +52,15 @@ export class SharedEventSource extends EventTarget {
   #closed = new AbortController();
 
   /**
-   * Of the options, only the first is one of EventSource. `share: false` keeps a connection of its own. `poll: true` asks
-   * by long-poll in any case. After `mute` ms without a first byte it begins to poll, after `silence` ms (three
-   * heartbeats) without any it connects anew.
+   * `withCredentials` means what it means to EventSource. `share` is the key under which tabs share a connection.
+   * `poll: true` uses long-poll from the beginning. After `mute` ms without a first byte the source polls; after
+   * `silence` ms (three heartbeats) without a byte it reconnects.
    */
-  constructor(url, { withCredentials = false, share = true, poll = false, mute = 5_000, silence = 45_000 } = {}) {
+  constructor(url, { withCredentials = false, share = null, poll = false, mute = 5_000, silence = 45_000 } = {}) {
     super();
+    if (share !== null && (typeof share !== 'string' || share === '')) {
+      throw new TypeError('share: a string that names for whom the page reads, as a user id');
+    }
     this.url = new URL(url, globalThis.document?.baseURI ?? location.href).href;
     this.withCredentials = withCredentials;
     this.#options = { mute, silence };
@@ -70,8 +76,8 @@ export class SharedEventSource extends EventTarget {
     globalThis.document?.addEventListener('visibilitychange', () => this.#wake(), { signal });
     globalThis.addEventListener('online', () => this.#wake(), { signal });
     this.#connect();
-    // Locks are there in secure contexts only: over plain HTTP from another machine each tab is on its own.
-    if (share && navigator.locks && globalThis.BroadcastChannel) this.#join();
+    // Browsers have locks in secure contexts only: over plain HTTP from another machine, tabs do not share.
+    if (share !== null && navigator.locks && globalThis.BroadcastChannel) this.#join(share);
   }
 
   get readyState() {
@@ -255,8 +261,8 @@ export class SharedEventSource extends EventTarget {
   // ---- The other tabs. Each message says which id the leading tab had before and has now, so that nothing that a tab
   // ---- missed, be it asleep, stays unnoticed. ----
 
-  #join() {
-    const name = `tiny-sse ${this.withCredentials} ${this.url}`;
+  #join(share) {
+    const name = `tiny-sse ${JSON.stringify([share, this.withCredentials, this.url])}`;
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
     // The lock is whoever asked first, and goes to the next one when that tab is closed or crashes.

@@ -27,7 +27,7 @@ fn a_page_keeps_its_stream_through_everything() {
         Stage::default(),
     );
     let browser = Browser::open(&format!("http://{address}/client"));
-    assert_eq!(findings.all_ok(&browser).len(), 16);
+    assert_eq!(findings.all_ok(&browser).len(), 18);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
         Response::html(page.replace("CHECKS", checks))
     };
     let [events, silent, beats, status, visits] = [(); 5].map(|()| stage.clone());
-    let [publishing, counting, polls, ending, readers] = [(); 5].map(|()| stage.hub.clone());
+    let [publishing, counting, polls, ending, readers, mine] = [(); 6].map(|()| stage.hub.clone());
     reports
         .serve(server)
         .get("/client", move |_request| page("client"))
@@ -107,6 +107,11 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
         .get("/events/{name}", move |request| {
             events.visit(request);
             events.hub.subscribe(request, request.param("name"))
+        })
+        // The same address for all users: whose events they are is in the cookie alone.
+        .get("/mine", move |request| {
+            let user = request.cookie("user").unwrap_or("nobody");
+            mine.subscribe(request, user)
         })
         .get("/silent/{name}", move |request| {
             silent.visit(request);

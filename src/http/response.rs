@@ -110,13 +110,13 @@ impl Response {
         Response::whole(content_type, bytes.into())
     }
 
-    /// 200 with the crate's own client for browsers, an ES module: `SharedEventSource`, in place of `EventSource`, shares
-    /// one connection between all tabs, notices a connection that has died, and falls back to long-poll. A page has
+    /// 200 with the crate's own client for browsers, an ES module. `SharedEventSource`, in place of `EventSource`, notices a
+    /// connection that has died, falls back to long-poll, and shares one connection between tabs with the same key. A page has
     ///
     /// ```html
     /// <script type="module">
     ///   import { SharedEventSource } from '/client.js';
-    ///   const news = new SharedEventSource('/events/news'); // Behind it { withCredentials: true }, among other options.
+    ///   const news = new SharedEventSource('/events/news', { share: 'everyone' }); // Or a user's id.
     ///   news.onmessage = (event) => document.body.append(event.data);
     ///   news.addEventListener('alarm', (event) => alert(event.data));
     ///   news.ongap = (event) => console.warn('events that could not be brought back', event.data);

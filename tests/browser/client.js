@@ -5,6 +5,12 @@ import { check, done, equal, fail, pause } from '/check.js';
 
 const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
 
+/** Of tabs that share a connection: these checks are not about users. */
+const SHARED = { share: 'everyone' };
+
+/** The name of the lock and the channel of tabs that share. */
+const channelOf = (url) => `tiny-sse ${JSON.stringify(['everyone', false, url])}`;
+
 /** A tab, and what it has read, each event as one line of text. */
 class Tab {
   read = [];
@@ -96,7 +102,7 @@ const checks = {
     );
 
     await check('data arrives as EventSource would have it', () =>
-      using([['/events/texts', { share: false }]], async (tab) => {
+      using([['/events/texts']], async (tab) => {
         const native = new EventSource('/events/texts');
         const expected = [];
         native.onmessage = (event) => expected.push(event.data);
@@ -110,7 +116,7 @@ const checks = {
     );
 
     await check('two tabs share one connection', () =>
-      using([['/events/two'], ['/events/two']], async (first, second) => {
+      using([['/events/two', SHARED], ['/events/two', SHARED]], async (first, second) => {
         await until(() => shares(first) !== shares(second));
         await until(async () => (await readers('two')) === 1);
         for (const text of numbers(1, 20)) await publish('two', text);
@@ -121,12 +127,54 @@ const checks = {
       }),
     );
 
+    await check('without a key each tab gets what its own cookie stands for', async () => {
+      document.cookie = 'user=ann';
+      await using([['/mine']], async (ann) => {
+        await until(() => ann.source.readyState === OPEN);
+        await until(async () => (await readers('ann')) === 1);
+        document.cookie = 'user=ben';
+        await using([['/mine']], async (ben) => {
+          await until(async () => (await readers('ben')) === 1);
+          for (let n = 1; n <= 20; n += 1) await publish('ann', 'private');
+          await publish('ben', 'for ben');
+          await until(() => ben.events.length > 0 && ann.events.length === 20);
+          equal([ben.events, await readers('ann'), await readers('ben')], [['for ben'], 1, 1]);
+        });
+      });
+    });
+
+    await check('tabs share where they give the same key, and nothing goes to the holder of another', async () => {
+      document.cookie = 'user=cid';
+      await using([['/mine', { share: 'cid' }], ['/mine', { share: 'cid' }]], async (first, second) => {
+        await until(() => shares(first) !== shares(second));
+        document.cookie = 'user=dan';
+        await using([['/mine', { share: 'dan' }]], async (dan) => {
+          await until(() => dan.source.readyState === OPEN);
+          for (let n = 1; n <= 20; n += 1) await publish('cid', 'private');
+          await publish('dan', 'for dan');
+          await until(() => first.events.length >= 20 && second.events.length >= 20);
+          await until(() => dan.events.length > 0);
+          equal([dan.events, await readers('cid'), await readers('dan')], [['for dan'], 1, 1]);
+        });
+      });
+      const { SharedEventSource } = await import('/client.js');
+      for (const share of [true, '', 7]) {
+        try {
+          new SharedEventSource('/mine', { share }).close();
+        } catch (error) {
+          equal(error.name, 'TypeError');
+          continue;
+        }
+        fail(`${JSON.stringify(share)} counts as a key`);
+      }
+    });
+
     await check('a tab that joins gets the beginning, and nothing twice', () =>
-      using([['/events/join?last_event_id=earliest']], async (first) => {
+      using([['/events/join?last_event_id=earliest', SHARED]], async (first) => {
         await until(() => first.source.readyState === OPEN);
         await post('/numbers/join?n=300');
         await until(() => first.events.length > 50);
-        await using([['/events/join?last_event_id=earliest']], async (second) => {
+        await using([['/events/join?last_event_id=earliest', SHARED]], async (second) => {
           await until(() => first.events.length === 300 && second.events.length === 300);
           await until(() => shares(first) !== shares(second));
           equal([first.events, second.events], [numbers(1, 300), numbers(1, 300)]);
@@ -135,7 +183,7 @@ const checks = {
     );
 
     await check('the leading tab is closed, and the others go on without loss', () =>
-      using([['/events/heir'], ['/events/heir'], ['/events/heir']], async (first, second, third) => {
+      using([['/events/heir', SHARED], ['/events/heir', SHARED], ['/events/heir', SHARED]], async (first, second, third) => {
         await until(() => shares(second) && shares(third) && !shares(first));
         await post('/numbers/heir?n=400');
         await until(() => third.events.length > 50);
@@ -150,9 +198,9 @@ const checks = {
     );
 
     await check('a tab that missed something notices, and loses nothing', () =>
-      using([['/events/asleep'], ['/events/asleep']], async (first, second) => {
+      using([['/events/asleep', SHARED], ['/events/asleep', SHARED]], async (first, second) => {
         await until(() => shares(first) !== shares(second));
-        const channel = new BroadcastChannel(`tiny-sse false ${first.source.url}`);
+        const channel = new BroadcastChannel(channelOf(first.source.url));
         await publish('asleep', '1');
         await until(() => second.events.length === 1);
         // As if it had slept through an event that the others have.
@@ -168,11 +216,11 @@ const checks = {
 
     await check('a leading tab that has gone silent is not waited for', async () => {
       // This page plays the leading tab, and then falls asleep.
-      const name = `tiny-sse false ${new URL('/events/sleeper', location)}`;
+      const name = channelOf(new URL('/events/sleeper', location).href);
       const channel = new BroadcastChannel(name);
       let release;
       navigator.locks.request(name, () => new Promise((resolve) => (release = resolve)));
-      await using([['/events/sleeper', { silence: 500 }]], async (tab) => {
+      await using([['/events/sleeper', { ...SHARED, silence: 500 }]], async (tab) => {
         let id;
         tab.source.addEventListener('message', (event) => (id = event.lastEventId));
         await until(() => tab.source.readyState === OPEN);
@@ -201,7 +249,7 @@ const checks = {
     );
 
     await check('204 stops it for good, in all tabs', () =>
-      using([['/events/end'], ['/events/end']], async (first, second) => {
+      using([['/events/end', SHARED], ['/events/end', SHARED]], async (first, second) => {
         await until(() => shares(first) !== shares(second));
         await until(async () => (await readers('end')) === 1);
         await post('/end/end', 'the last one');
@@ -256,7 +304,7 @@ const checks = {
     );
 
     await check('long-poll by force', () =>
-      using([['/events/poll', { poll: true }], ['/events/poll', { poll: true }]], async (first, second) => {
+      using([['/events/poll', { ...SHARED, poll: true }], ['/events/poll', { ...SHARED, poll: true }]], async (first, second) => {
         await until(() => first.source.readyState === OPEN && second.source.readyState === OPEN);
         await until(async () => (await number('/polls')) >= 2);
         await post('/numbers/poll?n=300');
@@ -270,7 +318,7 @@ const checks = {
 
     // The hub lives on, so nothing may be missing. The first server ends its streams, the second one drops them.
     await check('the server restarts', () =>
-      using([['/events/away'], ['/events/away']], async (first, second) => {
+      using([['/events/away', SHARED], ['/events/away', SHARED]], async (first, second) => {
         await until(() => shares(first) !== shares(second));
         await post('/numbers/away?n=600');
         for (const generation of [2, 3]) {
@@ -287,7 +335,7 @@ const checks = {
   // All of this comes through a proxy that keeps event streams to itself.
   async mute() {
     await check('it polls where streams stay mute', () =>
-      using([['/events/mute', { mute: 500 }], ['/events/mute', { mute: 500 }]], async (first, second) => {
+      using([['/events/mute', { ...SHARED, mute: 500 }], ['/events/mute', { ...SHARED, mute: 500 }]], async (first, second) => {
         await until(() => first.source.readyState === OPEN && second.source.readyState === OPEN);
         equal(first.source.transport, 'poll');
         await until(async () => (await number('/polls')) >= 1);
