@@ -21,9 +21,11 @@
 // It reads the stream with `fetch`: an EventSource shows a page neither comments, which heartbeats are, nor a status.
 
 const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
-const LONGEST_PAUSE = 20_000;       // ms between two attempts, however many have failed.
-const POLLS_FOR = 10 * 60_000;      // ms until a stream that was mute gets another chance.
-const TRY_AGAIN = [408, 425, 429];  // Of the answers that say no, those that may not mean it.
+const MIN_PAUSE = 100;              // ms before a reconnection, also after `retry: 0`.
+const MAX_BACKOFF = 20_000;         // ms to which failures alone lengthen that pause.
+const MAX_TIMER = 2 ** 31 - 1;      // ms; a browser's timer with more than that fires at once.
+const POLLS_FOR = 10 * 60_000;      // ms of long-poll before a stream that was held back is tried again.
+const TRY_AGAIN = [408, 425, 429];  // The statuses from 400 to 499 that are not a refusal.
 
 export class SharedEventSource extends EventTarget {
   static CONNECTING = CONNECTING;
@@ -39,16 +41,17 @@ export class SharedEventSource extends EventTarget {
 
   #options;
   #state = CONNECTING;
-  #last = '';           // The last event id: whoever reads, this tab has everything up to here.
-  #heard = Date.now();  // When something last came, be it a heartbeat.
-  #own = null;          // Ends this tab's own connection. None while it is told by another tab.
-  #unheard = false;     // A stream was asked for, and nothing has come of it yet.
+  #last = '';           // The last event id: this tab has every event up to here, on whichever connection it came.
+  #heard = Date.now();  // When a byte last came; in the future during a pause, when silence is expected.
+  #own = null;          // Aborts this tab's own connection. Null while the tab follows another one.
+  #unheard = false;     // A stream has been requested, and no byte has come yet.
   #failures = 0;
   #retry = 1_000;       // The reconnection time in ms, which the server may set.
+  #notBefore = 0;       // When the server's Retry-After ends.
   #pollsUntil = 0;
   #channel = null;      // To and from the other tabs.
   #leads = false;
-  #release = () => {};  // Lets another tab lead.
+  #release = () => {};  // Releases the lock, so that another tab leads.
   #closed = new AbortController();
 
   /**
@@ -72,7 +75,7 @@ export class SharedEventSource extends EventTarget {
     const { signal } = this.#closed;
     const timer = setInterval(() => this.#watch(silence), Math.min(1_000, mute / 4, silence / 4));
     signal.addEventListener('abort', () => clearInterval(timer));
-    // Timers stand still while a phone sleeps, and what the network brought meanwhile may be lost.
+    // Timers stop while a phone sleeps, and the connection may have been lost meanwhile.
     globalThis.document?.addEventListener('visibilitychange', () => this.#wake(), { signal });
     globalThis.addEventListener('online', () => this.#wake(), { signal });
     this.#connect();
@@ -84,7 +87,7 @@ export class SharedEventSource extends EventTarget {
     return this.#state;
   }
 
-  /** How events come: `stream` or `poll` on a connection of its own, `shared` from another tab. */
+  /** How events arrive: `stream` or `poll` on this tab's own connection, `shared` from another tab. */
   get transport() {
     return this.#own ? (this.#polls ? 'poll' : 'stream') : 'shared';
   }
@@ -97,11 +100,11 @@ export class SharedEventSource extends EventTarget {
     this.#release();
   }
 
-  // ---- What comes, from wherever ----
+  // ---- Events, from either source ----
 
-  /** Moves on to an id, with an event or without one, and tells the tabs that follow. */
+  /** Sets the last event id, dispatches the event if there is one, and passes both on to the tabs that follow. */
   #take(id, type, data) {
-    if (this.#state === CLOSED) return; // By the page, while it was given the event before.
+    if (this.#state === CLOSED) return; // The page closed it in a listener of the event before.
     const before = this.#last;
     this.#last = id;
     this.#tell({ before, id, type, data });
@@ -109,7 +112,7 @@ export class SharedEventSource extends EventTarget {
       const { origin } = new URL(this.url);
       this.dispatchEvent(new MessageEvent(type, { data, lastEventId: id, origin }));
     } else if (this.#own && !this.#leads) {
-      this.#channel?.postMessage({ asks: true }); // Perhaps this tab has all that the leading one has.
+      this.#channel?.postMessage({ asks: true }); // This tab may have all events that the leading one has.
     }
   }
 
@@ -121,7 +124,7 @@ export class SharedEventSource extends EventTarget {
     this.dispatchEvent(new Event(state === OPEN ? 'open' : 'error'));
   }
 
-  /** Something has come on its own connection. */
+  /** Records that bytes have arrived. */
   #arrived() {
     this.#heard = Date.now();
     this.#unheard = false;
@@ -136,22 +139,23 @@ export class SharedEventSource extends EventTarget {
       this.#connect();
     } else if (silence > patience) {
       this.#pollNoMore();
-      this.#connect(); // Also when it is another tab that has gone silent.
+      this.#connect(); // Also when the silent one is the leading tab.
     }
   }
 
-  /** What looked mute was perhaps a network that had gone, and polls failed as well. */
+  /** Returns to streams: when polls fail too, the network was gone, and no proxy held the stream back. */
   #pollNoMore() {
     if (this.#pollsUntil !== Infinity) this.#pollsUntil = 0;
   }
 
-  /** The page is looked at again, or the network is back. */
+  /** Checks the connection at once: the page is visible again, or the network is back. */
   #wake() {
+    if (Date.now() < this.#notBefore) return;
     if (this.#own && this.#state === CONNECTING && !this.#unheard) this.#connect();
     else this.#watch(this.#options.silence / 2);
   }
 
-  // ---- Its own connection ----
+  // ---- This tab's own connection ----
 
   #connect() {
     this.#own?.abort();
@@ -165,7 +169,7 @@ export class SharedEventSource extends EventTarget {
     return Date.now() < this.#pollsUntil;
   }
 
-  /** Reads, and comes back when that ends, until it is told to stop. */
+  /** Reads, and reconnects whenever that ends, until the signal aborts it. */
   async #run(signal) {
     while (!signal.aborted) {
       try {
@@ -177,15 +181,17 @@ export class SharedEventSource extends EventTarget {
       }
       if (signal.aborted) return;
       this.#unheard = false;
+      const retry = Math.max(this.#retry, MIN_PAUSE);
+      const backoff = Math.min(retry * 2 ** this.#failures++, Math.max(retry, MAX_BACKOFF));
+      const min = Math.max(backoff, this.#notBefore - Date.now());
+      const wait = Math.min(min * (1 + Math.random() / 2), MAX_TIMER);
+      this.#heard = Date.now() + wait;
       this.#enter(CONNECTING);
-      const longer = Math.min(this.#retry * 2 ** this.#failures++, Math.max(this.#retry, LONGEST_PAUSE));
-      const wait = longer * (1 + Math.random() / 2);
-      this.#heard = Date.now() + wait; // Until then, silence is no wonder.
       await pause(wait, signal);
     }
   }
 
-  /** One request. The id goes into the query: as a field, other origins would have to allow it first. */
+  /** Sends one request. The last event id goes into the query: as a field, it would need a CORS preflight. */
   async #ask(signal, method, accept) {
     const url = new URL(this.url);
     if (this.#last) url.searchParams.set('last_event_id', this.#last);
@@ -198,10 +204,12 @@ export class SharedEventSource extends EventTarget {
       credentials: this.withCredentials ? 'include' : 'same-origin',
     });
     const { status } = response;
-    if (status !== 200) response.body?.cancel();
+    const type = response.headers.get('Content-Type')?.split(';')[0].trim().toLowerCase();
+    if (status === 200 && type === accept) return response;
+    response.body?.cancel();
     if (status === 204 || (status >= 400 && status < 500 && !TRY_AGAIN.includes(status))) throw new Refusal();
-    if (status !== 200 || !response.headers.get('Content-Type')?.startsWith(accept)) throw new Error(`${status}`);
-    return response;
+    this.#notBefore = Date.now() + retryAfter(response);
+    throw new Error(`${status}`);
   }
 
   async #stream(signal) {
@@ -210,17 +218,19 @@ export class SharedEventSource extends EventTarget {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     const event = { id: this.#last, type: '', data: [] };
     let text = '';
+    let afterCR = false; // The last read ended with CR, so an LF now belongs to the same line break.
     for (;;) {
       const { done, value } = await reader.read();
       if (done || signal.aborted) return;
       this.#arrived();
-      const lines = (text + value).split(/\r\n|\n|\r(?!$)/); // A CR at the end may be half of a CRLF.
+      const lines = (text + (afterCR ? value.replace(/^\n/, '') : value)).split(/\r\n|\n|\r/);
+      afterCR = value.endsWith('\r');
       text = lines.pop();
       for (const line of lines) this.#line(line, event);
     }
   }
 
-  /** One line of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation). */
+  /** Processes one line of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation). */
   #line(line, event) {
     const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (line === '') {
@@ -229,7 +239,7 @@ export class SharedEventSource extends EventTarget {
       else this.#take(id);
       Object.assign(event, { type: '', data: [] });
     } else if (field === '') {
-      this.#tell(); // A comment, as heartbeats are: those who follow hear it too.
+      this.#tell(); // A comment, such as a heartbeat: it also shows the other tabs that the connection lives.
     } else if (field === 'data') {
       event.data.push(value);
     } else if (field === 'event') {
@@ -242,7 +252,7 @@ export class SharedEventSource extends EventTarget {
   }
 
   async #poll(signal) {
-    // A HEAD is answered at once: whether the server is there.
+    // The response to HEAD comes at once, so it shows whether the server is there.
     await this.#ask(signal, 'HEAD', 'application/json');
     while (this.#polls && !signal.aborted) {
       this.#arrived();
@@ -253,38 +263,38 @@ export class SharedEventSource extends EventTarget {
       this.#arrived();
       for (const { id, event, data } of events) this.#take(id || this.#last, event, data);
       this.#take(last_event_id);
-      // A server with too many who wait answers at once.
+      // When too many clients wait, the server responds at once.
       if (!events.length && Date.now() - asked < 1_000) await pause(1_000 * (1 + Math.random()), signal);
     }
   }
 
-  // ---- The other tabs. Each message says which id the leading tab had before and has now, so that nothing that a tab
-  // ---- missed, be it asleep, stays unnoticed. ----
+  // ---- The other tabs. Each message carries the leading tab's last event id before and after, so that a tab that
+  // ---- missed a message, such as one that slept, notices. ----
 
   #join(share) {
     const name = `tiny-sse ${JSON.stringify([share, this.withCredentials, this.url])}`;
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
-    // The lock is whoever asked first, and goes to the next one when that tab is closed or crashes.
+    // The tab that holds the lock leads. When it is closed or crashes, the next tab in the queue gets the lock.
     const lead = () => {
       this.#leads = true;
       if (!this.#own) this.#connect();
       return new Promise((release) => (this.#release = release));
     };
     const { signal } = this.#closed;
-    navigator.locks.request(name, { signal }, lead).catch(() => {}); // Closed before it was its turn.
+    navigator.locks.request(name, { signal }, lead).catch(() => {}); // Closed while it waited.
   }
 
   #tell(message = { before: this.#last, id: this.#last }) {
-    if (this.#leads) this.#channel.postMessage({ ...message, state: this.#state });
+    if (this.#leads) this.#channel.postMessage({ ...message, state: this.#state, heard: this.#heard });
   }
 
-  #hear({ asks, before, id, type, data, state }) {
+  #hear({ asks, before, id, type, data, state, heard = Date.now() }) {
     if (this.#state === CLOSED) return;
     if (asks) return this.#tell();
-    if (this.#leads) return; // What the tab before had still to say comes on its own connection, too.
+    if (this.#leads) return; // A late message of the tab that led before: this tab reads the same itself.
     if (this.#own) {
-      // It reads on its own until it has all that the leading tab has.
+      // This tab keeps its own connection until it has all events that the leading tab has.
       if (state !== OPEN || !this.#last || !covers(this.#last, id)) return;
       this.#own.abort();
       this.#own = null;
@@ -292,18 +302,25 @@ export class SharedEventSource extends EventTarget {
       this.#arrived();
       return;
     }
-    this.#heard = Date.now();
-    const had = before !== this.#last && covers(this.#last, id); // Before it followed.
-    if (!had && !covers(this.#last, before)) return this.#connect(); // It missed something.
+    this.#heard = heard; // During a pause of the leading tab, this tab expects silence too.
+    const had = before !== this.#last && covers(this.#last, id); // From its own connection.
+    if (!had && !covers(this.#last, before)) return this.#connect(); // It missed an event.
     if (!had) this.#take(id, type, data);
     if (state !== this.#state) this.#enter(state);
   }
 }
 
-/** The server does not want to be asked again. */
+/** The server has refused for good. */
 class Refusal extends Error {}
 
-/** Whether nothing lies between one id and another one that is ahead. A hub's ids are a start of it and a number. */
+/** Returns how long a response asks to wait, in ms: Retry-After is a number of seconds or a date (RFC 9110 10.2.3). */
+function retryAfter(response) {
+  const value = response.headers.get('Retry-After') ?? '';
+  const ms = /^\d+$/.test(value) ? Number(value) * 1_000 : Date.parse(value) - Date.now();
+  return Math.min(Math.max(0, ms) || 0, MAX_TIMER); // NaN for what is neither.
+}
+
+/** Returns whether a reader at one id has all events up to another. A hub's id is an epoch and a sequence number. */
 function covers(ahead, id) {
   const [a, b] = [ahead, id].map((text) => /^([0-9a-f]{16})-(\d+)$/.exec(text));
   return ahead === id || (a !== null && b !== null && a[1] === b[1] && Number(a[2]) >= Number(b[2]));

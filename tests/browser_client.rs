@@ -27,7 +27,7 @@ fn a_page_keeps_its_stream_through_everything() {
         Stage::default(),
     );
     let browser = Browser::open(&format!("http://{address}/client"));
-    assert_eq!(findings.all_ok(&browser).len(), 18);
+    assert_eq!(findings.all_ok(&browser).len(), 23);
 }
 
 #[test]

@@ -11,11 +11,11 @@ const SHARED = { share: 'everyone' };
 /** The name of the lock and the channel of tabs that share. */
 const channelOf = (url) => `tiny-sse ${JSON.stringify(['everyone', false, url])}`;
 
-/** A tab, and what it has read, each event as one line of text. */
+/** A tab, and what it has read, each event as one line of text. Its responses may come from a function of the check. */
 class Tab {
   read = [];
 
-  static async open(url, options) {
+  static async open(url, { respond, ...options } = {}) {
     const tab = new Tab();
     tab.frame = document.createElement('iframe');
     tab.frame.src = '/tab';
@@ -24,6 +24,7 @@ class Tab {
       document.body.append(tab.frame);
     });
     tab.window = tab.frame.contentWindow;
+    if (respond) tab.window.fetch = async (url, request) => respond(tab, new URL(url), request);
     tab.source = new tab.window.SharedEventSource(url, options);
     tab.source.onopen = () => tab.read.push('open');
     tab.source.onerror = () => tab.read.push('error');
@@ -67,6 +68,15 @@ const readers = (topic) => number(`/readers/${topic}`);
 const visits = (name) => number(`/visits/${name}`);
 const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, at) => `${from + at}`);
 const shares = (tab) => tab.source.transport === 'shared' && tab.source.readyState === OPEN;
+
+/** A stream that is still open after these pieces, each of which the client reads by itself. */
+function streams(...pieces) {
+  const encoder = new TextEncoder();
+  const body = new ReadableStream({
+    start: (stream) => pieces.forEach((piece) => stream.enqueue(encoder.encode(piece))),
+  });
+  return new Response(body, { headers: { 'Content-Type': 'text/event-stream' } });
+}
 
 const checks = {
   async client() {
@@ -114,6 +124,123 @@ const checks = {
         native.close();
       }),
     );
+
+    await check('each line break ends a line at once, wherever a read ends', async () => {
+      const cases = [
+        [['data: a\n\n'], ['a']],
+        [['data: a\r\n\r\n'], ['a']],
+        [['data: a\r\r'], ['a']], // Complete with the second CR, although LF may follow.
+        [['data: a\r', '\r'], ['a']],
+        [['data: a\r', '\n\r', '\n', 'data: b\r\n\r'], ['a', 'b']], // An LF after a CR is no second line break.
+        [['data: a\r', '\ndata: b\r', '\n\r', '\n'], ['a\nb']],
+        [['data: a\n', '\r', '\n', '\n', 'data: b\n\n'], ['a', 'b']],
+        [['data: a\r', 'data: b\r', '\r'], ['a\nb']],
+        [['data: a\n\nda', 'ta: b\n', '\ndata: not ended\n'], ['a', 'b']],
+      ];
+      for (const [pieces, expected] of cases) {
+        await using([['/', { respond: () => streams(...pieces) }]], async (tab) => {
+          await until(() => tab.events.length >= expected.length);
+          await pause(20); // For an event too many.
+          equal([pieces, tab.events], [pieces, expected]);
+        });
+      }
+    });
+
+    await check('a media type has no case, and has parameters', async () => {
+      for (const [type, is] of [
+        ['Text/Event-Stream', OPEN],
+        ['text/event-stream;charset=utf-8', OPEN],
+        ['TEXT/EVENT-STREAM ; charset="UTF-8"', OPEN],
+        ['text/event-streams', CONNECTING],
+        ['text/html', CONNECTING],
+      ]) {
+        let requests = 0;
+        const respond = () => {
+          requests += 1;
+          return new Response(streams(': hello\n').body, { headers: { 'Content-Type': type } });
+        };
+        await using([['/', { respond }]], async (tab) => {
+          await until(() => tab.read.length);
+          equal([type, tab.source.readyState, requests], [type, is, 1]);
+        });
+      }
+    });
+
+    await check('no reconnection time makes a loop', async () => {
+      for (const [retry, most] of [
+        ['0', 6], // 100 ms, and twice as much after each failure.
+        ['2147483647', 2], // The longest that a server of this crate sends; a timer takes no more than that.
+        ['99999999999999999999999', 2],
+      ]) {
+        let requests = 0;
+        const respond = () => {
+          requests += 1;
+          if (requests > 1) return new Response('', { status: 500 });
+          return new Response(`retry: ${retry}\n\n`, { headers: { 'Content-Type': 'text/event-stream' } });
+        };
+        await using([['/', { respond }]], async (tab) => {
+          await until(() => tab.read.includes('error'));
+          await pause(1_000);
+          if (requests > most) fail(`retry ${retry}: ${requests} requests within a second`);
+        });
+      }
+    });
+
+    await check('Retry-After is waited for, also by a tab that wakes up', async () => {
+      for (const after of [() => '2', () => new Date(Date.now() + 3_000).toUTCString()]) {
+        const times = [];
+        const respond = (tab) => {
+          times.push(Date.now());
+          if (times.length === 1) return new Response('', { status: 429, headers: { 'Retry-After': after() } });
+          return streams('data: back\n\n');
+        };
+        await using([['/', { respond }]], async (tab) => {
+          await until(() => tab.read.includes('error'));
+          tab.window.dispatchEvent(new Event('online'));
+          await until(() => tab.events.length);
+          const waited = times[1] - times[0];
+          if (waited < 1_990) fail(`${after()}: back after ${waited} ms`); // The date has no milliseconds.
+        });
+      }
+      // What is neither a number nor a date says nothing.
+      for (const after of ['', '-1', 'soon']) {
+        let requests = 0;
+        const respond = () => {
+          requests += 1;
+          return requests > 1 ? streams(': hello\n') : new Response('', { status: 503, headers: { 'Retry-After': after } });
+        };
+        await using([['/', { respond }]], (tab) => until(() => tab.source.readyState === OPEN));
+      }
+    });
+
+    await check('a tab that follows waits as long as the leading tab', async () => {
+      let requests = 0;
+      const epoch = '0123456789abcdef';
+      let drop;
+      const respond = () => {
+        requests += 1;
+        if (requests > 2) return new Response('', { status: 503, headers: { 'Retry-After': '600' } });
+        const body = new ReadableStream({
+          start(stream) {
+            stream.enqueue(new TextEncoder().encode(`id: ${epoch}-1\n\n`));
+            drop = () => stream.close();
+          },
+        });
+        return new Response(body, { headers: { 'Content-Type': 'text/event-stream' } });
+      };
+      const options = { ...SHARED, silence: 400, respond };
+      await using([['/waits', options]], async (first) => {
+        await until(() => first.source.readyState === OPEN);
+        const dropFirst = drop;
+        await using([['/waits', options]], async (second) => {
+          await until(() => shares(second));
+          dropFirst();
+          await until(() => requests > 2);
+          await pause(1_200);
+          equal([requests, second.source.readyState], [3, CONNECTING]);
+        });
+      });
+    });
 
     await check('two tabs share one connection', () =>
       using([['/events/two', SHARED], ['/events/two', SHARED]], async (first, second) => {
