@@ -1,6 +1,6 @@
 //! The smallest server: the time, every second.
 //!
-//! Run it with `cargo run --example clock`, then type `curl -N http://127.0.0.1:60000/` in another terminal: after a
+//! Run it with `cargo run --example clock`, then type `curl -N http://127.0.0.1:7733/` in another terminal: after a
 //! comment, `: connected`, comes an event a second, such as `data: 1700000000`, until one of the two is stopped.
 
 use std::sync::mpsc::SyncSender;
@@ -10,7 +10,7 @@ use std::{env, io, thread};
 use tiny_sse::{Event, Server, Sse};
 
 fn main() -> io::Result<()> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let server = Server::bind(format!("127.0.0.1:{port}"))?.get("/", |_request| Sse::spawn(tick));
     println!("clock at http://{}", server.addr());
     server.run()

@@ -1,6 +1,6 @@
 //! Resume: a client that comes back gets what it missed; and is told, should that no longer be there.
 //!
-//! Run it with `cargo run --example resume`, then type `curl -N http://127.0.0.1:60000/` in another terminal. After a
+//! Run it with `cargo run --example resume`, then type `curl -N http://127.0.0.1:7733/` in another terminal. After a
 //! comment and an `id` on its own comes an event a second:
 //!
 //! ```text
@@ -11,7 +11,7 @@
 //! Stop it with Ctrl-C, wait some seconds, and come back with the last id that you saw:
 //!
 //! ```text
-//! curl -N -H 'Last-Event-ID: 6ad1c3e5b2f04c97-12' http://127.0.0.1:60000/
+//! curl -N -H 'Last-Event-ID: 6ad1c3e5b2f04c97-12' http://127.0.0.1:7733/
 //! ```
 //!
 //! The seconds in between come at once, from 13 on, and none is missing; a browser's `EventSource` does all this by
@@ -33,7 +33,7 @@ use std::time::Duration;
 use tiny_sse::{Event, History, Hub, HubConfig, Server};
 
 fn main() -> io::Result<()> {
-    let port = std::env::args().nth(1).unwrap_or("60000".to_string());
+    let port = std::env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::open(HubConfig {
         history: History::events(20),
         ..HubConfig::default()

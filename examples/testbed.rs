@@ -1,8 +1,8 @@
 //! The server that load tools and conformance tests drive: plain answers, an echo, streams, and a broadcast as large as
 //! one asks for.
 //!
-//! Run it with `cargo run --release --example testbed -- 60000`, then type `curl -N http://127.0.0.1:60000/load/events`
-//! in one terminal and `curl 'http://127.0.0.1:60000/load/publish?n=3&size=40&rate=1'` in another: the first shows the
+//! Run it with `cargo run --release --example testbed -- 7733`, then type `curl -N http://127.0.0.1:7733/load/events`
+//! in one terminal and `curl 'http://127.0.0.1:7733/load/publish?n=3&size=40&rate=1'` in another: the first shows the
 //! event `hello`, then three events, one a second, that begin with the time at which they were published.
 //!
 //! `$PORT` stands in for the argument, `$CAP` is the number of events kept for each topic of the load (1,024).
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = env::args()
         .nth(1)
         .or_else(|| env::var("PORT").ok())
-        .unwrap_or("60000".to_string());
+        .unwrap_or("7733".to_string());
     let cap = env::var("CAP")
         .ok()
         .and_then(|cap| cap.parse().ok())

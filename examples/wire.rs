@@ -25,7 +25,7 @@ const REQUEST: &str = "GET /events HTTP/1.1\r\n\
     \r\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/events", |_request| answer())
         .spawn()?;

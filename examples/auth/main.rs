@@ -4,7 +4,7 @@
 //! without the queries in which tickets travel. With the token in place of `TOKEN`,
 //!
 //! ```text
-//! curl -N -H 'Authorization: Bearer TOKEN' http://127.0.0.1:60000/events
+//! curl -N -H 'Authorization: Bearer TOKEN' http://127.0.0.1:7733/events
 //! ```
 //!
 //! gets `data: welcome`, and without it 401. An `EventSource` cannot set such a field, so a page has two other ways: a
@@ -12,13 +12,13 @@
 //! ticket is good for ten seconds and one request. Type the second of these lines twice: 401.
 //!
 //! ```text
-//! curl -X POST -H 'Authorization: Bearer TOKEN' http://127.0.0.1:60000/ticket
-//! curl -N 'http://127.0.0.1:60000/events?ticket=TICKET'
+//! curl -X POST -H 'Authorization: Bearer TOKEN' http://127.0.0.1:7733/ticket
+//! curl -N 'http://127.0.0.1:7733/events?ticket=TICKET'
 //! ```
 //!
-//! Then open <http://127.0.0.1:60000/>, which tries every way and shows what the browser tells of a refusal: next to
+//! Then open <http://127.0.0.1:7733/>, which tries every way and shows what the browser tells of a refusal: next to
 //! nothing. The last way asks the same server under its other name, as another site's page would. CORS allows it to the
-//! page at 127.0.0.1, and not to the same page at <http://localhost:60000/>.
+//! page at 127.0.0.1, and not to the same page at <http://localhost:7733/>.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -36,7 +36,7 @@ use tiny_sse::{
 static TICKETS: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::new();
     let token = secret()?;
     println!("token {token}");

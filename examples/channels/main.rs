@@ -1,14 +1,14 @@
 //! Channels: one route, and a hub that brings what is published to a topic to all who read it.
 //!
-//! Run it with `cargo run --example channels`, open <http://127.0.0.1:60000/> in two windows, and write in one of them.
-//! Or do without a page: `curl -N http://127.0.0.1:60000/events/news` waits for events, and
+//! Run it with `cargo run --example channels`, open <http://127.0.0.1:7733/> in two windows, and write in one of them.
+//! Or do without a page: `curl -N http://127.0.0.1:7733/events/news` waits for events, and
 //!
 //! ```text
-//! curl -d 'The sun has risen.' http://127.0.0.1:60000/events/news
+//! curl -d 'The sun has risen.' http://127.0.0.1:7733/events/news
 //! ```
 //!
 //! in another terminal makes it show `data: The sun has risen.` under an `id`, while the pages that are at `news` show it,
-//! too. `curl -N 'http://127.0.0.1:60000/events/news?last_event_id=earliest'` begins with what has been
+//! too. `curl -N 'http://127.0.0.1:7733/events/news?last_event_id=earliest'` begins with what has been
 //! said before. The channels are `general`, `news`, `stocks` and `chat`; any other is a 404.
 
 use std::io;
@@ -19,7 +19,7 @@ use tiny_sse::{Event, Hub, Request, Response, Server};
 const CHANNELS: [&str; 4] = ["general", "news", "stocks", "chat"];
 
 fn main() -> io::Result<()> {
-    let port = std::env::args().nth(1).unwrap_or("60000".to_string());
+    let port = std::env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::new();
     let readers = hub.clone();
     let server = Server::bind(format!("127.0.0.1:{port}"))?

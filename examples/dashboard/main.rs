@@ -1,7 +1,7 @@
 //! A live dashboard: real figures of the machine it runs on, every second, plotted in the browser.
 //!
 //! Run it with `cargo run --example dashboard` and open the printed address. Then type
-//! `curl -N http://127.0.0.1:60000/figures` in another terminal: an event a second whose data is one JSON object, each
+//! `curl -N http://127.0.0.1:7733/figures` in another terminal: an event a second whose data is one JSON object, each
 //! key of which `figures.rs` explains. Stop the server and start it again: the page says that it is waiting, comes back
 //! by itself, and leaves a gap in its plots where it has no figures.
 
@@ -20,7 +20,7 @@ const PAGE: &str = include_str!("page.html");
 const FIVE_MINUTES: usize = 300;
 
 fn main() -> std::io::Result<()> {
-    let port = std::env::args().nth(1).unwrap_or("60000".to_string());
+    let port = std::env::args().nth(1).unwrap_or("7733".to_string());
     let history = History::events(FIVE_MINUTES);
     let hub = Hub::open(HubConfig {
         history,

@@ -1,6 +1,6 @@
 //! Fallback: the same events by event stream, by long-poll and by plain polling, side by side.
 //!
-//! Run it with `cargo run --example fallback` and open <http://127.0.0.1:60000/>. It counts for each of the three ways the
+//! Run it with `cargo run --example fallback` and open <http://127.0.0.1:7733/>. It counts for each of the three ways the
 //! requests, the bytes, the events that came and those that were missed, and draws how late each one was. A stream takes
 //! one request; a long-poll one for each event, and is as quick; a poll asks whether there is news or not, and still comes
 //! late or misses some.
@@ -8,8 +8,8 @@
 //! Long-poll comes from the same address as the stream, for whoever cannot read one:
 //!
 //! ```text
-//! curl -N http://127.0.0.1:60000/events
-//! curl 'http://127.0.0.1:60000/events?poll'
+//! curl -N http://127.0.0.1:7733/events
+//! curl 'http://127.0.0.1:7733/events?poll'
 //! ```
 //!
 //! The second answers with the next event and its id, for the next request: `&last_event_id=` and that.
@@ -24,7 +24,7 @@ use tiny_sse::{Event, Hub, Response, Server};
 const PAUSES: [u64; 8] = [1500, 400, 3000, 250, 900, 4000, 150, 2000];
 
 fn main() -> io::Result<()> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::new();
     let latest = Arc::new(Mutex::new(String::new()));
     let (publisher, newest) = (hub.clone(), Arc::clone(&latest));

@@ -1,12 +1,12 @@
 //! Hub: a small server that stands on its own. Programs with the token publish to it, anybody subscribes, from anywhere.
 //!
-//! Run it with `cargo run --example hub`, and open <http://127.0.0.1:60000/>, a page that shows the hub's own figures, once
+//! Run it with `cargo run --example hub`, and open <http://127.0.0.1:7733/>, a page that shows the hub's own figures, once
 //! a second. The server prints the token, unless `$HUB_TOKEN` sets one, as a line to paste into the terminal that
 //! publishes. Subscribe to one topic or several, and publish in another terminal:
 //!
 //! ```text
-//! curl -N 'http://127.0.0.1:60000/events?topic=doors&topic=lights'
-//! curl -d 'The front door is open.' -H "Authorization: Bearer $HUB_TOKEN" http://127.0.0.1:60000/events/doors
+//! curl -N 'http://127.0.0.1:7733/events?topic=doors&topic=lights'
+//! curl -d 'The front door is open.' -H "Authorization: Bearer $HUB_TOKEN" http://127.0.0.1:7733/events/doors
 //! ```
 //!
 //! The first shows the text as an event; the second gets its id as the answer, and 401 without the token. Pages of other
@@ -23,7 +23,7 @@ use std::{env, fs, io, thread};
 use tiny_sse::{Cors, Event, Hub, Request, Response, Server, Sse, constant_time_eq};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let token = env::var("HUB_TOKEN").or_else(|_| secret())?;
     println!("HUB_TOKEN={token}");
 

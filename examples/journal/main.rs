@@ -1,7 +1,7 @@
 //! A log that is still there: standard input, or a file that grows, into a durable topic and into the browser.
 //!
 //! Run it with `ping 127.0.0.1 2>&1 | cargo run --example journal` and open the printed address, or type
-//! `curl -N 'http://127.0.0.1:60000/lines?last_event_id=earliest'`: each line comes as an event, and the next ones as
+//! `curl -N 'http://127.0.0.1:7733/lines?last_event_id=earliest'`: each line comes as an event, and the next ones as
 //! they are written. Stop it and start it again: page and curl with the last id go on where they were, as what has been
 //! read is kept in `tiny-sse-journal` in the folder for temporary files, which `cat` shows, as it is an event stream.
 //!
@@ -16,7 +16,7 @@ use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server, Start}
 
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let port = arguments.next().unwrap_or("60000".to_string());
+    let port = arguments.next().unwrap_or("7733".to_string());
     let path = std::env::temp_dir().join("tiny-sse-journal");
     let hub = Hub::open(HubConfig {
         history: History::file(&path).file_bytes(64 * 1024 * 1024),

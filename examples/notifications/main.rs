@@ -1,17 +1,17 @@
 //! Notifications: each user has a topic, and gets nobody else's, neither live nor when coming back.
 //!
-//! Run it with `cargo run --example notifications`, open <http://127.0.0.1:60000/>, log in as Ann and type
+//! Run it with `cargo run --example notifications`, open <http://127.0.0.1:7733/>, log in as Ann and type
 //!
 //! ```text
-//! curl -d 'Your parcel is here.' http://127.0.0.1:60000/notify/ann
+//! curl -d 'Your parcel is here.' http://127.0.0.1:7733/notify/ann
 //! ```
 //!
 //! The badge counts what has not been read; in a second tab, too, and after a reload. What is sent to `ben` meanwhile
 //! waits for Ben, who can log in at the same time in a private window. The same without a page:
 //!
 //! ```text
-//! curl -c ann.txt -d ann http://127.0.0.1:60000/login
-//! curl -N -b ann.txt http://127.0.0.1:60000/events/ann
+//! curl -c ann.txt -d ann http://127.0.0.1:7733/login
+//! curl -N -b ann.txt http://127.0.0.1:7733/events/ann
 //! ```
 //!
 //! replays what Ann was told and waits for more; `/events/ben` with the same cookie is a 403. That a name is enough to log
@@ -29,7 +29,7 @@ use tiny_sse::{Cookie, Event, Hub, Request, Response, SameSite, Server, Start};
 static SESSIONS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::new();
     let [readers, ending, marks] = [(); 3].map(|()| hub.clone());
     let read = Event::data("").event("read")?;

@@ -1,14 +1,14 @@
 //! Progress: a request starts a long job and does not wait for it; whoever wants to know how far it is reads a stream.
 //!
-//! Run it with `cargo run --example progress`, open <http://127.0.0.1:60000/> in two tabs and start the job in one of
+//! Run it with `cargo run --example progress`, open <http://127.0.0.1:7733/> in two tabs and start the job in one of
 //! them: both show the same bar. Reload one, or close both and come back: the bar is where the job is, since a stream
 //! begins with the last value (`retained`). What the two share besides is one connection, by the crate's `client.js`; the
 //! page says which tab has it.
 //!
-//! Without a page, `curl -N http://127.0.0.1:60000/job` shows the same while
+//! Without a page, `curl -N http://127.0.0.1:7733/job` shows the same while
 //!
 //! ```text
-//! curl -X POST http://127.0.0.1:60000/job
+//! curl -X POST http://127.0.0.1:7733/job
 //! ```
 //!
 //! in another terminal says `started`, or `it runs already` for as long as it does.
@@ -24,7 +24,7 @@ use tiny_sse::{Event, Hub, PublishError, Response, Server};
 const STEPS: u32 = 120;
 
 fn main() -> io::Result<()> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::new();
     let readers = hub.clone();
     let running = Arc::new(AtomicBool::new(false));

@@ -1,6 +1,6 @@
 //! Resilience: a producer whose source fails at times, and clients that get every reading all the same.
 //!
-//! Run it with `cargo run --example resilient`, and type `curl -N http://127.0.0.1:60000/readings`. A reading comes each
+//! Run it with `cargo run --example resilient`, and type `curl -N http://127.0.0.1:7733/readings`. A reading comes each
 //! second, with the time as its id:
 //!
 //! ```text
@@ -13,10 +13,10 @@
 //! when to come back. A browser does that by itself; for curl it is
 //!
 //! ```text
-//! curl -N -H 'Last-Event-ID: 1700000000' http://127.0.0.1:60000/readings
+//! curl -N -H 'Last-Event-ID: 1700000000' http://127.0.0.1:7733/readings
 //! ```
 //!
-//! with the last id that you saw. Open <http://127.0.0.1:60000/> and watch it for a minute: readings arrive late, and none
+//! with the last id that you saw. Open <http://127.0.0.1:7733/> and watch it for a minute: readings arrive late, and none
 //! is lost or comes twice. Nor is one if you stop the server for a while.
 
 use std::error::Error;
@@ -37,7 +37,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const KEPT: u64 = 300;
 
 fn main() -> io::Result<()> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", |_request| Response::html(include_str!("page.html")))
         .get("/readings", readings);

@@ -1,10 +1,10 @@
 //! Tokens: the answer to one POST as a stream, in the way that the APIs of language models do it.
 //!
-//! Run it with `cargo run --example tokens`, open <http://127.0.0.1:60000/>, ask something and cancel the answer half way;
+//! Run it with `cargo run --example tokens`, open <http://127.0.0.1:7733/>, ask something and cancel the answer half way;
 //! or type
 //!
 //! ```text
-//! curl -N -d 'What is an event stream?' http://127.0.0.1:60000/answer
+//! curl -N -d 'What is an event stream?' http://127.0.0.1:7733/answer
 //! ```
 //!
 //! Word by word comes `data: {"delta":"You "}`, then `data: {"delta":"asked "}` and so on, and at last `data: [DONE]`, by
@@ -22,7 +22,7 @@ use std::{env, io, thread};
 use tiny_sse::{Event, Response, Server, Sse};
 
 fn main() -> io::Result<()> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", |_request| Response::html(include_str!("page.html")))
         .post("/answer", |request| {

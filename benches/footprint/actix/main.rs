@@ -24,7 +24,7 @@ async fn main() -> std::io::Result<()> {
             .app_data(Data::new(clock.clone()))
             .service(events)
     };
-    HttpServer::new(app).bind(("127.0.0.1", 60000))?.run().await
+    HttpServer::new(app).bind(("127.0.0.1", 7733))?.run().await
 }
 
 #[get("/events")]

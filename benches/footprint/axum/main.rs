@@ -26,7 +26,7 @@ async fn main() -> std::io::Result<()> {
     let app = Router::new()
         .route("/events", get(events))
         .with_state(clock);
-    axum::serve(TcpListener::bind("127.0.0.1:60000").await?, app).await
+    axum::serve(TcpListener::bind("127.0.0.1:7733").await?, app).await
 }
 
 async fn events(State(clock): State<Clock>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {

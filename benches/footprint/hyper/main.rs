@@ -25,7 +25,7 @@ async fn main() -> std::io::Result<()> {
             time::sleep(Duration::from_secs(1)).await;
         }
     });
-    let listener = TcpListener::bind("127.0.0.1:60000").await?;
+    let listener = TcpListener::bind("127.0.0.1:7733").await?;
     loop {
         let (socket, _) = listener.accept().await?;
         let clock = clock.clone();

@@ -18,7 +18,7 @@ async fn main() {
         }
     });
     let mut config = ServerConfig::default();
-    config.set_address("127.0.0.1:60000");
+    config.set_address("127.0.0.1:7733");
     let mut server = Server::default();
     server.server_config(config).route::<Events>("/events");
     if let Ok(running) = server.run().await {

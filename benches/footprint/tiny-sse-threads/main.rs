@@ -23,7 +23,7 @@ fn main() -> std::io::Result<()> {
             thread::sleep(Duration::from_secs(1));
         }
     });
-    Server::bind("127.0.0.1:60000")?
+    Server::bind("127.0.0.1:7733")?
         .get("/events", |_request| {
             let (sender, receiver) = mpsc::channel();
             STREAMS.lock().unwrap().push(sender);

@@ -13,7 +13,7 @@ fn main() -> std::io::Result<()> {
             thread::sleep(Duration::from_secs(1));
         }
     });
-    Server::bind("127.0.0.1:60000")?
+    Server::bind("127.0.0.1:7733")?
         .get("/events", move |request| hub.subscribe(request, ["clock"]))
         .run()
 }

@@ -24,7 +24,7 @@ fn main() {
             thread::sleep(Duration::from_secs(1));
         }
     });
-    let server = Server::http("127.0.0.1:60000").expect("the address is free");
+    let server = Server::http("127.0.0.1:7733").expect("the address is free");
     for request in server.incoming_requests() {
         thread::spawn(move || answer(request));
     }
