@@ -8,74 +8,34 @@
 //! cargo test --test clients -- --ignored
 //! ```
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
-use support::{PATIENCE, eventually, start};
+use program::Program;
+use support::{eventually, start};
 use tiny_sse::{Config, Event, Hub, KeepAlive, Request, Response, Sse};
 
 /// A reconnection time, and a heartbeat, that make no test wait.
 const SOON: Duration = Duration::from_millis(20);
 
-/// A program of `tests/clients/` that runs until it is dropped.
-struct Program {
-    process: Child,
-    lines: Receiver<String>,
-}
-
-impl Program {
-    fn start(file: &str, arguments: &[&str]) -> Program {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut command = match file.ends_with(".py") {
-            true => Command::new(folder.join("target/clients/bin/python")),
-            false => Command::new("node"),
-        };
-        command.arg(folder.join("tests/clients").join(file));
-        command.args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = command
-            .spawn()
-            .expect("Node and Python, as installed above");
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        Program { process, lines }
-    }
-
-    /// The next line that it prints; `None` at its end.
-    fn line(&self) -> Option<String> {
-        match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => Some(line),
-            Err(mpsc::RecvTimeoutError::Disconnected) => None,
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("no line comes"),
-        }
-    }
-
-    /// All further lines, up to its end.
-    fn rest(&self) -> Vec<String> {
-        std::iter::from_fn(|| self.line()).collect()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// Starts a program of `tests/clients/`.
+fn client(file: &str, arguments: &[&str]) -> Program {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = match file.ends_with(".py") {
+        true => Command::new(folder.join("target/clients/bin/python")),
+        false => Command::new("node"),
+    };
+    command.arg(folder.join("tests/clients").join(file));
+    Program::start(command.args(arguments))
 }
 
 /// What a row waits for; an empty text is a row that holds today. Rows that wait are left out, and named.
@@ -104,8 +64,8 @@ fn after_a_finite_stream_the_connection_serves_the_next_request() {
         ("finite.py", "httpx", 1, KEPT),
         ("finite.py", "openai", 100, KEPT), // Closes its connection at `[DONE]`.
     ];
-    for (file, client, max_connections, until) in rows {
-        if !holds("finite stream", client, until) {
+    for (file, name, max_connections, until) in rows {
+        if !holds("finite stream", name, until) {
             continue;
         }
         let connections = Arc::new(Mutex::new(HashSet::<SocketAddr>::new()));
@@ -120,10 +80,10 @@ fn after_a_finite_stream_the_connection_serves_the_next_request() {
                 .post("/answer/chat/completions", answer)
         });
         let url = format!("http://{}/answer", server.addr());
-        let program = Program::start(file, &[client, &url, "100"]);
-        assert_eq!(program.rest(), ["100 of 100"], "{client}");
+        let program = client(file, &[name, &url, "100"]);
+        assert_eq!(program.rest(), ["100 of 100"], "{name}");
         let connections = connections.lock().unwrap().len();
-        assert!(connections <= max_connections, "{client}: {connections}");
+        assert!(connections <= max_connections, "{name}: {connections}");
     }
 }
 
@@ -146,6 +106,20 @@ fn tokens() -> Sse {
     })
 }
 
+#[test]
+#[ignore = "needs npm and PyPI"]
+fn the_official_clients_speak_with_the_tokens_example() {
+    let Some(example) = Program::example("tokens") else {
+        return;
+    };
+    let url = format!("http://{}/v1", example.address());
+    for file in ["chat.mjs", "chat.py"] {
+        let lines = client(file, &[&url]).rest();
+        let refused = "400 there is no message to answer";
+        assert_eq!(lines, ["streamed", "the same", refused], "{file}");
+    }
+}
+
 /// Some clients take a block of fields without data for a message with empty data.
 #[test]
 #[ignore = "needs npm and PyPI"]
@@ -162,8 +136,8 @@ fn no_client_gets_a_message_that_nobody_published() {
         ("events.py", "sseclient-py", ""),
         ("events.py", "openai", BLOCK), // The same.
     ];
-    for (file, client, until) in rows {
-        if !holds("no empty message", client, until) {
+    for (file, name, until) in rows {
+        if !holds("no empty message", name, until) {
             continue;
         }
         let hub = Hub::new();
@@ -177,13 +151,13 @@ fn no_client_gets_a_message_that_nobody_published() {
             })
         });
         let url = format!("http://{}/events", server.addr());
-        let program = Program::start(file, &[client, &url, "3"]);
+        let program = client(file, &[name, &url, "3"]);
         eventually(|| !hub.readers().is_empty());
         for number in 1..=3 {
             hub.publish("numbers", Event::data(number.to_string()))
                 .unwrap();
         }
-        assert_eq!(program.rest(), [r#""1""#, r#""2""#, r#""3""#], "{client}");
+        assert_eq!(program.rest(), [r#""1""#, r#""2""#, r#""3""#], "{name}");
     }
 }
 
@@ -201,8 +175,8 @@ fn a_client_that_accepts_json_too_gets_the_stream() {
         ("accepts.py", "httpx", ""), // Accept: */*
         ("accepts.py", "openai", RULE), // A POST with Accept: application/json
     ];
-    for (file, client, until) in rows {
-        if !holds("accepts JSON", client, until) {
+    for (file, name, until) in rows {
+        if !holds("accepts JSON", name, until) {
             continue;
         }
         let hub = Hub::new();
@@ -213,8 +187,8 @@ fn a_client_that_accepts_json_too_gets_the_stream() {
             })
         });
         let url = format!("http://{}/events", server.addr());
-        let program = Program::start(file, &[client, &url]);
-        assert_eq!(program.rest(), ["text/event-stream"], "{client}");
+        let program = client(file, &[name, &url]);
+        assert_eq!(program.rest(), ["text/event-stream"], "{name}");
     }
 }
 
@@ -244,8 +218,8 @@ fn a_client_that_comes_back_misses_nothing() {
         ("reconnecting-eventsource", 3, Away::Ended, ""), // As the `EventSource` that it is given.
         ("reconnecting-eventsource", 3, Away::Refused, SPELLING), // `?lastEventId=` on a new `EventSource`.
     ];
-    for (client, seen, away, until) in rows {
-        if !holds("comes back", client, until) {
+    for (name, seen, away, until) in rows {
+        if !holds("comes back", name, until) {
             continue;
         }
         let hub = Hub::new();
@@ -268,11 +242,11 @@ fn a_client_that_comes_back_misses_nothing() {
             })
         });
         let url = format!("http://{}/events", server.addr());
-        let program = Program::start("events.mjs", &[client, &url, "6"]);
+        let program = client("events.mjs", &[name, &url, "6"]);
         eventually(|| !hub.readers().is_empty());
         for number in 1..=seen {
             publish(number).unwrap();
-            assert_eq!(program.line(), Some(format!("\"{number}\"")), "{client}");
+            assert_eq!(program.line(), Some(format!("\"{number}\"")), "{name}");
         }
         down.store(away == Away::Refused, Ordering::SeqCst);
         hub.close(|_| true);
@@ -286,6 +260,6 @@ fn a_client_that_comes_back_misses_nothing() {
         let mut got = program.rest();
         // A page that is to resume before its first event gets the opening id as a message with empty data.
         got.retain(|line| seen > 0 || line != r#""""#);
-        assert_eq!(got, missed, "{client}, {seen} seen");
+        assert_eq!(got, missed, "{name}, {seen} seen");
     }
 }

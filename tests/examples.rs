@@ -1,80 +1,15 @@
 //! Each example starts, and does what its header says first.
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
-use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 use std::time::UNIX_EPOCH;
 
-use support::{Client, EventSource, PATIENCE};
-
-/// An example that runs, on a port of its own where it serves, until it is dropped.
-struct Example {
-    process: Child,
-    /// What it prints.
-    lines: Receiver<String>,
-}
-
-impl Example {
-    /// `None` when it has not been built, as when cargo was asked for this test alone.
-    fn start(name: &str) -> Option<Example> {
-        // Cargo puts this test into `deps`, and the examples beside that.
-        let tests = env::current_exe().unwrap();
-        let folder = tests.ancestors().nth(2).unwrap().join("examples");
-        let program = folder.join(name).with_extension(env::consts::EXE_EXTENSION);
-        if !program.exists() {
-            println!("{name} has not been built");
-            return None;
-        }
-        let mut command = Command::new(program);
-        // What it keeps is not to end up with what somebody who tries it out has there.
-        for name in ["TMPDIR", "TMP"] {
-            command.env(name, env!("CARGO_TARGET_TMPDIR"));
-        }
-        command.arg("0"); // The port.
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        // To the end, since what nobody asks for has to go somewhere, too.
-        thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        Some(Example { process, lines })
-    }
-
-    /// What stands behind a mark in a line that it prints.
-    fn told(&self, mark: &str) -> String {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|_| panic!("no line with {mark:?}"));
-            if let Some((_, told)) = line.split_once(mark) {
-                return told.to_string();
-            }
-        }
-    }
-
-    /// Where it says that it serves.
-    fn address(&self) -> SocketAddr {
-        let told = self.told("http://");
-        told.trim_end_matches('/').parse().unwrap()
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use program::Program;
+use support::{Client, EventSource};
 
 #[test]
 fn every_example_answers() {
@@ -89,7 +24,7 @@ fn every_example_answers() {
         if name == "wire" {
             continue; // It answers itself, and ends.
         }
-        let Some(example) = Example::start(&name) else {
+        let Some(example) = Program::example(&name) else {
             continue;
         };
         let mut client = Client::connect(example.address());
@@ -111,7 +46,7 @@ fn name_of(path: &Path) -> Option<String> {
 
 #[test]
 fn channels_brings_what_is_published() {
-    let Some(example) = Example::start("channels") else {
+    let Some(example) = Program::example("channels") else {
         return;
     };
     let address = example.address();
@@ -125,7 +60,7 @@ fn channels_brings_what_is_published() {
 
 #[test]
 fn resume_goes_on_behind_an_id_and_knows_when_it_cannot() {
-    let Some(example) = Example::start("resume") else {
+    let Some(example) = Program::example("resume") else {
         return;
     };
     let address = example.address();
@@ -141,7 +76,7 @@ fn resume_goes_on_behind_an_id_and_knows_when_it_cannot() {
 
 #[test]
 fn notifications_are_ones_own() {
-    let Some(example) = Example::start("notifications") else {
+    let Some(example) = Program::example("notifications") else {
         return;
     };
     let address = example.address();
@@ -171,12 +106,30 @@ fn notifications_are_ones_own() {
 
 #[test]
 fn tokens_end_with_a_last_word() {
-    let Some(example) = Example::start("tokens") else {
+    let Some(example) = Program::example("tokens") else {
         return;
     };
     let mut client = Client::connect(example.address());
-    client.request("POST", "/answer", &[], b"What is that?");
+    #[rustfmt::skip] // A row is a line.
+    let rows: [(&str, u16, &str); 5] = [
+        ("What is that?", 400, "the body is not JSON"),
+        ("{}", 400, "there is no message to answer"),
+        (r#"{"messages":[]}"#, 400, "there is no message to answer"),
+        (r#"{"messages":[{"content":"Why?"}]}"#, 200, r#""content":"You asked in 1 words. "#),
+        (r#"{"messages":[{"content":[{"text":"a \"b\""}]}],"model":"\u0061\n"}"#, 200, r#""model":"a\u000a""#),
+    ];
+    for (body, status, told) in rows {
+        client.request("POST", "/v1/chat/completions", &[], body.as_bytes());
+        let answer = client.answer();
+        assert_eq!(answer.status(), status, "{body}");
+        assert!(answer.text().contains(told), "{body}: {}", answer.text());
+    }
+    let body = br#"{"stream": true, "messages": [{"role": "user", "content": "What is that?"}]}"#;
+    client.request("POST", "/v1/chat/completions", &[], body);
     let mut stream = EventSource::answer(client);
+    let first = stream.data();
+    let delta = r#""choices":[{"index":0,"delta":{"content":"You "},"finish_reason":null}]}"#;
+    assert!(first.ends_with(delta), "{first}");
     let mut last = String::new();
     while let Some(event) = stream.next() {
         last = event.data;
@@ -186,7 +139,7 @@ fn tokens_end_with_a_last_word() {
 
 #[test]
 fn auth_lets_in_by_token_cookie_and_ticket() {
-    let Some(example) = Example::start("auth") else {
+    let Some(example) = Program::example("auth") else {
         return;
     };
     let token = example.told("token ");
@@ -218,7 +171,7 @@ fn auth_lets_in_by_token_cookie_and_ticket() {
 
 #[test]
 fn resilient_begins_behind_what_was_seen() {
-    let Some(example) = Example::start("resilient") else {
+    let Some(example) = Program::example("resilient") else {
         return;
     };
     let address = example.address();
@@ -235,7 +188,7 @@ fn resilient_begins_behind_what_was_seen() {
 
 #[test]
 fn the_hub_wants_its_token() {
-    let Some(example) = Example::start("hub") else {
+    let Some(example) = Program::example("hub") else {
         return;
     };
     let mut client = Client::connect(example.address());
@@ -245,10 +198,10 @@ fn the_hub_wants_its_token() {
 
 #[test]
 fn wire_knows_all_that_goes_over_it() {
-    let Some(mut example) = Example::start("wire") else {
+    let Some(mut example) = Program::example("wire") else {
         return;
     };
-    let lines: Vec<String> = example.lines.iter().collect();
+    let lines = example.rest();
     assert!(example.process.wait().unwrap().success(), "{lines:#?}");
     for what in ["request line", "heartbeat", "event ends", "the last chunk"] {
         let told = lines.iter().any(|line| line.contains(what));

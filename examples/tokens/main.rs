@@ -1,38 +1,70 @@
-//! Tokens: the answer to one POST as a stream, in the way that the APIs of language models do it.
+//! Tokens: the answer to one POST as a stream, in the wire format that the APIs of language models share.
 //!
 //! Run it with `cargo run --example tokens`, open <http://127.0.0.1:7733/>, ask something and cancel the answer half way;
 //! or type
 //!
 //! ```text
-//! curl -N -d 'What is an event stream?' http://127.0.0.1:7733/answer
+//! curl -N -d '{"stream": true, "messages": [{"role": "user", "content": "What is an event stream?"}]}' \
+//!     http://127.0.0.1:7733/v1/chat/completions
 //! ```
 //!
-//! Word by word comes `data: {"delta":"You "}`, then `data: {"delta":"asked "}` and so on, and at last `data: [DONE]`, by
-//! which a client knows that the answer is whole and not cut off. Stop curl before that: within about a second the server
-//! prints `cancelled after 31 tokens`, since the producer's next send fails when its reader has left. Nothing goes on
-//! computing for nobody.
+//! Word by word comes an event whose data is a `chat.completion.chunk` with one token in its `delta`, and at last
+//! `data: [DONE]`, by which a client knows that the answer is whole and not cut off. Stop curl before that: within about a
+//! second the server prints `cancelled after 31 tokens`, since the producer's next send fails when its reader has left.
+//! Nothing goes on computing for nobody.
 //!
-//! An `EventSource` can only GET, so the page reads the stream with `fetch`. This is also a case for a stream of one's own
-//! and not for a hub: nobody else reads it, and there is nothing to come back to.
+//! Without `"stream": true` the answer is one JSON text. A request that cannot be understood gets 400, with the reason as
+//! JSON. So the official clients work with this server: give them `http://127.0.0.1:7733/v1` as the base URL, and any key.
+//!
+//! An `EventSource` can only GET, so the page reads the stream with `fetch`. A hub would not help here: each answer has one
+//! reader, and nothing is kept to come back to.
+
+#[path = "../shared/json.rs"]
+mod json;
 
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use std::{env, io, thread};
 
-use tiny_sse::{Event, Response, Server, Sse};
+use json::Json;
+use tiny_sse::{Event, Request, Response, Server, Sse};
 
 fn main() -> io::Result<()> {
     let port = env::args().nth(1).unwrap_or("7733".to_string());
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", |_request| Response::html(include_str!("page.html")))
-        .post("/answer", |request| {
-            let words = String::from_utf8_lossy(request.body())
-                .split_whitespace()
-                .count();
-            Sse::spawn(move |events| generate(words, &events))
-        });
+        .post("/v1/chat/completions", complete);
     println!("tokens at http://{}", server.addr());
     server.run()
+}
+
+/// Answers a conversation, as a stream where the client wants one.
+fn complete(request: &Request) -> Response {
+    let Some(body) = Json::parse(request.body()) else {
+        return refuse("the body is not JSON");
+    };
+    let Some(question) = body.get("messages").items().last() else {
+        return refuse("there is no message to answer");
+    };
+    let text = format!("You asked in {} words. {ANSWER}", words(question));
+    let model = body.get("model").text().unwrap_or("parrot").to_string();
+    if *body.get("stream") == Json::Bool(true) {
+        return Sse::spawn(move |events| generate(&text, &model, &events)).into();
+    }
+    let text = Json::Text(text);
+    Response::json(completion(
+        "chat.completion",
+        &model,
+        &format!(r#""message":{{"role":"assistant","content":{text}}},"finish_reason":"stop""#),
+    ))
+}
+
+/// Counts the words of a message, whose content is a text or a list of parts with a text each.
+fn words(message: &Json) -> usize {
+    let content = message.get("content");
+    let parts = content.items().iter().map(|part| part.get("text"));
+    let texts = parts.chain([content]).filter_map(Json::text);
+    texts.map(|text| text.split_whitespace().count()).sum()
 }
 
 /// Stands in for a model.
@@ -42,19 +74,34 @@ const ANSWER: &str = "An event stream is a response that does not end: a head th
     and every proxy that speaks HTTP passes it on. This answer came to you in that way, a word at a time.";
 
 /// Sends one token after the other, until there are no more or the client has left.
-fn generate(words: usize, events: &SyncSender<Event>) {
-    let text = format!("You asked in {words} words. {ANSWER}");
+fn generate(text: &str, model: &str, events: &SyncSender<Event>) {
+    let chunk = |rest: &str| Event::data(completion("chat.completion.chunk", model, rest));
     for (number, token) in text.split_inclusive(' ').enumerate() {
-        // These words need no escaping in JSON; a real model's would.
-        let event = Event::data(format!(r#"{{"delta":"{token}"}}"#));
-        if events.send(event).is_err() {
+        let token = Json::from(token);
+        let delta = format!(r#""delta":{{"content":{token}}},"finish_reason":null"#);
+        if events.send(chunk(&delta)).is_err() {
             println!("cancelled after {number} tokens");
             return;
         }
         thread::sleep(Duration::from_millis(60));
     }
-    // Not with `Sse::last`, which comes as well where a producer gives up.
-    if events.send(Event::data("[DONE]")).is_ok() {
+    // The producer sends its last words itself: `Sse::last` would come even if it gave up.
+    let last = chunk(r#""delta":{},"finish_reason":"stop""#);
+    if events.send(last).is_ok() && events.send(Event::data("[DONE]")).is_ok() {
         println!("answered in full");
     }
+}
+
+/// Writes a completion, or a chunk of one, with one choice.
+fn completion(object: &str, model: &str, choice: &str) -> String {
+    let created = UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    let model = Json::from(model);
+    format!(
+        r#"{{"id":"chatcmpl-1","object":"{object}","created":{created},"model":{model},"choices":[{{"index":0,{choice}}}]}}"#
+    )
+}
+
+fn refuse(reason: &str) -> Response {
+    let error = format!(r#"{{"error":{{"message":"{reason}","type":"invalid_request_error"}}}}"#);
+    Response::json(error + "\n").with_status(400)
 }
