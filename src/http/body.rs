@@ -3,7 +3,8 @@
 use std::io::{BufRead, Read};
 
 use super::head::{
-    Framing, RequestError, cut, is_token, is_value_byte, malformed, read_fields, read_line, refused,
+    Framing, RequestError, is_token, is_value_byte, malformed, read_fields, read_line, refused,
+    unexpected_end,
 };
 
 /// A chunk size's digits: those of a `u64`, which so cannot overflow.
@@ -43,7 +44,7 @@ fn read_chunks(
     let mut extension_bytes = MAX_EXTENSION_BYTES;
     loop {
         if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
-            return Err(cut());
+            return Err(unexpected_end());
         }
         let (size, extension) = chunk_size(&line)?;
         // The total is bounded, not the one line (RFC 9112 section 7.1.1).
@@ -132,6 +133,6 @@ fn append(
     }
     match reader.take(length).read_to_end(body)? as u64 == length {
         true => Ok(()),
-        false => Err(cut()),
+        false => Err(unexpected_end()),
     }
 }

@@ -12,7 +12,7 @@ use super::head::is_token;
 /// use std::time::Duration;
 /// use tiny_sse::{Cookie, Response};
 ///
-/// let session = Cookie::new("session", "b8f1").max_age(Duration::from_secs(3600)).secure();
+/// let session = Cookie::new("session", "b8f1").secure().max_age(Duration::from_secs(3600));
 /// let response = Response::new(204).cookie(session);
 /// let line = "session=b8f1; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=3600";
 /// assert_eq!(response.header_value("set-cookie"), Some(line));

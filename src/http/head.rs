@@ -1,7 +1,9 @@
 //! A request head, read within limits (RFC 9112 sections 2 to 6).
 //!
-//! The reader is stricter than RFC 9112 asks: a line ends in CRLF and in nothing else, and whatever two servers could read
-//! in two ways is refused. Every error is terminal: the connection answers, closes, and reads no other request.
+//! `HTTP-message = start-line CRLF *( field-line CRLF ) CRLF [ message-body ]`
+//!
+//! The reader is stricter than RFC 9112 asks: a line ends in CRLF only, and a head that two servers could read in two ways is
+//! refused. Every error is terminal: the connection responds, closes, and reads no other request.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, ErrorKind, Read, Take};
@@ -11,17 +13,18 @@ use super::request::{Method, Pair, Request};
 use super::target::{Target, form_pairs, is_authority};
 use crate::config::Config;
 
+/// The version that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     Http10,
-    /// Also each later 1.x, which promises to be understood as 1.1 (RFC 9110 section 6.2).
+    /// 1.1, and each later 1.x, which a server may read as 1.1 (RFC 9110 section 6.2).
     Http11,
 }
 
 /// Where a request's body ends (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// After this many bytes: none where there is no body.
+    /// After this many bytes; zero without a body.
     Length(u64),
     /// At the last chunk.
     Chunked,
@@ -30,7 +33,7 @@ pub(crate) enum Framing {
 /// Why a request could not be read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestError {
-    /// To be answered with this; `None` when the connection is gone and there is nobody to answer.
+    /// The status of the response; `None` when the connection is gone.
     pub(crate) status: Option<u16>,
     pub(crate) reason: &'static str,
 }
@@ -46,12 +49,13 @@ pub(super) const fn malformed(reason: &'static str) -> RequestError {
     refused(400, reason)
 }
 
-/// The client may have shut down only its writing side, and then sees the answer (RFC 9112 section 8).
-pub(super) const fn cut() -> RequestError {
+/// The connection ended inside a request. A client that has shut down only its writing side still reads the response (RFC
+/// 9112 section 8).
+pub(super) const fn unexpected_end() -> RequestError {
     malformed("request ends early")
 }
 
-/// For requests that the program itself makes.
+/// For a request that the program itself makes.
 impl From<RequestError> for io::Error {
     fn from(error: RequestError) -> io::Error {
         io::Error::new(ErrorKind::InvalidInput, error.reason)
@@ -61,11 +65,11 @@ impl From<RequestError> for io::Error {
 impl From<io::Error> for RequestError {
     fn from(error: io::Error) -> RequestError {
         match error.kind() {
-            // The one on Windows, the other on Unix.
+            // `TimedOut` on Windows, `WouldBlock` on Unix.
             ErrorKind::TimedOut | ErrorKind::WouldBlock => {
                 refused(408, "request did not come in time")
             }
-            ErrorKind::UnexpectedEof => cut(),
+            ErrorKind::UnexpectedEof => unexpected_end(),
             _ => RequestError {
                 status: None,
                 reason: "connection is gone",
@@ -75,13 +79,13 @@ impl From<io::Error> for RequestError {
 }
 
 impl Request {
-    /// Reads a head into a request that is new or cleared; `line` is where its lines go one by one. False when the
-    /// connection ended before it began.
+    /// Reads a head into a request that is new or cleared. `line` is the buffer for one line. Returns false when the
+    /// connection ended before the first byte.
     ///
     /// # Errors
     ///
-    /// Nothing of a request that is not whole is kept, but for its text. A time-out before the first byte is an error too:
-    /// the caller knows whether the connection was idle.
+    /// For a head that is malformed, too large, too late or not whole. A time-out before the first byte is an error too: the
+    /// caller knows whether the connection was idle.
     pub(crate) fn read_head(
         &mut self,
         reader: &mut impl BufRead,
@@ -90,11 +94,11 @@ impl Request {
     ) -> Result<bool, RequestError> {
         let too_long = refused(414, "request line is too long");
         let max_line_bytes = config.max_request_line_bytes.saturating_add(2) as u64;
-        // One empty line before the request line is ignored, as some clients send one behind a body (RFC 9112 section
-        // 2.2).
+        // Some clients send an empty line after a body; one is ignored (RFC 9112 section 2.2).
         for _ in 0..2 {
             let read = read_line(&mut reader.take(max_line_bytes), line, too_long);
-            // Known first, as also the refusal of a HEAD request has no body (RFC 9110 section 9.3.2).
+            // The method is set before anything is refused: the refusal of a HEAD request has no body either (RFC 9110
+            // section 9.3.2).
             let name = line.split(|&byte| byte == b' ').next();
             self.method = name.and_then(Method::from_name).unwrap_or(Method::Get);
             if !read? {
@@ -124,7 +128,7 @@ impl Request {
             },
         )?;
 
-        settle_host(self, authority)?;
+        check_host(self, authority)?;
         self.framing = framing(self)?;
         self.expects_continue = expects_continue(self)? && self.framing != Framing::Length(0);
         self.keep_alive = keep_alive(self);
@@ -133,15 +137,15 @@ impl Request {
     }
 }
 
+/// Parses `request-line = method SP request-target SP HTTP-version` (RFC 9112 section 3).
 fn parse_request_line(line: &[u8]) -> Result<(Target<'_>, Version), RequestError> {
     let mut parts = line.split(|&byte| byte == b' ');
-    // Single spaces and no others (RFC 9112 section 3).
     let (Some(method), Some(target), Some(version), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(malformed("request line is not method, target and version"));
     };
-    // Case-sensitive, one digit each (RFC 9112 section 2.3).
+    // `HTTP-version = HTTP-name "/" DIGIT "." DIGIT`, `HTTP-name = %x48.54.54.50` (RFC 9112 section 2.3).
     let version = match version {
         b"HTTP/1.0" => Version::Http10,
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => Version::Http11,
@@ -152,19 +156,19 @@ fn parse_request_line(line: &[u8]) -> Result<(Target<'_>, Version), RequestError
     };
     let method = match Method::from_name(method) {
         Some(method) => method,
-        // RFC 9110 section 9.1. CONNECT as well, as nothing makes a tunnel here (section 9.3.6).
+        // `method = token` (RFC 9110 section 9.1). CONNECT is not implemented either: this server makes no tunnel.
         None if is_token(method) => return Err(refused(501, "method is not implemented")),
         None => return Err(malformed("method is not a token")),
     };
     let target = Target::parse(target).map_err(malformed)?;
-    // RFC 9112 section 3.2.4.
+    // `asterisk-form = "*"` asks about the server as a whole (RFC 9112 section 3.2.4).
     if target.path == "*" && method != Method::Options {
         return Err(malformed("request target is only for OPTIONS"));
     }
     Ok((target, version))
 }
 
-/// Reads field lines to the empty line behind them, and gives each name and value to `found`.
+/// Reads `*( field-line CRLF ) CRLF` and calls `found` with each name and value.
 pub(super) fn read_fields(
     reader: &mut impl BufRead,
     line: &mut Vec<u8>,
@@ -176,7 +180,7 @@ pub(super) fn read_fields(
     let mut section = reader.take(max_bytes as u64);
     for count in 0.. {
         if !read_line(&mut section, line, too_large)? {
-            return Err(cut());
+            return Err(unexpected_end());
         }
         if line.is_empty() {
             break;
@@ -190,24 +194,25 @@ pub(super) fn read_fields(
     Ok(())
 }
 
+/// Parses `field-line = field-name ":" OWS field-value OWS`, where `field-name = token` (RFC 9112 section 5).
 pub(super) fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), RequestError> {
-    // A folded line begins with a blank, as no name does (RFC 9112 section 5.2); so does white space before the first
-    // field (section 2.2), and before the colon (section 5.1) it would be part of the name.
+    // A token holds no blank. This refuses folded lines (RFC 9112 section 5.2), white space before the first field (section
+    // 2.2), and white space before the colon (section 5.1).
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
     let name = match str::from_utf8(&line[..colon]) {
         Ok(name) if is_token(name.as_bytes()) => name,
         _ => return Err(malformed("field name is not a token")),
     };
-    // CR, LF and NUL must not pass, other controls need not (RFC 9110 section 5.5).
     let value = &line[colon + 1..];
     if !value.iter().copied().all(is_value_byte) {
         return Err(malformed("field value holds a control character"));
     }
-    // Here and later: `trim_ascii` would take more than blanks (RFC 9110 section 5.6.3), but of that only these are left.
+    // `OWS = *( SP / HTAB )` (RFC 9110 section 5.6.3). `trim_ascii` removes more than blanks, but the check has let only
+    // blanks pass.
     Ok((name, value.trim_ascii()))
 }
 
-/// Reads one line into `line`, without its CRLF; false when there is nothing more to read.
+/// Reads one line into `line`, without its CRLF. Returns false when the connection has ended before the line.
 pub(super) fn read_line(
     reader: &mut Take<impl BufRead>,
     line: &mut Vec<u8>,
@@ -220,21 +225,22 @@ pub(super) fn read_line(
             line.truncate(line.len() - 2);
             Ok(true)
         }
-        // RFC 9112 section 2.2 allows to take it for a line end, which others then do not. A bare CR is refused with
-        // the other controls where the line is taken apart.
+        // RFC 9112 section 2.2 allows a server to accept this as the end of a line. Where one server does and another does
+        // not, they disagree on where a request ends. A bare CR is refused later, as a control character.
         [.., b'\n'] => Err(malformed("line ends in a bare LF")),
         _ if reader.limit() == 0 => Err(too_long),
         [] => Ok(false),
-        _ => Err(cut()),
+        _ => Err(unexpected_end()),
     }
 }
 
-/// RFC 9112 section 3.2: one and well-formed, also where the target's authority then takes its place (section 3.2.2).
-fn settle_host(request: &mut Request, authority: Option<Pair>) -> Result<(), RequestError> {
+/// Checks `Host = uri-host [ ":" port ]`: there is exactly one, and it is well-formed (RFC 9112 section 3.2). The authority
+/// of an absolute target then takes the place of the field (section 3.2.2).
+fn check_host(request: &mut Request, authority: Option<Pair>) -> Result<(), RequestError> {
     let not_one = malformed("there is not exactly one host");
-    match only(request, "host", not_one)? {
+    match at_most_one(request, "host", not_one)? {
         None if request.version == Version::Http10 => {}
-        // An empty one may be refused where the scheme needs an authority, as http does (section 3.3).
+        // An empty host may be refused, as the scheme http needs an authority (section 3.3).
         Some(host) if is_authority(host) => {}
         Some(_) => return Err(malformed("host is malformed")),
         None => return Err(not_one),
@@ -245,13 +251,14 @@ fn settle_host(request: &mut Request, authority: Option<Pair>) -> Result<(), Req
     Ok(())
 }
 
-/// RFC 9112 section 6.3; whatever could be understood in two ways is refused.
+/// Decides where the body ends (RFC 9112 section 6.3). What two servers could read in two ways is refused.
 fn framing(request: &Request) -> Result<Framing, RequestError> {
     let not_one = malformed("content length is not one number");
-    // For an unknown coding RFC 9112 section 6.1 suggests 501; all that is not plainly this one gets the same 400.
+    // `Transfer-Encoding = #transfer-coding`, of which only `chunked` alone is accepted. RFC 9112 section 6.1 suggests 501
+    // for an unknown coding; here a list, an unknown coding and a malformed one get the same 400.
     let not_chunked = malformed("transfer coding is not chunked alone");
-    let length = only(request, "content-length", not_one)?;
-    let coding = only(request, "transfer-encoding", not_chunked)?;
+    let length = at_most_one(request, "content-length", not_one)?;
+    let coding = at_most_one(request, "transfer-encoding", not_chunked)?;
     let may_be_chunked = request.version == Version::Http11;
     match (length, coding) {
         (None, None) => Ok(Framing::Length(0)),
@@ -270,57 +277,45 @@ fn framing(request: &Request) -> Result<Framing, RequestError> {
     }
 }
 
-/// Digits alone, where `parse` would take a sign; a list of equal ones could be taken, and is not (RFC 9110 section 8.6).
+/// Checks `Content-Length = 1*DIGIT` (RFC 9110 section 8.6). `parse` alone would accept a sign. A list of equal numbers,
+/// which a server may accept, is refused.
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The value of a field that may be there once; `otherwise` it is refused.
-fn only<'r>(
+/// Returns the value of a field that may be there once; `error` where there are more.
+fn at_most_one<'r>(
     request: &'r Request,
     name: &str,
-    otherwise: RequestError,
+    error: RequestError,
 ) -> Result<Option<&'r str>, RequestError> {
     let mut values = request.headers(name);
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(otherwise),
+        (_, Some(_)) => Err(error),
         (value, None) => Ok(value),
     }
 }
 
-/// RFC 9112 section 9.3.
+/// Whether the connection stays open: `Connection = #connection-option` (RFC 9112 section 9.3).
 fn keep_alive(request: &Request) -> bool {
     let stays = request.version == Version::Http11 || request.lists("connection", "keep-alive");
     stays && !request.lists("connection", "close")
 }
 
-/// RFC 9110 section 10.1.1, which also says that HTTP/1.0 cannot expect anything.
+/// Whether the client waits for a 100: `Expect = #expectation`, of which only `100-continue` is known (RFC 9110 section
+/// 10.1.1). HTTP/1.0 has no expectations.
 fn expects_continue(request: &Request) -> Result<bool, RequestError> {
-    let (mut expects, mut other) = (false, false);
-    each_item(request, "expect", &mut |item| {
-        expects = true;
-        other |= !item.eq_ignore_ascii_case("100-continue");
-    });
+    let is_known = |item: &str| item.eq_ignore_ascii_case("100-continue");
     match request.version {
         Version::Http10 => Ok(false),
-        Version::Http11 if other => Err(refused(417, "expectation cannot be met")),
-        Version::Http11 => Ok(expects),
-    }
-}
-
-/// The items of a field that is a list, over all its lines (RFC 9110 section 5.6.1).
-pub(super) fn each_item(request: &Request, name: &str, found: &mut dyn FnMut(&str)) {
-    for line in request.headers(name) {
-        for item in line.split(',') {
-            let item = item.trim_ascii();
-            if !item.is_empty() {
-                found(item);
-            }
+        Version::Http11 if request.items("expect").all(is_known) => {
+            Ok(request.items("expect").next().is_some())
         }
+        Version::Http11 => Err(refused(417, "expectation cannot be met")),
     }
 }
 
-/// Takes a value as UTF-8 where it is that, else as ISO-8859-1 (RFC 9110 section 5.5).
+/// Decodes a value: as UTF-8 where the bytes are valid UTF-8, else as ISO-8859-1 (RFC 9110 section 5.5).
 pub(super) fn decode_value(value: &[u8]) -> Cow<'_, str> {
     match str::from_utf8(value) {
         Ok(text) => text.into(),
@@ -328,13 +323,13 @@ pub(super) fn decode_value(value: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// RFC 9110 section 5.6.2.
+/// Checks `token = 1*tchar` (RFC 9110 section 5.6.2).
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
     let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !bytes.is_empty() && bytes.iter().all(allowed)
 }
 
-/// RFC 9110 section 5.5, without the controls that it leaves to the recipient.
+/// Checks one byte of a field value: `field-vchar = VCHAR / obs-text`, SP or HTAB (RFC 9110 section 5.5).
 pub(super) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }

@@ -1,4 +1,4 @@
-//! One request as a handler sees it (RFC 9110 section 3.4).
+//! A request as a handler sees it (RFC 9110 section 3.4).
 
 use std::any::Any;
 use std::fmt;
@@ -11,14 +11,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::head::{Framing, Version, decode_value, each_item, parse_field};
+use super::head::{Framing, Version, decode_value, parse_field};
 use super::target::form_pairs;
 use crate::config::Config;
 
-/// A request method (RFC 9110 section 9, and PATCH from RFC 5789). Names are case-sensitive; any other one is answered
-/// with 501 before a handler is asked.
+/// A request method (RFC 9110 section 9, and PATCH from RFC 5789). A request with another method gets 501, and no handler is
+/// called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // Each is what it is called.
+#[allow(missing_docs)] // The name says it all.
 pub enum Method {
     Get,
     Head,
@@ -31,6 +31,7 @@ pub enum Method {
 }
 
 impl Method {
+    /// Each method with its name, in the order of the variants.
     pub(crate) const ALL: [(Method, &str); 8] = [
         (Method::Get, "GET"),
         (Method::Head, "HEAD"),
@@ -42,15 +43,14 @@ impl Method {
         (Method::Patch, "PATCH"),
     ];
 
-    /// The method of that name, which is case-sensitive (RFC 9110 section 9.1).
+    /// Returns the method of that name. Names are case-sensitive (RFC 9110 section 9.1).
     pub(super) fn from_name(name: &[u8]) -> Option<Method> {
         let mut all = Method::ALL.into_iter();
         all.find_map(|(method, known)| (known.as_bytes() == name).then_some(method))
     }
 
-    /// The name on the wire, such as `GET`.
+    /// Returns the name on the wire, such as `GET`.
     pub fn as_str(&self) -> &'static str {
-        // In the order of the variants.
         Method::ALL[*self as usize].1
     }
 }
@@ -61,10 +61,11 @@ impl fmt::Display for Method {
     }
 }
 
-/// One request, whole: a handler is called once its body has come.
+/// A whole request: a handler is called when the body has arrived.
 pub struct Request {
     pub(super) method: Method,
-    /// The path, then name and value of each query parameter, field and path parameter, decoded: one buffer for all.
+    /// The path, then the names and values of query parameters, fields and path parameters, decoded. One buffer for all of
+    /// them spares an allocation for each.
     pub(super) text: String,
     pub(super) path_end: usize,
     pub(super) query: Vec<Pair>,
@@ -74,24 +75,24 @@ pub struct Request {
     pub(crate) body: Vec<u8>,
     pub(crate) peer: SocketAddr,
     pub(crate) client_ip: IpAddr,
-    /// Set once the server shuts down, for answers that take their time.
+    /// Set when the server shuts down, for a handler that waits.
     pub(crate) closing: Arc<AtomicBool>,
     /// When the head had come.
     pub(crate) received: Instant,
     pub(crate) version: Version,
     pub(crate) framing: Framing,
-    /// The client waits for a 100 before it sends the body (RFC 9110 section 10.1.1).
+    /// The client sends the body after a 100 (RFC 9110 section 10.1.1).
     pub(crate) expects_continue: bool,
-    /// The connection stays for another request (RFC 9112 section 9.3).
+    /// The connection stays open for another request (RFC 9112 section 9.3).
     pub(crate) keep_alive: bool,
 }
 
-/// Capacities with which a connection starts. Each makes a block that is larger than the 1,032 bytes up to which glibc
-/// keeps what is freed for the same thread, which may go on to carry a stream for days.
+/// Capacities with which a connection starts. Each block is larger than 1,032 bytes: glibc keeps smaller blocks for the
+/// thread that freed them, and that thread may carry a stream for days.
 const TEXT_BYTES: usize = 1280;
 const FIELDS: usize = 48;
 
-/// Where a name and the value behind it stand in [`Request::text`].
+/// The place of a name, and of the value after it, in [`Request::text`].
 pub(super) struct Pair {
     name: usize,
     value: usize,
@@ -175,29 +176,30 @@ impl Request {
         }
     }
 
-    /// The method.
+    /// Returns the method.
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// The path as it was sent, percent-encoded, without the query; `*` for `OPTIONS *`.
+    /// Returns the path as it was sent, percent-encoded, without the query; `*` for `OPTIONS *`.
     pub fn path(&self) -> &str {
         &self.text[..self.path_end]
     }
 
-    /// A path parameter, decoded; empty when the route has none of that name. The route is found before any middleware
-    /// runs, so that one can check a parameter for many handlers; where none was found, all are empty.
+    /// Returns a path parameter, decoded; empty when the route has no parameter of that name, or no route matched.
+    ///
+    /// The route is found before any middleware runs, so a middleware can check a parameter for many handlers.
     pub fn param(&self, name: &str) -> &str {
         let param = self.params.iter().find(|pair| self.name(pair) == name);
         param.map_or("", |pair| self.value(pair))
     }
 
-    /// The first query parameter of that name, decoded as a form is: `+` is a space.
+    /// Returns the first query parameter of that name, decoded as a form: `+` is a space.
     pub fn query(&self, name: &str) -> Option<&str> {
         self.queries(name).next()
     }
 
-    /// All query parameters of that name, decoded, in the order sent.
+    /// Returns all query parameters of that name, decoded, in the order sent.
     pub fn queries(&self, name: &str) -> impl Iterator<Item = &str> {
         self.query
             .iter()
@@ -205,49 +207,54 @@ impl Request {
             .map(|pair| self.value(pair))
     }
 
-    /// Whether there is anything in the query, for those who must not show it.
+    /// Whether there is a query, for a log that must not show it.
     pub(crate) fn has_query(&self) -> bool {
         !self.query.is_empty()
     }
 
-    /// The value of the first field of that name, whose case does not matter, without blanks around it.
+    /// Returns the value of the first field of that name, without blanks around it. The case of the name does not matter.
     ///
-    /// Field values are bytes. They are taken as UTF-8 where they are that, as an `EventSource` sends `Last-Event-ID`, else
-    /// as ISO-8859-1 (RFC 9110 section 5.5). With an absolute request target `Host` is that target's (RFC 9112 section
-    /// 3.2.2).
+    /// A value that is valid UTF-8 is read as UTF-8, in which an `EventSource` sends `Last-Event-ID`. Any other value is read
+    /// as ISO-8859-1 (RFC 9110 section 5.5). With an absolute request target, `Host` is the target's authority (RFC 9112
+    /// section 3.2.2).
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers(name).next()
     }
 
-    /// The values of all fields of that name, in the order sent.
+    /// Returns the values of all fields of that name, in the order sent.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
         let mut rest = self.fields.iter();
         iter::from_fn(move || self.next_value(&mut rest, name))
     }
 
-    /// Apart, since it would be there for each field that the server itself looks for.
-    #[inline(never)]
+    #[inline(never)] // Else a copy of the code stands at each field that the server looks for.
     fn next_value(&self, rest: &mut slice::Iter<'_, Pair>, name: &str) -> Option<&str> {
         let field = rest.find(|pair| self.name(pair).eq_ignore_ascii_case(name))?;
         Some(self.value(field))
     }
 
-    /// Whether the client names this media type among those that it takes, at whatever weight (RFC 9110 section 12.5.1).
+    /// Whether the client lists this media type, at any weight: `Accept = #( media-range [ weight ] )` (RFC 9110 section
+    /// 12.5.1).
     pub(crate) fn accepts(&self, media: &str) -> bool {
         self.lists("accept", media)
     }
 
-    /// Whether a field that is a list names this item, in whatever case and with whatever parameters.
+    /// Whether a list holds this item, in any case and with any parameters.
     pub(super) fn lists(&self, name: &str, wanted: &str) -> bool {
-        let mut found = false;
-        each_item(self, name, &mut |item| {
+        self.items(name).any(|item| {
             let (item, _) = item.split_once(';').unwrap_or((item, ""));
-            found |= item.trim_ascii_end().eq_ignore_ascii_case(wanted);
-        });
-        found
+            item.trim_ascii_end().eq_ignore_ascii_case(wanted)
+        })
     }
 
-    /// The token of an `Authorization: Bearer` field (RFC 6750 section 2.1), to be compared with
+    /// Returns the items of a list, which may stand on several lines: `#element = [ element ] *( OWS "," OWS [ element ] )`
+    /// (RFC 9110 section 5.6.1.2).
+    pub(super) fn items(&self, name: &str) -> impl Iterator<Item = &str> {
+        let items = self.headers(name).flat_map(|line| line.split(','));
+        items.map(str::trim_ascii).filter(|item| !item.is_empty())
+    }
+
+    /// Returns the token of an `Authorization: Bearer` field (RFC 6750 section 2.1). Compare it with
     /// [`constant_time_eq`](crate::constant_time_eq).
     pub fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.header("authorization")?.split_once(' ')?;
@@ -256,7 +263,8 @@ impl Request {
         is_bearer.then(|| token.trim_ascii_start())
     }
 
-    /// The first cookie of that name, as it was sent: quotes and percent signs are part of it (RFC 6265 section 4.2).
+    /// Returns the first cookie of that name, as it was sent: quotes and percent signs are part of the value. The field is
+    /// `cookie-string = cookie-pair *( ";" SP cookie-pair )` (RFC 6265 section 4.2).
     pub fn cookie(&self, name: &str) -> Option<&str> {
         self.headers("cookie")
             .flat_map(|line| line.split(';'))
@@ -264,38 +272,38 @@ impl Request {
             .find_map(|(known, value)| (known == name).then_some(value))
     }
 
-    /// The whole body, empty when there is none.
+    /// Returns the whole body, empty when there is none.
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// The whole body as text.
+    /// Returns the whole body as text.
     ///
     /// # Errors
     ///
-    /// Where the body is not UTF-8; in a handler `?` makes 400 of that.
+    /// When the body is not UTF-8; `?` in a handler makes a 400 of the error.
     pub fn text(&self) -> Result<&str, Utf8Error> {
         str::from_utf8(&self.body)
     }
 
-    /// The first field of that name in a body that is a form as browsers post it, decoded as [`query`](Request::query) is.
+    /// Returns the first field of that name in a body of the type `application/x-www-form-urlencoded`, decoded.
     pub fn form(&self, name: &str) -> Option<String> {
         form_pairs(&self.body).find_map(|(known, value)| (known == name).then_some(value))
     }
 
-    /// The other end of the socket: the client, or the proxy before this server.
+    /// Returns the other end of the socket: the client, or the proxy in front of this server.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The client's address: from `X-Forwarded-For` or `Forwarded` where the peer is one of the
+    /// Returns the client's address: from `X-Forwarded-For` or `Forwarded` where the peer is one of the
     /// [trusted proxies](crate::Config::trusted_proxies), else the peer's.
     pub fn client_ip(&self) -> IpAddr {
         self.client_ip
     }
 
-    /// Hands a value on from a middleware to what runs after it, such as the session that a cookie names. Of several values
-    /// of one type, [`extension`](Request::extension) finds the newest.
+    /// Hands a value on from a middleware to the handler, such as the session that a cookie names. Of several values of one
+    /// type, [`extension`](Request::extension) returns the newest.
     ///
     /// ```
     /// use tiny_sse::{Next, Request, Response, Server};
@@ -321,7 +329,7 @@ impl Request {
         self.lock_extensions().push(Arc::new(value));
     }
 
-    /// The value of this type that a middleware has [handed on](Request::set_extension).
+    /// Returns the value of this type that a middleware has [handed on](Request::set_extension).
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         let extensions = self.lock_extensions();
         let mut newest_first = extensions.iter().rev();
@@ -334,8 +342,10 @@ impl Request {
         locked.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last event that this client has seen: the `Last-Event-ID` field, else `?last_event_id=` of the query, which
-    /// a page gives on its first visit and an `EventSource` then repeats for ever. An empty one is none.
+    /// Returns the id of the last event that this client has seen; `None` where it is empty.
+    ///
+    /// The id is in the `Last-Event-ID` field, or else in `?last_event_id=` of the query, where a page puts it for the first
+    /// connection. An `EventSource` repeats the query at each reconnect, so the field goes first.
     pub fn last_event_id(&self) -> Option<&str> {
         let in_query = ["last_event_id", "lastEventId", "lastEventID"];
         let in_query = in_query.into_iter().map(|name| self.query(name));
@@ -345,7 +355,7 @@ impl Request {
         ids.find(|id| !id.is_empty())
     }
 
-    /// Forgets a request that was answered, and gives back what a large one took: the next may be long in coming.
+    /// Clears the request for the next one, and frees what a large request took: the next may take a while.
     pub(crate) fn clear(&mut self) {
         self.method = Method::Get;
         self.version = Version::Http11;
@@ -382,7 +392,7 @@ impl Request {
         }
     }
 
-    #[inline(never)] // Else its code would be there for each kind of pair.
+    #[inline(never)] // Else a copy of the code stands at each kind of pair.
     pub(super) fn push(&mut self, name: &str, value: &str) -> Pair {
         let start = self.text.len();
         self.text.push_str(name);
@@ -395,7 +405,7 @@ impl Request {
     }
 }
 
-/// Shows method and path: cookies, tickets and bodies are nothing for a log.
+/// Shows the method and the path. Cookies, tickets and bodies do not belong in a log.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
