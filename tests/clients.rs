@@ -13,11 +13,13 @@ mod program;
 mod support;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use program::Program;
@@ -117,6 +119,82 @@ fn the_official_clients_speak_with_the_tokens_example() {
         let lines = client(file, &[&url]).rest();
         let refused = "400 there is no message to answer";
         assert_eq!(lines, ["streamed", "the same", refused], "{file}");
+    }
+}
+
+/// Neither client is told of the cut or of the restart: it reconnects with `Last-Event-ID`.
+#[test]
+#[ignore = "needs npm and PyPI"]
+fn a_call_of_the_mcp_example_outlives_a_cut_and_a_restart() {
+    #[rustfmt::skip] // A row is a line.
+    let rows = [
+        ("mcp.mjs", 3, 10),
+        ("mcp_call.py", 3, 0), // After a second cut, this client repeats the id that it brought after the first.
+        ("mcp_call.py", 0, 10),
+    ];
+    for (file, cut_at, restart_at) in rows {
+        let Some(mut example) = Program::example_in(file, "mcp") else {
+            return;
+        };
+        let relay = Relay::to(example.address());
+        let url = format!("http://{}/mcp", relay.addr);
+        let mut program = client(file, &[&url]);
+        assert_eq!(program.line().as_deref(), Some("count"), "{file}");
+        for number in 1..=20 {
+            assert_eq!(program.line(), Some(number.to_string()), "{file}");
+            if number == cut_at {
+                relay.cut();
+            }
+            if number == restart_at {
+                drop(example);
+                example = Program::example_in(file, "mcp").unwrap();
+                *relay.target.lock().unwrap() = example.address();
+            }
+        }
+        assert_eq!(program.rest(), ["counted to 20"], "{file}");
+        assert!(program.succeeded(), "{file}");
+    }
+}
+
+/// A proxy whose connections can be cut, and whose server can be another one.
+struct Relay {
+    addr: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Relay {
+    fn to(target: SocketAddr) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Relay {
+            addr: listener.local_addr().unwrap(),
+            target: Arc::new(Mutex::new(target)),
+            open: Arc::default(),
+        };
+        let (target, open) = (Arc::clone(&relay.target), Arc::clone(&relay.open));
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let target = *target.lock().unwrap();
+                let Ok(server) = TcpStream::connect(target) else {
+                    continue; // The client is cut off as well.
+                };
+                for (from, to) in [(&client, &server), (&server, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    open.lock().unwrap().push(from.try_clone().unwrap());
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Write);
+                    });
+                }
+            }
+        });
+        relay
+    }
+
+    fn cut(&self) {
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 }
 

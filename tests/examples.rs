@@ -137,6 +137,73 @@ fn tokens_end_with_a_last_word() {
     assert_eq!(last, "[DONE]");
 }
 
+/// Method, fields, body; status, and what the answer contains.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
+#[test]
+fn mcp_answers_as_the_protocol_says() {
+    let Some(example) = Program::example_in("mcp", "mcp") else {
+        return;
+    };
+    let address = example.address();
+    // A request that is for this machine, as the example demands.
+    let ask = |method: &str, fields: &[(&str, &str)], body: &str| {
+        let mut client = Client::connect(address);
+        let fields = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"));
+        let fields: String = fields.collect();
+        let length = body.len();
+        client.send(format!(
+            "{method} /mcp HTTP/1.1\r\nHost: {address}\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+        ));
+        client
+    };
+    let initialize = r#"{"jsonrpc":"2.0","id":"a","method":"initialize"}"#;
+    let answer = ask("POST", &[], initialize).answer();
+    let told = r#"{"jsonrpc":"2.0","id":"a","result":{"protocolVersion":"2025-11-25","#;
+    assert!(answer.text().starts_with(told), "{}", answer.text());
+    let session = answer.head.field("mcp-session-id").unwrap();
+    let ours = ("Mcp-Session-Id", session);
+    let call = r#"{"id":7,"method":"tools/call","params":{"name":"count","arguments":{"to":1}}}"#;
+    #[rustfmt::skip] // A row is a line.
+    let rows: [Row; 12] = [
+        ("POST", &[], "{", 400, r#""id":null,"error":{"code":-32700"#), // Not JSON.
+        ("POST", &[], call, 400, "no session"),
+        ("POST", &[("Mcp-Session-Id", "../x")], call, 404, "no such session"), // A client then begins a new one.
+        ("POST", &[ours, ("Origin", "http://evil.example")], call, 403, ""), // Another site's page.
+        ("POST", &[ours], r#"{"method":"notifications/initialized"}"#, 202, ""),
+        ("POST", &[ours], r#"{"id":1,"method":"ping"}"#, 200, r#""id":1,"result":{}"#),
+        ("POST", &[ours], r#"{"id":"x\n","method":"tools/list"}"#, 200, r#""id":"x\u000a","result":{"tools":[{"name":"count""#),
+        ("POST", &[ours], r#"{"id":1,"method":"tools/call","params":{"name":"add"}}"#, 200, r#""error":{"code":-32602"#),
+        ("POST", &[ours], r#"{"id":1,"method":"server/discover"}"#, 200, r#""error":{"code":-32601"#),
+        ("GET", &[ours], "", 405, ""), // There is no stream but those of calls.
+        ("GET", &[ours, ("Last-Event-ID", "0-1")], "", 400, "no such event"),
+        ("POST", &[ours], call, 200, r#""id":7,"result":{"content":[{"type":"text","text":"counted to 1"}]}"#),
+    ];
+    for (method, fields, body, status, told) in rows {
+        let answer = ask(method, fields, body).answer();
+        assert_eq!(answer.status(), status, "{body}");
+        assert!(answer.text().contains(told), "{body}: {}", answer.text());
+    }
+    // A client of this version can resume before anything has happened, and again after the answer.
+    let fields = [ours, ("MCP-Protocol-Version", "2025-11-25")];
+    let mut stream = EventSource::answer(ask("POST", &fields, call));
+    let primed = stream.next().unwrap();
+    assert_eq!(primed.data, "");
+    let answer = stream.next();
+    assert_eq!(stream.next(), None);
+    for _ in 0..2 {
+        let fields = [ours, ("Last-Event-ID", &primed.id)];
+        let mut again = EventSource::answer(ask("GET", &fields, ""));
+        assert_eq!(again.next(), answer);
+        assert_eq!(again.next(), None);
+    }
+    for status in [204, 404] {
+        assert_eq!(ask("DELETE", &[ours], "").answer().status(), status);
+    }
+}
+
 #[test]
 fn auth_lets_in_by_token_cookie_and_ticket() {
     let Some(example) = Program::example("auth") else {
@@ -202,7 +269,7 @@ fn wire_knows_all_that_goes_over_it() {
         return;
     };
     let lines = example.rest();
-    assert!(example.process.wait().unwrap().success(), "{lines:#?}");
+    assert!(example.succeeded(), "{lines:#?}");
     for what in ["request line", "heartbeat", "event ends", "the last chunk"] {
         let told = lines.iter().any(|line| line.contains(what));
         assert!(told, "nothing of {what:?} in {lines:#?}");

@@ -1,5 +1,7 @@
 //! A little JSON (RFC 8259): enough to read a request and to write an answer.
 
+#![allow(dead_code)] // Each example uses a part of it.
+
 use std::fmt;
 
 /// How deep lists and objects may stand in each other: each level takes some of the thread's stack.

@@ -3,8 +3,10 @@
 #![allow(dead_code)] // Each test file uses a part of it.
 
 use std::env;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -13,7 +15,7 @@ use crate::support::PATIENCE;
 
 /// A program that runs until it is dropped.
 pub(crate) struct Program {
-    pub(crate) process: Child,
+    process: Child,
     lines: Receiver<String>,
 }
 
@@ -36,25 +38,29 @@ impl Program {
 
     /// Starts an example on a port of its own. `None` when it has not been built, as when cargo was asked for one test alone.
     pub(crate) fn example(name: &str) -> Option<Program> {
-        Program::example_on(name, "0")
+        Program::example_in("", name)
     }
 
-    /// Starts an example on this port.
-    pub(crate) fn example_on(name: &str, port: &str) -> Option<Program> {
+    /// Starts an example that keeps its files in a folder of this name, apart from those of other tests.
+    pub(crate) fn example_in(folder: &str, name: &str) -> Option<Program> {
         // Cargo puts a test into `deps`, and the examples beside that.
         let tests = env::current_exe().unwrap();
-        let folder = tests.ancestors().nth(2).unwrap().join("examples");
-        let program = folder.join(name).with_extension(env::consts::EXE_EXTENSION);
+        let examples = tests.ancestors().nth(2).unwrap().join("examples");
+        let program = examples
+            .join(name)
+            .with_extension(env::consts::EXE_EXTENSION);
         if !program.exists() {
             println!("{name} has not been built");
             return None;
         }
+        // Not with the files of somebody who tries the example out.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+        fs::create_dir_all(&folder).unwrap();
         let mut command = Command::new(program);
-        // What it keeps is not to end up with what somebody who tries it out has there.
-        for name in ["TMPDIR", "TMP"] {
-            command.env(name, env!("CARGO_TARGET_TMPDIR"));
-        }
-        Some(Program::start(command.arg(port)))
+        command.arg("0"); // The port.
+        Some(Program::start(
+            command.env("TMPDIR", &folder).env("TMP", &folder),
+        ))
     }
 
     /// The next line that it prints; `None` at its end.
@@ -69,6 +75,11 @@ impl Program {
     /// All further lines, up to its end.
     pub(crate) fn rest(&self) -> Vec<String> {
         std::iter::from_fn(|| self.line()).collect()
+    }
+
+    /// Waits for its end, and says whether it was a good one.
+    pub(crate) fn succeeded(&mut self) -> bool {
+        self.process.wait().unwrap().success()
     }
 
     /// What stands after a mark in a line that it prints.
