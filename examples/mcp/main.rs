@@ -1,14 +1,14 @@
 //! MCP: a server of the Model Context Protocol (2025-11-25, streamable HTTP), whose calls survive a lost connection and a
 //! restart of the server.
 //!
-//! Run it with `cargo run --example mcp` and give `http://127.0.0.1:60000/mcp` to a client of that protocol: it finds one
+//! Run it with `cargo run --example mcp` and give `http://127.0.0.1:7733/mcp` to a client of that protocol: it finds one
 //! tool, `count`, which counts slowly and tells its progress. By hand:
 //!
 //! ```text
-//! curl -i -d '{"jsonrpc":"2.0","id":1,"method":"initialize"}' http://127.0.0.1:60000/mcp
+//! curl -i -d '{"jsonrpc":"2.0","id":1,"method":"initialize"}' http://127.0.0.1:7733/mcp
 //! curl -N -H 'Mcp-Session-Id: SESSION' -H 'MCP-Protocol-Version: 2025-11-25' -d '{"jsonrpc":"2.0","id":2,
 //!     "method":"tools/call","params":{"name":"count","arguments":{"to":50},"_meta":{"progressToken":1}}}' \
-//!     http://127.0.0.1:60000/mcp
+//!     http://127.0.0.1:7733/mcp
 //! ```
 //!
 //! The second answer is a stream. It begins with an id and empty data, by which a client can resume before anything has
@@ -16,7 +16,7 @@
 //! ask for what follows the last id that you have seen:
 //!
 //! ```text
-//! curl -N -H 'Mcp-Session-Id: SESSION' -H 'Last-Event-ID: ID' http://127.0.0.1:60000/mcp
+//! curl -N -H 'Mcp-Session-Id: SESSION' -H 'Last-Event-ID: ID' http://127.0.0.1:7733/mcp
 //! ```
 //!
 //! A call does not depend on the connection that it came by: a thread works on it and keeps each message in a file
@@ -47,15 +47,15 @@ const OLDER_VERSIONS: [&str; 2] = ["2025-06-18", "2025-03-26"];
 const TOOLS: &str = r#"{"tools":[{"name":"count","description":"Counts slowly","inputSchema":{"type":"object","properties":{"to":{"type":"integer","minimum":1,"maximum":1000}},"required":["to"]}}]}"#;
 
 fn main() -> io::Result<()> {
-    let port = env::args().nth(1).unwrap_or("60000".to_string());
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
     let calls = Calls::open(env::temp_dir().join("tiny-sse-mcp"))?;
     for call in calls.unanswered() {
         work(&calls, call)?;
     }
     let (post, get, delete) = (Arc::clone(&calls), Arc::clone(&calls), calls);
     let server = Server::bind(format!("127.0.0.1:{port}"))?
-        .middleware(allow_hosts(&["localhost", "127.0.0.1"])?)
-        .middleware(allow_origins(&[])?)
+        .middleware(allow_hosts(["localhost", "127.0.0.1"])?)
+        .middleware(allow_origins([""; 0])?)
         .post("/mcp", move |request| answer(&post, request))
         .get("/mcp", move |request| resume(&get, request))
         .route(Method::Delete, "/mcp", move |request| end(&delete, request));
