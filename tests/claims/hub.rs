@@ -1,5 +1,6 @@
 // The claims of `tests/hub.rs`, for a number of writer threads.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -8,8 +9,8 @@ use std::time::Duration;
 
 use crate::support::{Child, Client, EventSource, TestServer, eventually, serve_parent, start};
 use tiny_sse::{
-    Config, Event, History, Hub, HubConfig, KeepAlive, Lag, PublishError, Request,
-    Response, Server, Sse, Start, StreamEnd,
+    Config, Event, History, Hub, HubConfig, KeepAlive, Lag, OpeningId, PublishError, Replay,
+    Request, Response, Server, Sse, Start, StreamEnd,
 };
 
 /// A server whose `/events?topic=a&topic=b` subscribes to what it is asked for.
@@ -985,4 +986,294 @@ fn a_stream_lives_only_so_long() {
     assert!(stream.retry.is_some());
     let mut client = Client::connect(server.addr());
     assert_eq!(client.get("/nothing").status(), 404);
+}
+
+#[test]
+fn a_client_may_spell_its_last_event_id_in_several_ways() {
+    let hub = hub_of(History::default());
+    let server = serve(&hub);
+    let first = say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    for name in ["last_event_id", "lastEventId", "lastEventID"] {
+        let target = format!("/events?topic=a&{name}={first}");
+        let mut stream = EventSource::open(server.addr(), &target, &[]);
+        assert_eq!(stream.data(), "2", "{name}");
+    }
+    // And the handler may have it from elsewhere.
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/events/{id}", move |request: &Request| {
+            readers
+                .subscribe(request, "a")
+                .last_event_id(request.param("id"))
+        })
+    });
+    let mut stream = EventSource::open(server.addr(), &format!("/events/{first}"), &[]);
+    assert_eq!(stream.data(), "2");
+}
+
+#[test]
+fn a_handler_limits_how_far_back_a_client_goes() {
+    let hub = hub_of(History::default());
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/events", move |request: &Request| {
+            let replay = match request.query("limit") {
+                Some("nothing") => Replay::Nothing,
+                _ => Replay::Events(1),
+            };
+            readers.subscribe(request, "a").replay(replay)
+        })
+    });
+    let first = say(&hub, "a", "1");
+    say(&hub, "a", "2");
+    say(&hub, "a", "3");
+    let check = |limit: &str, id: &str, expected: &[&str]| {
+        let mut stream = resume(server.addr(), &format!("/events?limit={limit}"), id);
+        for expected in expected {
+            let message = stream.next().unwrap();
+            let shown = if message.event == "gap" { "gap".to_string() } else { message.data };
+            assert_eq!(shown, *expected, "{limit} {id}");
+        }
+    };
+    check("one", "earliest", &["3"]); // Whatever the client asks for.
+    check("one", &first, &["gap", "3"]); // It is told that it missed the second.
+    check("nothing", &first, &["gap"]); // All that there is is missed.
+    let mut stream = resume(server.addr(), "/events?limit=nothing", "earliest");
+    eventually(|| hub.stats().subscribers_behind == 0);
+    say(&hub, "a", "4");
+    assert_eq!(stream.data(), "4"); // Nothing old, and no gap for who had nothing.
+}
+
+#[test]
+fn what_a_stream_begins_with_is_a_choice() {
+    let hub = hub_of(History::default());
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/events/{opening}", move |request: &Request| {
+            let opening = match request.param("opening") {
+                "block" => OpeningId::Block,
+                "empty" => OpeningId::EmptyData,
+                _ => OpeningId::None,
+            };
+            readers.subscribe(request, "a").opening_id(opening)
+        })
+    });
+    let epoch = hub.publish_wait("b", Event::data("1")).unwrap().to_string();
+    let id = format!("id: {epoch}\n");
+    for (opening, expected) in [
+        ("block", id.clone() + "\n"), // Sets the last event id, dispatches nothing.
+        ("empty", id + "data:\n\n"),  // An event with empty data.
+        ("none", "id: ".to_string()), // Nothing before the first event.
+    ] {
+        let mut client = server.connect();
+        client.request("GET", &format!("/events/{opening}"), &[], b"");
+        assert_eq!(client.head().status, 200);
+        assert_eq!(client.chunk().unwrap(), b": connected\n");
+        if opening == "none" {
+            eventually(|| hub.stats().subscribers_behind == 0);
+            say(&hub, "a", "2");
+        }
+        let chunk = String::from_utf8(client.chunk().unwrap()).unwrap();
+        match opening {
+            "none" => assert!(chunk.ends_with("data: 2\n\n"), "{chunk}"),
+            _ => assert_eq!(chunk, expected),
+        }
+    }
+}
+
+#[test]
+fn a_stream_is_not_taken_for_a_long_poll() {
+    let hub = Hub::open(HubConfig {
+        poll_timeout: Duration::ZERO,
+        ..limits()
+    })
+    .unwrap();
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        let posts = readers.clone();
+        let streams = readers.clone();
+        server
+            .get("/events", move |request: &Request| readers.subscribe(request, "a"))
+            .post("/events", move |request: &Request| posts.subscribe(request, "a"))
+            .get("/streams", move |request: &Request| {
+                streams.subscribe(request, "a").stream_only()
+            })
+    });
+    let check = |method: &str, target: &str, accept: &str, expected: &str| {
+        let mut client = server.connect();
+        client.request(method, target, &[("Accept", accept)], b"");
+        let found = client.head().field("content-type").map(str::to_string);
+        assert_eq!(found.as_deref(), Some(expected), "{method} {target} {accept}");
+    };
+    let (stream, json) = ("text/event-stream", "application/json");
+    check("GET", "/events", "application/json", json); // JSON and nothing else.
+    check("GET", "/events", "application/json, text/plain, */*", stream); // axios, by default.
+    check("GET", "/events", "application/json, text/event-stream", stream); // A client of MCP.
+    check("GET", "/events", "*/*", stream); // curl.
+    check("GET", "/events?poll", "*/*", json); // It is asked for.
+    check("POST", "/events", "application/json", stream); // An SDK of a language model.
+    check("POST", "/events?poll", "application/json", stream); // A POST is never a poll.
+    check("GET", "/streams?poll", "application/json", stream); // The handler says so.
+}
+
+/// The request has come, and its handler has found a session, when the user logs out.
+#[test]
+fn a_close_reaches_requests_that_are_under_way() {
+    for target in ["/events", "/events?poll"] {
+        let hub = hub_of(History::default());
+        let readers = hub.clone();
+        let (checked, is_checked) = mpsc::channel();
+        let (go, goes) = mpsc::channel::<()>();
+        let goes = Mutex::new(goes);
+        let server = start(Config::default(), move |server| {
+            server.get("/events", move |request: &Request| {
+                checked.send(()).unwrap();
+                goes.lock().unwrap().recv().unwrap();
+                readers.subscribe(request, "a").label("ann")
+            })
+        });
+        let mut client = server.connect();
+        client.request("GET", target, &[], b"");
+        is_checked.recv().unwrap();
+        assert_eq!(hub.close(|reader| reader.label() == "ann"), 0);
+        say(&hub, "a", "secret");
+        go.send(()).unwrap();
+        say(&hub, "a", "secret");
+        let text = match target {
+            "/events" => String::from_utf8(client.rest()).unwrap(),
+            _ => client.answer().text().to_string(),
+        };
+        assert!(!text.contains("secret"), "{target}: {text}");
+    }
+    // A poll that waits is answered before the event, and not with it.
+    let hub = hub_of(History::default());
+    let server = serve(&hub);
+    thread::scope(|scope| {
+        let poll = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
+        eventually(|| hub.stats().polls == 1);
+        hub.close(|_| true);
+        say(&hub, "a", "secret");
+        assert!(poll.join().unwrap().text().starts_with(r#"{"events":[],"#));
+    });
+}
+
+#[test]
+fn a_topic_ends_for_all_who_read_it_now_or_later() {
+    let hub = hub_of(History::default());
+    let server = serve(&hub);
+    let mut there = EventSource::open(server.addr(), "/events?topic=call", &[]);
+    let mut both = EventSource::open(server.addr(), "/events?topic=call&topic=other", &[]);
+    let first = say(&hub, "call", "1");
+    let id = hub.finish("call", Event::data("result")).unwrap();
+    for stream in [&mut there, &mut both] {
+        assert_eq!([stream.data(), stream.data()], ["1", "result"]);
+    }
+    assert_eq!(there.next(), None);
+    say(&hub, "other", "2");
+    assert_eq!(both.data(), "2"); // Its other topic goes on.
+    // Who comes back gets the rest and the end; who comes late, the last event and the end.
+    let mut back = resume(server.addr(), "/events?topic=call", &first);
+    let last = back.next().unwrap();
+    assert_eq!((&*last.data, last.id), ("result", format!("{id}-end")));
+    assert_eq!(back.next(), None);
+    let mut late = EventSource::open(server.addr(), "/events?topic=call", &[]);
+    assert_eq!(late.data(), "result");
+    assert_eq!(late.next(), None);
+    let poll = server.connect().get("/events?topic=call&poll");
+    let end = format!(r#""data":"result"}}],"last_event_id":"{id}-end"}}"#);
+    assert!(poll.text().ends_with(&end), "{}", poll.text());
+    // Who has had the end is told to stay away.
+    let mut done = server.connect();
+    let field = ("Last-Event-ID", &*format!("{id}-end"));
+    done.request("GET", "/events?topic=call", &[field], b"");
+    assert_eq!(done.head().status, 204);
+}
+
+#[test]
+fn delivered_counts_all_that_was_handed_over() {
+    let hub = hub_of(History::default());
+    let readers = hub.clone();
+    let server = start(Config::default(), move |server| {
+        server.get("/events", move |request: &Request| {
+            readers.subscribe(request, ["a", "b"]).retained()
+        })
+    });
+    say(&hub, "a", "1");
+    say(&hub, "b", "2");
+    let mut streams = [0, 1].map(|_| EventSource::open(server.addr(), "/events", &[]));
+    for stream in &mut streams {
+        assert_eq!([stream.data(), stream.data()], ["1", "2"]);
+    }
+    eventually(|| hub.stats().subscribers_behind == 0);
+    say(&hub, "a", "3");
+    for stream in &mut streams {
+        assert_eq!(stream.data(), "3");
+    }
+    eventually(|| hub.stats().delivered == 6);
+}
+
+/// A proxy that speaks HTTP/1.0 to its server changes nothing in what happens to a slow reader.
+#[test]
+fn a_slow_reader_of_http_1_0_skips_or_is_disconnected_too() {
+    for lag in [Lag::Skip, Lag::Disconnect] {
+        let hub = hub_of(History::default());
+        let readers = hub.clone();
+        let server = start(Config::default(), move |server| {
+            server.get("/events", move |request: &Request| {
+                readers.subscribe(request, "a").lag(lag)
+            })
+        });
+        let mut client = server.connect();
+        client.send("GET /events HTTP/1.0\r\n\r\n");
+        eventually(|| hub.stats().subscribers == 1 && hub.stats().subscribers_behind == 0);
+        let text = "x".repeat(64 * 1024);
+        for _ in 0..400 {
+            hub.publish_wait("a", Event::data(&text)).unwrap();
+        }
+        if lag == Lag::Disconnect {
+            eventually(|| hub.stats().dropped_lagging == 1);
+            continue;
+        }
+        say(&hub, "a", "newest");
+        let mut lines = BufReader::new(client.stream).lines();
+        let mut events = 0;
+        let mut gap = false;
+        loop {
+            let line = lines.next().unwrap().unwrap();
+            events += usize::from(line.starts_with("data: x"));
+            gap |= line == "event: gap";
+            if line == "data: newest" {
+                break;
+            }
+        }
+        assert!(gap && events < 400, "{events} of 400 events, gap: {gap}");
+    }
+}
+
+#[test]
+fn with_no_history_all_readers_get_what_is_published_while_they_are_there() {
+    let hub = hub_of(History::none());
+    let server = serve(&hub);
+    let mut old = server.connect();
+    old.send("GET /events?topic=a HTTP/1.0\r\n\r\n");
+    thread::scope(|scope| {
+        let poll = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
+        eventually(|| hub.stats().subscribers == 1 && hub.stats().polls == 1);
+        say(&hub, "a", "1");
+        assert!(poll.join().unwrap().text().contains(r#""data":"1""#));
+    });
+    for number in 2..50 {
+        say(&hub, "a", &number.to_string());
+    }
+    let mut lines = BufReader::new(old.stream).lines();
+    let mut expected = 1;
+    while expected < 50 {
+        let line = lines.next().unwrap().unwrap();
+        assert_ne!(line, "event: gap");
+        if line.starts_with("data: ") {
+            assert_eq!(line, format!("data: {expected}"));
+            expected += 1;
+        }
+    }
 }
