@@ -106,9 +106,9 @@ impl Router {
         let response = match request.method() {
             // `OPTIONS *` asks the server as a whole, which is there.
             _ if request.path() == "*" => return Response::new(204),
-            _ if allow.is_empty() => return Response::of_status(404),
+            _ if allow.is_empty() => return Response::from_status(404),
             Method::Options => Response::new(204),
-            _ => Response::of_status(405),
+            _ => Response::from_status(405),
         };
         response.with_field("Allow", &allow)
     }

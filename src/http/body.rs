@@ -1,4 +1,10 @@
-//! A request body, within limits (RFC 9112 sections 6 and 7): as many bytes as `Content-Length` says, or chunks.
+//! A request body, read within limits: of the length that `Content-Length` gives, or in chunks (RFC 9112 sections 6 and 7).
+//!
+//! ```text
+//! chunked-body = *chunk last-chunk trailer-section CRLF
+//! chunk        = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
+//! last-chunk   = 1*("0") [ chunk-ext ] CRLF
+//! ```
 
 use std::io::{BufRead, Read};
 
@@ -7,19 +13,20 @@ use super::head::{
     unexpected_end,
 };
 
-/// A chunk size's digits: those of a `u64`, which so cannot overflow.
+/// Digits of a chunk size: as many as a `u64` has, so that none overflows.
 const MAX_SIZE_DIGITS: usize = 16;
-/// All chunk extensions of a body together. Nobody uses them but to keep a server busy.
+/// Bytes of all chunk extensions of a body together. Known clients send none; an attacker can send any number.
 const MAX_EXTENSION_BYTES: usize = 4096;
-/// The trailer section, which nothing here uses.
+/// Limits of the trailer section, which is read and dropped.
 const MAX_TRAILER_BYTES: usize = 8192;
 const MAX_TRAILER_FIELDS: usize = 64;
 
-/// Reads a whole body. What it reserves follows what has come, never what was announced.
+/// Reads a whole body. The memory follows the bytes that have arrived, never the length that was announced.
 ///
 /// # Errors
 ///
-/// Every error is terminal: what follows on the connection has no known meaning any more.
+/// For a body that is malformed, too large, too late or not whole. Every error is terminal: where the next request begins is
+/// not known.
 pub(crate) fn read_body(
     reader: &mut impl BufRead,
     framing: Framing,
@@ -47,10 +54,10 @@ fn read_chunks(
             return Err(unexpected_end());
         }
         let (size, extension) = chunk_size(&line)?;
-        // The total is bounded, not the one line (RFC 9112 section 7.1.1).
+        // The limit is for all lines together (RFC 9112 section 7.1.1).
         extension_bytes = extension_bytes.checked_sub(extension).ok_or(too_long)?;
         if size == 0 {
-            // Trailers are checked as fields are, and dropped (RFC 9112 section 7.1.2).
+            // `trailer-section = *( field-line CRLF )`, which a server may drop (RFC 9112 section 7.1.2).
             return read_fields(
                 reader,
                 &mut line,
@@ -61,7 +68,7 @@ fn read_chunks(
         }
 
         append(reader, size, max_body_bytes, body)?;
-        // The data says nothing about its end: only the size does, and CRLF confirms it (RFC 9112 section 7.1).
+        // Only the size says where the data ends; CRLF confirms it.
         line.clear();
         append(reader, 2, usize::MAX, &mut line)?;
         if line != b"\r\n" {
@@ -70,8 +77,8 @@ fn read_chunks(
     }
 }
 
-/// Takes apart `chunk-size [ chunk-ext ]`, where `chunk-size = 1*HEXDIG` (RFC 9112 section 7.1): the size, and how long the
-/// extensions are.
+/// Parses `chunk-size [ chunk-ext ]`, where `chunk-size = 1*HEXDIG` (RFC 9112 section 7.1). Returns the size, and the length of
+/// the extensions.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     let is_end = |byte: &u8| !byte.is_ascii_hexdigit();
     let (digits, extensions) = line.split_at(line.iter().position(is_end).unwrap_or(line.len()));
@@ -87,8 +94,8 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     }
 }
 
-/// Passes over `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112 section 7.1.1), whose
-/// meaning this server does not need. Returns what stands after the extensions, or `None` where one is malformed.
+/// Skips `chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )` (RFC 9112 section 7.1.1). Returns the
+/// bytes after the extensions, or `None` where one is malformed.
 fn after_extensions(mut rest: &[u8]) -> Option<&[u8]> {
     while let [b';', after @ ..] = rest.trim_ascii_start() {
         rest = after_token(after.trim_ascii_start())?;
@@ -103,13 +110,14 @@ fn after_extensions(mut rest: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
+/// Skips `token = 1*tchar` (RFC 9110 section 5.6.2).
 fn after_token(text: &[u8]) -> Option<&[u8]> {
     let is_end = |byte: &u8| !is_token(&[*byte]);
     let end = text.iter().position(is_end).unwrap_or(text.len());
     (end > 0).then(|| &text[end..])
 }
 
-/// Passes over the rest of `quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE` (RFC 9110 section 5.6.4).
+/// Skips the rest of `quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE` (RFC 9110 section 5.6.4).
 fn after_quoted(mut text: &[u8]) -> Option<&[u8]> {
     loop {
         text = match text {
@@ -121,7 +129,7 @@ fn after_quoted(mut text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Appends the next `length` bytes.
+/// Appends the next `length` bytes to the body.
 fn append(
     reader: &mut impl BufRead,
     length: u64,

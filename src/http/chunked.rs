@@ -1,21 +1,21 @@
-//! Writing the chunked transfer coding (RFC 9112 section 7.1).
+//! Writes the chunked transfer coding: `chunk = chunk-size CRLF chunk-data CRLF` (RFC 9112 section 7.1).
 
 use std::io::Write;
 
-/// Ends a chunked body: the last chunk and an empty trailer section.
+/// The end of a chunked body: `last-chunk trailer-section CRLF`, with an empty trailer section.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// How the bytes of a stream are delimited.
+/// How a client finds the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
-    /// Each piece a chunk of its own, for HTTP/1.1.
+    /// By the last chunk, for HTTP/1.1. Each piece of the stream is a chunk.
     Chunked,
-    /// As they are; the stream ends when the connection closes, for HTTP/1.0.
+    /// By the end of the connection, for HTTP/1.0. The bytes have no framing.
     Bare,
 }
 
 impl Coding {
-    /// Appends one piece, made of these parts. An empty one is left out: a zero-size chunk would end the body.
+    /// Appends one piece of a stream, given in parts. An empty piece is left out: a chunk of size zero would end the body.
     pub(crate) fn append(self, out: &mut Vec<u8>, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len == 0 {
@@ -33,7 +33,7 @@ impl Coding {
         }
     }
 
-    /// Appends what ends a stream cleanly.
+    /// Appends the end of a stream.
     pub(crate) fn append_end(self, out: &mut Vec<u8>) {
         if self == Coding::Chunked {
             out.extend_from_slice(LAST_CHUNK);
@@ -68,6 +68,6 @@ mod tests {
             "10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n",
         ); // 16 is 10.
         check(Coding::Chunked, &["", "x"], "1\r\nx\r\n0\r\n\r\n"); // An empty piece would end the body.
-        check(Coding::Bare, &["a", "", "b"], "ab"); // HTTP/1.0 knows no chunks and ends by closing.
+        check(Coding::Bare, &["a", "", "b"], "ab"); // HTTP/1.0 has no chunks.
     }
 }

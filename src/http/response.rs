@@ -1,4 +1,4 @@
-//! One answer: status, fields, and a whole body or a stream (RFC 9110 section 15, RFC 9112 section 4).
+//! A response: status, fields, and a whole body or a stream (RFC 9110 section 15).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::lines;
 use super::request::{Method, Request};
 use crate::socket::Socket;
 
-/// An answer to a request.
+/// A response to a request.
 ///
 /// ```
 /// use tiny_sse::Response;
@@ -51,35 +51,36 @@ use crate::socket::Socket;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// Text is a `String`, or a `&'static str`: what is borrowed from the request needs `to_string`. A closure that returns
-/// different things makes each of them a `Response` by `into`.
+/// Text is a `String` or a `&'static str`; text that is borrowed from the request needs `to_string`. A closure that returns
+/// different types makes each of them a `Response` with `into`.
 pub struct Response {
     status: u16,
-    /// Lines as they go on the wire.
+    /// The field lines, as they go on the wire.
     fields: String,
     pub(crate) body: Body,
     /// What went wrong, for the error hook.
     pub(crate) error: Option<String>,
 }
 
+/// The body of a response.
 pub(crate) enum Body {
     Whole(Cow<'static, [u8]>),
     Stream(Stream),
 }
 
-/// Writes a stream: it is given the head that goes first and the socket, which becomes its own.
+/// A function that writes a stream. It owns the socket, and writes the head first.
 pub(crate) type Stream = Box<dyn FnOnce(StreamHead, Socket) + Send>;
 
-/// The head of a stream, not yet written, so that it leaves together with the first bytes of body.
+/// The head of a stream, which leaves together with the first bytes of the body.
 pub(crate) struct StreamHead {
     pub(crate) bytes: Vec<u8>,
     pub(crate) coding: Coding,
 }
 
 impl Response {
-    /// An answer of this status without a body. A status below 200 or above 599 is not one that ends a request, and
-    /// becomes 500.
-    #[inline(never)] // As with `of_status`.
+    /// Makes a response of this status without a body. A status below 200 or above 599 does not end a request and becomes
+    /// 500.
+    #[inline(never)] // As with `from_status`.
     pub fn new(status: u16) -> Response {
         let response = Response {
             status: 200,
@@ -90,28 +91,29 @@ impl Response {
         response.with_status(status)
     }
 
-    /// 200 with plain text.
+    /// Makes a 200 with plain text.
     pub fn text(text: impl Into<Cow<'static, str>>) -> Response {
         Response::whole("text/plain; charset=utf-8", into_bytes(text.into()))
     }
 
-    /// 200 with a page.
+    /// Makes a 200 with an HTML page.
     pub fn html(page: impl Into<Cow<'static, str>>) -> Response {
         Response::whole("text/html; charset=utf-8", into_bytes(page.into()))
     }
 
-    /// 200 with a text that is JSON already.
+    /// Makes a 200 with a text that is JSON; [`json_string`](crate::json_string) helps to write one.
     pub fn json(text: impl Into<Cow<'static, str>>) -> Response {
         Response::whole("application/json", into_bytes(text.into()))
     }
 
-    /// 200 with bytes of any type.
+    /// Makes a 200 with bytes of any type.
     pub fn bytes(content_type: &'static str, bytes: impl Into<Cow<'static, [u8]>>) -> Response {
         Response::whole(content_type, bytes.into())
     }
 
-    /// 200 with the crate's own client for browsers, an ES module. `SharedEventSource`, in place of `EventSource`, notices a
-    /// connection that has died, falls back to long-poll, and shares one connection between tabs with the same key. A page has
+    /// Makes a 200 with the crate's client for browsers, an ES module. Its `SharedEventSource` stands in place of an
+    /// `EventSource`: it notices a dead connection, falls back to long-poll, and shares one connection between tabs with the
+    /// same key.
     ///
     /// ```html
     /// <script type="module">
@@ -124,8 +126,7 @@ impl Response {
     /// </script>
     /// ```
     ///
-    /// As an `EventSource` it sends cookies, but no token: the script cannot set a request's fields. The beginning of the
-    /// script tells the rest.
+    /// Like an `EventSource`, it sends cookies and cannot set fields of a request. The head of the script says the rest.
     ///
     /// ```
     /// use tiny_sse::{Response, Server};
@@ -136,22 +137,22 @@ impl Response {
     pub fn client_script() -> Response {
         const SCRIPT: &str = include_str!("../client.js");
         Response::bytes("text/javascript; charset=utf-8", SCRIPT.as_bytes())
-            // Long enough for tabs that are opened one after the other, and soon up to date with its server.
+            // Long enough for tabs that are opened one after the other, short enough for a new version of the server.
             .with_field("Cache-Control", "max-age=300")
     }
 
-    /// 500 with a fixed text; what went wrong goes to the server's error hook and never to the client.
+    /// Makes a 500 with a fixed text. The error goes to the server's error hook, and never to the client.
     pub fn failed(error: impl fmt::Display) -> Response {
         Response {
             error: Some(error.to_string()),
-            ..Response::of_status(500)
+            ..Response::from_status(500)
         }
     }
 
-    /// Asks the client to come back after this time, in the way that the client understands.
+    /// Makes a response that asks the client to come back after this time, in a way that the client understands.
     ///
-    /// An `EventSource` that gets a 503 never tries again, so a GET that accepts an event stream gets 200 with a `retry`
-    /// field and the end. Every other request gets 503 with `Retry-After`.
+    /// An `EventSource` never tries again after a 503. So a GET that accepts an event stream gets a 200 with a stream that ends
+    /// after a `retry` field. Every other request gets a 503 with `Retry-After`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -173,26 +174,26 @@ impl Response {
                 .with_field("Cache-Control", "no-cache, no-transform");
         }
         let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-        Response::of_status(503).with_field("Retry-After", &seconds.to_string())
+        Response::from_status(503).with_field("Retry-After", &seconds.to_string())
     }
 
-    /// 400 with the error's own text.
+    /// Makes a 400 with the text of the error.
     pub(crate) fn malformed(error: impl fmt::Display) -> Response {
         Response::text(format!("{error}\n")).with_status(400)
     }
 
-    #[inline(never)] // As with `of_status`.
+    #[inline(never)] // As with `from_status`.
     fn whole(content_type: &str, body: Cow<'static, [u8]>) -> Response {
         let mut response = Response::new(200).with_field("Content-Type", content_type);
         response.body = Body::Whole(body);
         response
     }
 
-    /// 200 with a body of any type that is sent line by line, such as NDJSON, for as long as `write` takes.
+    /// Makes a 200 with a body that is sent line by line, such as NDJSON.
     ///
-    /// `write` runs on the connection's thread, never for a HEAD request. Each line leaves when it ends, as does what stands
-    /// before a `flush`; the head leaves with the first. When `write` returns an error, as it should when the client has
-    /// left, or panics, the body ends without its last chunk, so that the client can tell that something is missing.
+    /// `write` runs on the connection's thread, and not for a HEAD request. Each line leaves when it ends, or at a `flush`. The
+    /// head leaves with the first line. A write fails when the client has left: return that error. When `write` returns an
+    /// error or panics, the body ends without its last chunk, and the client can tell that the body is not whole.
     ///
     /// ```
     /// use tiny_sse::{Response, Server};
@@ -212,13 +213,12 @@ impl Response {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     ) -> Response {
         let write = Box::new(|head, socket| lines::send(head, socket, Box::new(write)));
-        // nginx would collect the lines.
+        // Else nginx collects the lines before it passes them on.
         Response::stream("X-Accel-Buffering: no\r\n", write)
             .with_field("Content-Type", content_type)
     }
 
-    /// 200 with these field lines and no others, as yet: what more there would be room for, a stream's thread keeps for
-    /// days.
+    /// Makes a 200 with these field lines and a stream. The text is allocated without spare room: a stream keeps it for days.
     pub(crate) fn stream(fields: &str, stream: Stream) -> Response {
         let mut response = Response::new(200);
         response.fields = fields.to_string();
@@ -226,13 +226,13 @@ impl Response {
         response
     }
 
-    /// An answer whose text is its own reason phrase.
-    #[inline(never)] // Else its code would be there for each kind of answer.
-    pub(crate) fn of_status(status: u16) -> Response {
+    /// Makes a response whose text is its reason phrase.
+    #[inline(never)] // Else a copy of the code stands at each kind of response.
+    pub(crate) fn from_status(status: u16) -> Response {
         Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
     }
 
-    /// The same answer with another status (as in [`Response::new`]); one that [failed](Response::failed) stays a 500.
+    /// Sets the status, as [`Response::new`] does. A [failed](Response::failed) response stays a 500.
     pub fn with_status(mut self, status: u16) -> Response {
         if self.error.is_none() {
             self.status = match status {
@@ -243,12 +243,14 @@ impl Response {
         self
     }
 
-    /// Sets a field, in place of any of that name.
+    /// Sets a field, in place of all fields of that name.
     ///
-    /// A field that cannot be makes the whole response a failed one, as in [`Response::failed`]: when the name is not a token
-    /// (RFC 9110 section 5.6.2), the value has a control character other than a tab (a line break would forge another
-    /// field), or the server writes this field itself: `Connection`, `Content-Length`, `Date` and `Transfer-Encoding`, and
-    /// of an event stream `Content-Type`, `Cache-Control` and `X-Accel-Buffering`.
+    /// An invalid field makes the whole response a [failed](Response::failed) one. A field is invalid when
+    ///
+    /// - the name is not a token (RFC 9110 section 5.6.2);
+    /// - the value has a control character other than a tab: a line break would forge another field;
+    /// - the server writes the field: `Connection`, `Content-Length`, `Date`, `Transfer-Encoding`, and for an event stream
+    ///   `Content-Type`, `Cache-Control` and `X-Accel-Buffering`.
     ///
     /// ```
     /// use tiny_sse::Response;
@@ -260,14 +262,14 @@ impl Response {
         self.checked(name, value.as_ref(), Response::with_field)
     }
 
-    /// Adds a field line after those that are there: for fields that may come more than once, such as `Vary` and `Link`.
-    /// What [`header`](Response::header) refuses is refused here too.
+    /// Adds a field, for names that may come more than once, such as `Vary` and `Link`. A field is invalid as for
+    /// [`header`](Response::header).
     pub fn add_header(self, name: &str, value: impl AsRef<str>) -> Response {
         self.checked(name, value.as_ref(), Response::and_field)
     }
 
-    /// Adds a cookie that the client shall keep. A name that is not a token, or a value with a character that RFC 6265
-    /// section 4.1.1 does not allow, makes the whole response a failed one, as in [`header`](Response::header).
+    /// Adds a cookie for the client to keep. A name or value that RFC 6265 section 4.1.1 does not allow makes the whole
+    /// response a [failed](Response::failed) one.
     pub fn cookie(self, cookie: Cookie) -> Response {
         match cookie.to_field() {
             Ok(field) => self.and_field("Set-Cookie", &field),
@@ -275,7 +277,7 @@ impl Response {
         }
     }
 
-    /// Takes a field that a caller brings.
+    /// Puts a field that a caller gives.
     fn checked(
         self,
         name: &str,
@@ -306,7 +308,7 @@ impl Response {
         }
     }
 
-    /// Sets a field that is known to be clean.
+    /// Sets a field that is known to be valid.
     pub(crate) fn with_field(self, name: &str, value: &str) -> Response {
         self.without_field(name).and_field(name, value)
     }
@@ -323,7 +325,7 @@ impl Response {
         self
     }
 
-    /// Adds a field line that is known to be clean.
+    /// Adds a field that is known to be valid.
     pub(crate) fn and_field(mut self, name: &str, value: &str) -> Response {
         self.fields.reserve(name.len() + value.len() + 4);
         for part in [name, ": ", value, "\r\n"] {
@@ -332,12 +334,12 @@ impl Response {
         self
     }
 
-    /// The status code.
+    /// Returns the status code.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The body, empty where it is a stream; [`events`](Response::events) reads one.
+    /// Returns the body, empty for a stream, whose events [`events`](Response::events) returns.
     pub fn body(&self) -> &[u8] {
         match &self.body {
             Body::Whole(bytes) => bytes,
@@ -345,45 +347,45 @@ impl Response {
         }
     }
 
-    /// What went wrong, where the response is a [failed](Response::failed) one.
+    /// Returns what went wrong, for a [failed](Response::failed) response.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// The value of the first field of this name, in any case.
+    /// Returns the value of the first field of this name, in any case.
     pub fn header_value(&self, name: &str) -> Option<&str> {
         let mut fields = self.fields.lines().filter_map(|line| line.split_once(": "));
         let field = fields.find(|(other, _)| other.eq_ignore_ascii_case(name));
         field.map(|(_, value)| value)
     }
 
+    /// Takes the body out of the response.
     pub(crate) fn take_body(&mut self) -> Body {
         std::mem::replace(&mut self.body, Body::Whole(Cow::Borrowed(b"")))
     }
 
-    /// Whether an answer of this status has a body at all (RFC 9110 section 6.4.1).
+    /// Whether a response of this status has content (RFC 9110 section 6.4.1).
     pub(crate) fn has_content(&self) -> bool {
         !matches!(self.status, 204 | 304)
     }
 
-    /// Appends the head of an answer with a whole body of this length.
+    /// Appends the head of a response with a whole body of this length.
     pub(crate) fn append_whole_head(&self, out: &mut Vec<u8>, length: usize, request: &Request) {
         self.append_fields(out);
-        // HTTP/1.1 goes on unless told otherwise, which HTTP/1.0 wants to hear.
+        // A connection of HTTP/1.1 stays open by default, one of HTTP/1.0 does not (RFC 9112 section 9.3).
         out.extend_from_slice(match (request.keep_alive, request.version) {
             (true, Version::Http11) => b"",
             (true, Version::Http10) => b"Connection: keep-alive\r\n",
             (false, _) => b"Connection: close\r\n",
         });
-        // No Content-Length where there never is content (RFC 9110 section 8.6); with 304 it would tell of the answer that
-        // was not sent, which is not known.
+        // A 204 has no Content-Length (RFC 9110 section 8.6). That of a 304 is the length of the 200, which is not known.
         if self.has_content() {
             let _ = write!(out, "Content-Length: {length}\r\n");
         }
         out.extend_from_slice(b"\r\n");
     }
 
-    /// The head of a stream. To HTTP/1.0 it says nothing of length or chunks: closing ends it.
+    /// Makes the head of a stream: chunked for HTTP/1.1, close-delimited for HTTP/1.0.
     pub(crate) fn stream_head(&self, mut out: Vec<u8>, request: &Request) -> StreamHead {
         out.clear();
         self.append_fields(&mut out);
@@ -401,11 +403,11 @@ impl Response {
     }
 
     fn append_fields(&self, out: &mut Vec<u8>) {
-        // The version is the server's, whatever the request's (RFC 9110 section 6.2). Writing to a vector cannot fail.
+        // `status-line = HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 section 4). The version is the server's,
+        // not the request's (RFC 9110 section 6.2). Writing to a vector cannot fail.
         let (status, phrase) = (self.status, reason_phrase(self.status));
-        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: ");
-        out.extend_from_slice(&date(SystemTime::now()));
-        out.extend_from_slice(b"\r\n");
+        let date = date(SystemTime::now());
+        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: {date}\r\n");
         out.extend_from_slice(self.fields.as_bytes());
     }
 }
@@ -424,10 +426,10 @@ impl fmt::Debug for Response {
     }
 }
 
-/// What a handler and a middleware may return.
+/// What a handler or a middleware may return.
 ///
-/// A type of yours becomes one by an `impl` of this trait, and an error of yours is taken by `?` with an
-/// `impl From<YourError> for Response`.
+/// Implement this trait for your own types. For your own errors, implement `From<YourError> for Response`, and `?` accepts
+/// them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not become a response",
     label = "returns `{Self}`",
@@ -464,14 +466,14 @@ impl<T: IntoResponse> IntoResponse for (u16, T) {
     }
 }
 
-/// For one error only, so that the compiler knows the type of a closure that ends in `Ok(...)` without being told.
+/// For one error type only, so that the compiler infers the type of a closure that ends in `Ok(...)`.
 impl<T: IntoResponse> IntoResponse for Result<T, Response> {
     fn into_response(self) -> Response {
         self.map_or_else(|refusal| refusal, T::into_response)
     }
 }
 
-/// Lets `?` make a response of an error: 500 where the server failed, 400 where the client sent what cannot be read.
+/// Lets `?` make a response of an error: 500 for an error of the server, 400 for an error in what the client sent.
 macro_rules! from_errors {
     ($($error:ty => $response:expr;)*) => { $(
         impl From<$error> for Response {
@@ -509,7 +511,7 @@ fn into_bytes(text: Cow<'static, str>) -> Cow<'static, [u8]> {
     }
 }
 
-/// The phrases of RFC 9110 section 15; a client ignores them, people read them.
+/// Returns the reason phrase of a status (RFC 9110 section 15). Clients ignore it, people read it.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -549,17 +551,18 @@ fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT` (IMF-fixdate, RFC 9110 section 5.6.7).
-fn date(now: SystemTime) -> [u8; 29] {
-    const WEEKDAYS: &[u8] = b"ThuFriSatSunMonTueWed";
-    const MONTHS: &[u8] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
-    // A clock before 1970 is not set: the epoch is as good as any.
+/// Writes `IMF-fixdate = day-name "," SP date1 SP time-of-day SP GMT`, such as `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110
+/// section 5.6.7).
+fn date(now: SystemTime) -> String {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    // A clock before 1970 is not set; the epoch is as wrong as any other time.
     let seconds = now
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let days = seconds / 86_400;
-    // Years that begin in March end with their leap day, in cycles of 400 years; 719,468 days lie between 0000-03-01
-    // and 1970-01-01.
+    // Years that begin in March end with their leap day, in cycles of 400 years. Between 0000-03-01 and 1970-01-01 lie 719,468
+    // days.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
     let year_of_era =
@@ -569,33 +572,19 @@ fn date(now: SystemTime) -> [u8; 29] {
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
     let month = (from_march + 2) % 12;
     let year = era * 400 + year_of_era + u64::from(month < 2);
-    let mut date = *b"Thu, 00 Jan 0000 00:00:00 GMT";
-    date[..3].copy_from_slice(&WEEKDAYS[(days % 7) as usize * 3..][..3]);
-    fill_in(&mut date[5..7], day);
-    date[8..11].copy_from_slice(&MONTHS[month as usize * 3..][..3]);
-    fill_in(&mut date[12..16], year);
-    fill_in(&mut date[17..19], seconds / 3600 % 24);
-    fill_in(&mut date[20..22], seconds / 60 % 60);
-    fill_in(&mut date[23..25], seconds % 60);
-    date
+    let (weekday, month) = (
+        WEEKDAYS[(days % 7) as usize],
+        &MONTHS[month as usize * 3..][..3],
+    );
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    let seconds = seconds % 60;
+    format!("{weekday}, {day:02} {month} {year:04} {hours:02}:{minutes:02}:{seconds:02} GMT")
 }
 
-/// Writes the last digits of a number, as many as there is room for.
-fn fill_in(digits: &mut [u8], mut number: u64) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-}
-
-/// Methods as a field lists them, in the order given.
+/// Writes methods as a list, `#method`.
 pub(crate) fn method_list(methods: impl IntoIterator<Item = Method>) -> String {
-    let mut list = String::new();
-    for method in methods {
-        list += if list.is_empty() { "" } else { ", " };
-        list += method.as_str();
-    }
-    list
+    let names: Vec<&str> = methods.into_iter().map(|method| method.as_str()).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -608,13 +597,13 @@ mod tests {
         #[track_caller]
         fn check(seconds: u64, expected: &str) {
             let date = date(UNIX_EPOCH + Duration::from_secs(seconds));
-            assert_eq!(str::from_utf8(&date).unwrap(), expected);
+            assert_eq!(date, expected);
         }
         check(0, "Thu, 01 Jan 1970 00:00:00 GMT"); // The epoch.
         check(784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"); // The RFC's own example.
         check(951_782_399, "Mon, 28 Feb 2000 23:59:59 GMT"); // Before a leap day of a century.
         check(951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"); // That leap day.
-        check(951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"); // And behind it.
+        check(951_868_800, "Wed, 01 Mar 2000 00:00:00 GMT"); // And after it.
         check(1_704_067_199, "Sun, 31 Dec 2023 23:59:59 GMT"); // The end of a year.
         check(4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"); // 2100 is no leap year.
     }
