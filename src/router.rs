@@ -1,4 +1,4 @@
-//! Paths with `{parameters}`, methods, and the middleware around them.
+//! Routes: which handler takes which method and path, and the middleware around all handlers.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -7,24 +7,25 @@ use crate::http::{IntoResponse, Method, Request, Response, method_list, percent_
 pub(crate) type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
 pub(crate) type BoxedMiddleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
 
-/// Which handler answers which request.
+/// The routes and the middleware of a server.
 #[derive(Default)]
 pub(crate) struct Router {
+    /// Sorted by [`order`], so that the first route that matches is the most specific one.
     routes: Vec<Route>,
     pub(crate) fallback: Option<Handler>,
     pub(crate) middleware: Vec<BoxedMiddleware>,
-    /// What is wrong with the first pattern that was refused, which the server reports when it starts.
+    /// What is wrong with the first invalid pattern. The server reports it when it starts.
     pub(crate) invalid: Option<String>,
 }
 
 struct Route {
-    /// `None` is any.
+    /// `None` for any method.
     method: Option<Method>,
     pattern: String,
     handler: Handler,
 }
 
-/// The rest of a request's way: further middleware, then the handler.
+/// What a middleware calls to go on: the middleware inside it, then the handler.
 pub struct Next<'a> {
     middleware: &'a [BoxedMiddleware],
     handler: Option<&'a Handler>,
@@ -32,6 +33,7 @@ pub struct Next<'a> {
 }
 
 impl Router {
+    /// Adds a route. An invalid one is kept in [`Router::invalid`].
     pub(crate) fn add(&mut self, method: Option<Method>, pattern: &str, handler: Handler) {
         match check_pattern(pattern).and_then(|()| self.place(method, pattern)) {
             Ok(place) => {
@@ -50,7 +52,7 @@ impl Router {
         }
     }
 
-    /// Finds where a route belongs, unless there is one for the same requests.
+    /// Finds the place of a route among the others, unless another route takes the same requests.
     fn place(&self, method: Option<Method>, pattern: &str) -> Result<usize, String> {
         let order = order(method, pattern);
         let search = |route: &Route| self::order(route.method, &route.pattern).cmp(&order);
@@ -63,7 +65,7 @@ impl Router {
         }
     }
 
-    /// Finds the handler and sets the path parameters.
+    /// Finds the handler of a request, and sets the path parameters.
     pub(crate) fn find(&self, request: &mut Request) -> Option<&Handler> {
         let known = |route: &&Route| {
             route.answers(request.method()) && matches_path(&route.pattern, request.path())
@@ -76,7 +78,7 @@ impl Router {
         self.allow(request.path()).is_empty().then_some(fallback)
     }
 
-    /// The methods that routes know on this path, whatever the request's own, as a field lists them.
+    /// Lists the methods for which this path has a route.
     fn allow(&self, path: &str) -> String {
         let routes = (self.routes.iter()).filter(|route| matches_path(&route.pattern, path));
         let known = |method: &Method| routes.clone().any(|route| route.answers(*method));
@@ -88,7 +90,7 @@ impl Router {
         )
     }
 
-    /// Sends the request through the middleware to what was found.
+    /// Runs the middleware and the handler.
     pub(crate) fn answer(&self, request: &Request, handler: Option<&Handler>) -> Response {
         let next = Next {
             middleware: &self.middleware,
@@ -98,13 +100,12 @@ impl Router {
         next.run(request)
     }
 
-    /// The answer where no handler is found. A function of its own, as its room on the stack would be taken below that
-    /// of each handler.
+    /// Makes the response where no handler was found. Not inlined: its stack frame would stand below every handler's.
     #[inline(never)]
     fn refuse(&self, request: &Request) -> Response {
         let allow = self.allow(request.path());
         let response = match request.method() {
-            // `OPTIONS *` asks the server as a whole, which is there.
+            // `OPTIONS *` asks whether the server works (RFC 9110 section 9.3.7).
             _ if request.path() == "*" => return Response::new(204),
             _ if allow.is_empty() => return Response::from_status(404),
             Method::Options => Response::new(204),
@@ -117,23 +118,25 @@ impl Router {
 impl Route {
     fn answers(&self, method: Method) -> bool {
         match (self.method, method) {
-            // RFC 9110 section 9.3.2.
+            // HEAD is GET without the content (RFC 9110 section 9.3.2).
             (Some(Method::Get), Method::Head) => true,
             (known, _) => known.is_none_or(|known| known == method),
         }
     }
 }
 
-/// A panic becomes a 500, which the middleware around it sees: a log wants its line, and a page of another site its CORS
-/// fields. What is shared with other requests is its owner's to keep consistent, as after any panic of a thread.
+/// Turns a panic into a 500. The middleware outside sees that response, so that a log has its line and CORS its fields. State
+/// that requests share must be consistent after a panic, as it must after the panic of any thread.
 fn without_panic(who: &str, answer: &dyn Fn() -> Response) -> Response {
     panic::catch_unwind(AssertUnwindSafe(answer))
         .unwrap_or_else(|_| Response::failed(format!("the {who} panicked")))
 }
 
 impl Next<'_> {
-    /// Passes the request on and returns the answer. Where no handler is found, that is 404, or 405 with `Allow`; an
-    /// OPTIONS request to a known path gets 204 with `Allow` (RFC 9110 section 9.3.7).
+    /// Passes the request on and returns the response.
+    ///
+    /// Without a route the response is a 404. A path that has routes for other methods only gets a 405 with `Allow`, and
+    /// OPTIONS on a known path a 204 with `Allow` (RFC 9110 section 9.3.7).
     pub fn run(self, request: &Request) -> Response {
         if let Some((first, rest)) = self.middleware.split_first() {
             return without_panic("middleware", &|| {
@@ -151,16 +154,16 @@ impl Next<'_> {
     }
 }
 
-/// What stands around the handlers: a [`Cors`](crate::Cors), or a function of the request and [`Next`] that returns what a
-/// handler may return.
+/// A middleware, which runs around the handlers: a [`Cors`](crate::Cors), or a function from the request and [`Next`] to
+/// anything that a handler may return.
 ///
-/// `Kind` tells the implementations apart and has no meaning.
+/// The compiler infers `Kind`, which tells the implementations apart.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a middleware",
     note = "write a closure with the types of its arguments, `|request: &Request, next: Next<'_>| next.run(request)`, or a function of these"
 )]
 pub trait Middleware<Kind>: Send + Sync + 'static {
-    /// Answers a request, or passes it on by [`Next::run`].
+    /// Makes a response, or passes the request on with [`Next::run`].
     fn run(&self, request: &Request, next: Next<'_>) -> Response;
 }
 
@@ -182,7 +185,7 @@ impl std::fmt::Debug for Next<'_> {
     }
 }
 
-/// Says what is wrong with a pattern, and what would be right.
+/// Checks a pattern. An error says what is wrong, and what would be right.
 fn check_pattern(pattern: &str) -> Result<(), String> {
     let path = pattern.strip_prefix('/');
     let path = path.ok_or_else(|| format!("a path begins with a slash, as in \"/{pattern}\""))?;
@@ -216,15 +219,15 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// A segment of a pattern. A smaller one is more specific.
+/// A segment of a pattern, in the order of the routes: the more specific one is less.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Segment<'a> {
-    /// Matches itself.
+    /// Text that matches itself.
     Literal(&'a str),
-    /// Matches any one segment that is not empty.
+    /// `{name}`, which matches one segment that is not empty.
     Parameter,
-    /// Matches one segment or more. None of them is empty, `.` or `..`, or holds a slash: the path may name a file below
-    /// a folder.
+    /// `{*name}`, which matches one or more segments. None of them is empty, `.`, `..` or holds a slash, so the path may name a
+    /// file in a folder.
     Rest,
 }
 
@@ -237,10 +240,10 @@ impl Segment<'_> {
         }
     }
 
-    /// Whether a part of a path, not decoded yet, is such a segment. An encoded slash does not split.
+    /// Whether a part of a path matches, which is not decoded yet: an encoded slash does not separate segments.
     fn matches(&self, part: &str) -> bool {
         let is_below = |part: &str| {
-            // On Windows a colon ends the name of a drive.
+            // A colon ends the name of a drive on Windows.
             let leads_away = |c: char| c == '/' || (cfg!(windows) && c == ':');
             let is_name =
                 |part: &str| !matches!(part, "" | "." | "..") && !part.contains(leads_away);
@@ -255,17 +258,16 @@ impl Segment<'_> {
     }
 }
 
-/// The name of the parameter that a segment of a pattern is, `{name}` or `{*name}`.
+/// Returns the name in `{name}` or `{*name}`.
 fn parameter(segment: &str) -> Option<&str> {
     let name = segment.strip_prefix('{')?.strip_suffix('}')?;
     Some(name.strip_prefix('*').unwrap_or(name))
 }
 
-/// The order of the routes: the first one that matches a request is the most specific one. Two of the same order match
-/// the same requests.
+/// Returns the place of a route in the order of all routes. Two routes with equal places match the same requests.
 fn order(method: Option<Method>, pattern: &str) -> (Vec<Segment<'_>>, u8) {
     let method = match method {
-        // Before GET, which takes HEAD as well.
+        // Before GET, whose routes match HEAD as well.
         Some(Method::Head) => 0,
         Some(method) => 1 + method as u8,
         None => u8::MAX,
@@ -273,7 +275,7 @@ fn order(method: Option<Method>, pattern: &str) -> (Vec<Segment<'_>>, u8) {
     (pattern.split('/').map(Segment::parse).collect(), method)
 }
 
-/// The parts of a path for the segments of a pattern; the last part is all that is left.
+/// Pairs the segments of a pattern with the parts of a path. The last part is the whole rest of the path.
 fn parts<'a>(pattern: &'a str, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let segments = pattern.split('/');
     let parts = path.splitn(segments.clone().count(), '/');
@@ -285,7 +287,7 @@ fn matches_path(pattern: &str, path: &str) -> bool {
         && parts(pattern, path).all(|(segment, part)| Segment::parse(segment).matches(part))
 }
 
-/// Gives the request the parameters of a path that matches, decoded.
+/// Sets the parameters of a path that matches, decoded.
 fn set_params(request: &mut Request, pattern: &str) {
     if !pattern.contains('{') {
         return;
@@ -394,7 +396,7 @@ mod tests {
         check("GET /", 200, "root"); // The root is one empty segment.
         check("GET /events/news", 200, "topic news"); // A parameter.
         check("GET /events/all", 200, "all"); // A literal goes first, whatever the order of adding.
-        check("GET /events/~%C3%A9", 200, "tilde"); // Also where its letters sort behind the brace of a parameter.
+        check("GET /events/~%C3%A9", 200, "tilde"); // Also where its letters sort after the brace of a parameter.
         check("GET /events/al%6C", 200, "all"); // Encoded letters are the same letters (RFC 3986 section 6.2.2.2).
         check("GET /events/a%2Fb", 200, "topic a/b"); // An encoded slash does not split.
         check("GET /events/%7Ba%7D%20%C3%A9", 200, "topic {a} é"); // Parameters arrive decoded.

@@ -12,19 +12,20 @@ use crate::slots::Slots;
 use crate::socket::Socket;
 use crate::threads;
 
-/// How long a test waits for an event; less than the default heartbeat, which would otherwise keep it waiting.
+/// The time that a test waits for an event. It is less than the default heartbeat, so that a read times out.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The events of a response, from [`Response::events`]. An event that does not come within ten seconds is an error.
+/// The events of a response, from [`Response::events`]: an iterator. An event that does not arrive within ten seconds is an
+/// error.
 pub struct Events {
     bytes: Box<dyn Read + Send>,
     decoder: Decoder,
-    /// What has been read and not decoded.
+    /// Bytes that are not decoded yet.
     read: Vec<u8>,
 }
 
 impl Response {
-    /// Starts the stream and reads its events: for tests. Dropping what reads them is to the stream as when the client leaves.
+    /// Starts the stream and returns its events, for tests. Dropping the events is what a client does that leaves.
     ///
     /// ```
     /// use tiny_sse::{Event, Hub, Method, Request, Server};
@@ -42,13 +43,13 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// What the system says when it gives no thread, or no socket on the loopback interface.
+    /// Fails where the system gives no thread, or no connection over the loopback interface.
     pub fn events(mut self) -> io::Result<Events> {
         let bytes: Box<dyn Read + Send> = match self.take_body() {
             Body::Whole(bytes) => Box::new(io::Cursor::new(bytes)),
             Body::Stream(stream) => {
                 let (client, socket) = pair()?;
-                // Without chunks the stream's bytes are the body's.
+                // Without chunks, the bytes on the connection are those of the body.
                 let head = StreamHead {
                     bytes: Vec::new(),
                     coding: Coding::Bare,
@@ -65,7 +66,7 @@ impl Response {
     }
 }
 
-/// Two ends of one connection.
+/// Connects a client with the socket of a stream.
 fn pair() -> io::Result<(TcpStream, Socket)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let client = TcpStream::connect(listener.local_addr()?)?;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use crate::http::{Request, Response};
 use crate::router::Next;
 
-/// Tells `log` of each request and its answer: a middleware. Added first, it sees what the others refuse.
+/// Makes a middleware that calls `log` for each request and its response. Add it first, and the log has the refusals of all
+/// other middleware.
 ///
-/// It is called when the answer is known, for a stream before its first byte, on the connection's thread: what takes long
-/// belongs behind a channel. What never became a request, as it was malformed or there was no room, is not seen here.
+/// `log` runs on the connection's thread when the response is known, for a stream before the first byte. Send slow work to
+/// another thread. A request that is malformed or over a limit of the server reaches no middleware, and is not in the log.
 ///
 /// # Examples
 ///
@@ -38,22 +39,22 @@ pub fn access_log(
     }
 }
 
-/// One line of the access log. Displayed, it holds no query, where tickets and other secrets travel that a log would keep
-/// for years, and no control character, so that nobody can forge a line.
+/// One line of the access log. Displayed, it has no query, which may hold a ticket or another secret, and no control
+/// character, which could forge a line.
 #[derive(Clone, Copy, Debug)]
 pub struct Access<'a> {
-    /// What was asked, for those who want other parts of it in their log.
+    /// The request, for a log of other parts.
     pub request: &'a Request,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// How long it took to find the answer.
+    /// The time that the handler and the middleware inside took.
     pub elapsed: Duration,
 }
 
 impl fmt::Display for Access<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let request = self.request;
-        // The path is as it was sent, in which the request reader lets no control character pass.
+        // The path is percent-encoded, so it has no control character.
         let query = if request.has_query() { "?..." } else { "" };
         let (client, method, path) = (request.client_ip(), request.method(), request.path());
         let milliseconds = self.elapsed.as_secs_f64() * 1000.0;

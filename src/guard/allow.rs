@@ -1,4 +1,4 @@
-//! Allow-lists: the names that this server answers to, and the sites whose pages may ask it.
+//! Allow-lists: the hosts under which this server is known, and the origins whose pages may send requests.
 
 use std::error::Error;
 use std::fmt;
@@ -7,18 +7,18 @@ use std::io;
 use crate::http::{Request, Response, is_authority};
 use crate::router::{BoxedMiddleware, Next};
 
-/// Refuses requests for any other host, with 421 (RFC 9110 section 7.4): a middleware against DNS rebinding.
+/// Makes a middleware against DNS rebinding, which refuses requests for other hosts with 421 (RFC 9110 section 7.4).
 ///
-/// A server on localhost is not out of reach of the web. A page of `evil.example` can have that name resolve to
-/// 127.0.0.1 a second later; to the browser the local server is then `evil.example` itself, so that neither CORS nor
-/// cookies are in the way. Only the `Host` field still says which name was asked for.
+/// The web can reach a server on localhost. A page of `evil.example` can have its name resolve to 127.0.0.1 a second later.
+/// Then the local server is `evil.example` to the browser, and neither CORS nor cookies protect the server. Only the `Host`
+/// field still has the name that the browser asked for.
 ///
-/// An entry without a port allows every port. Case and a final dot do not matter. Requests without a `Host`, as HTTP/1.0
-/// allows them, are refused.
+/// An entry without a port allows every port. Case and a final dot do not matter. A request without `Host`, which HTTP/1.0
+/// allows, is refused.
 ///
 /// # Errors
 ///
-/// [`InvalidEntry`] when an entry is no host: not `localhost`, `a.example:8080`, `127.0.0.1` or `[::1]` in form.
+/// [`InvalidEntry`] for an entry that is not a host, such as `localhost`, `a.example:8080`, `127.0.0.1` or `[::1]`.
 ///
 /// # Examples
 ///
@@ -51,19 +51,21 @@ pub fn allow_hosts(
     }))
 }
 
-/// Refuses requests that pages of other sites make, with 403: those whose `Origin` is neither this server's own, as
-/// its `Host` says it, nor in the list.
+/// Makes a middleware that refuses requests from pages of other sites with 403: those whose `Origin` is neither in the list
+/// nor this server's own, according to `Host`.
 ///
-/// CORS keeps other pages from *reading* answers; their requests are still sent, run the handlers and hold streams open.
-/// This keeps them out. Requests without an `Origin` pass: those of programs, and a browser's own GET and HEAD for pages,
-/// images and links, from wherever, so that these must not change anything. `null`, the origin of sandboxed frames, is
-/// never allowed. With an empty list there are only this server's own pages; behind a proxy that changes `Host`, list
-/// the public origin.
+/// CORS keeps the pages of other sites from *reading* responses. Their requests still arrive, run the handlers and hold
+/// streams open; this middleware refuses the requests. A request without `Origin` passes: a program sends none, and neither
+/// does a browser with GET and HEAD for pages, images and links of any site. So GET and HEAD must not change anything. The
+/// origin `null` of sandboxed frames is never allowed.
+///
+/// An empty list, `allow_origins([""; 0])`, allows only this server's own pages. Behind a proxy that changes `Host`, list the
+/// public origin.
 ///
 /// # Errors
 ///
-/// [`InvalidEntry`] when an entry is no origin as browsers send it: scheme, host, and the port where it is not the
-/// scheme's own, without a path, as in `https://a.example`.
+/// [`InvalidEntry`] for an entry that is not an origin as browsers send it: scheme and host, and the port where the scheme
+/// has another default, without a path, such as `https://a.example`.
 ///
 /// # Examples
 ///
@@ -81,12 +83,12 @@ pub fn allow_origins(
     let allowed = parse_origins(origins)?;
     Ok(Box::new(move |request: &Request, next: Next<'_>| {
         let host = request.header("host").unwrap_or_default();
-        // The scheme is not known here, as a proxy may end TLS.
+        // Either scheme may be right: a proxy may have ended TLS.
         let is_own = |origin: &str| match origin.split_once("://") {
             Some(("http" | "https", authority)) => authority.eq_ignore_ascii_case(host),
             _ => false,
         };
-        // More than one is no browser's, and then all have to be right.
+        // A browser sends one `Origin`. Of several, all must be allowed.
         let mut origins = request.headers("origin");
         if origins.all(|origin| is_own(origin) || allowed.iter().any(|known| known == origin)) {
             return next.run(request);
@@ -95,7 +97,7 @@ pub fn allow_origins(
     }))
 }
 
-/// Takes origins as browsers serialise them ([HTML](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin)).
+/// Parses origins as browsers serialise them ([HTML](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin)).
 pub(super) fn parse_origins(
     origins: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> Result<Vec<String>, InvalidEntry> {
@@ -120,7 +122,7 @@ pub(super) fn parse_origins(
     Ok(parsed)
 }
 
-/// A host as it is compared: names ignore case (RFC 3986 section 3.2.2), and a final dot only says that they are whole.
+/// Normalises a host for comparison: without case (RFC 3986 section 3.2.2) and without the final dot of a full name.
 fn normal_host(host: &str) -> String {
     let (name, port) = split_port(host);
     let mut normal = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -130,7 +132,7 @@ fn normal_host(host: &str) -> String {
     normal
 }
 
-/// Host and port, which is empty where there is none. The colons within brackets are the address's own.
+/// Splits off the port, which may be empty. Colons within brackets belong to the address.
 fn split_port(host: &str) -> (&str, &str) {
     match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, port),
@@ -138,7 +140,7 @@ fn split_port(host: &str) -> (&str, &str) {
     }
 }
 
-/// An entry of an allow-list that no request could match.
+/// The error for an entry of an allow-list that no request could match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidEntry {
     entry: String,
@@ -162,7 +164,7 @@ impl fmt::Display for InvalidEntry {
 
 impl Error for InvalidEntry {}
 
-/// For a `main` that returns [`io::Result`], as most that start a server.
+/// For a `main` that returns [`io::Result`].
 impl From<InvalidEntry> for io::Error {
     fn from(error: InvalidEntry) -> io::Error {
         io::Error::new(io::ErrorKind::InvalidInput, error)

@@ -1,14 +1,14 @@
-//! Cross-origin resource sharing ([Fetch](https://fetch.spec.whatwg.org/#http-cors-protocol)): which pages of other sites
-//! may read the answers.
+//! Cross-origin resource sharing ([Fetch](https://fetch.spec.whatwg.org/#http-cors-protocol)): the pages of which other sites
+//! may read responses.
 
 use super::allow::{InvalidEntry, parse_origins};
 use crate::http::{Method, Request, Response, is_token, method_list};
 use crate::router::{Middleware, Next};
 
-/// Lets pages of other sites read the answers, event streams included. Without it a browser keeps those from them, so a
-/// server for its own pages alone needs none of this.
+/// A middleware that lets pages of other sites read responses, event streams included. A server for its own pages needs no
+/// CORS: without CORS, a browser lets no other page read a response.
 ///
-/// An allowed page gets, with `credentials` where they were asked for,
+/// The response to an allowed page has these fields, the second one for [`with_credentials`](Cors::with_credentials):
 ///
 /// ```text
 /// Access-Control-Allow-Origin: https://app.example
@@ -16,12 +16,13 @@ use crate::router::{Middleware, Next};
 /// Vary: Origin
 /// ```
 ///
-/// and a preflight request 204 with the methods and fields that are allowed, before any handler or inner middleware: a
-/// preflight never has cookies or tokens, so add this one before that which wants them. Others get their answer without
-/// these fields, and the browser keeps it from the page; a preflight of theirs gets 403. To refuse their requests
-/// altogether there is [`allow_origins`](crate::allow_origins).
+/// A preflight request of an allowed page gets a 204 with the allowed methods and fields, before any handler and any
+/// middleware inside. A preflight has neither cookies nor a token, so add this middleware before one that asks for them.
 ///
-/// A page that wants cookies to be sent says `new EventSource(url, { withCredentials: true })`.
+/// A page that is not allowed gets the response without these fields, and the browser does not let the page read it. A
+/// preflight of such a page gets a 403. [`allow_origins`](crate::allow_origins) refuses the other requests as well.
+///
+/// A page has its cookies sent with `new EventSource(url, { withCredentials: true })`.
 ///
 /// # Examples
 ///
@@ -44,8 +45,8 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// Allows every page to read what anybody may read: `Access-Control-Allow-Origin: *`. There are no credentials to be
-    /// had with it: a page could read each visitor's own data.
+    /// Allows every page: `Access-Control-Allow-Origin: *`. Browsers send no cookies then, else every page could read the data of
+    /// each visitor.
     pub fn any() -> Cors {
         Cors {
             origins: None,
@@ -60,7 +61,7 @@ impl Cors {
     ///
     /// # Errors
     ///
-    /// [`InvalidEntry`] when an entry is no origin as browsers send it, as for [`allow_origins`](crate::allow_origins).
+    /// [`InvalidEntry`] for an entry that is not an origin, as for [`allow_origins`](crate::allow_origins).
     pub fn origins(
         origins: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Cors, InvalidEntry> {
@@ -70,7 +71,7 @@ impl Cors {
         })
     }
 
-    /// Allows the pages of these origins, with the visitor's cookies: they can read whatever the visitor can.
+    /// Allows the pages of these origins, with the visitor's cookies: such a page can read all that the visitor can.
     ///
     /// # Errors
     ///
@@ -84,18 +85,18 @@ impl Cors {
         })
     }
 
-    /// Allows these methods, in place of GET, HEAD and POST, which browsers send without asking.
+    /// Allows these methods in place of GET, HEAD and POST.
     pub fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Cors {
         self.methods = method_list(methods);
         self
     }
 
-    /// Allows these request fields besides `Authorization`, `Content-Type` and `Last-Event-ID`, which clients that read event
+    /// Allows these request fields, besides `Authorization`, `Content-Type` and `Last-Event-ID`, which clients that read event
     /// streams with `fetch` send.
     ///
     /// # Errors
     ///
-    /// [`InvalidEntry`] when one is not the name of a field.
+    /// [`InvalidEntry`] for an entry that is not the name of a field.
     pub fn fields(
         mut self,
         names: impl IntoIterator<Item = impl AsRef<str>>,
@@ -104,12 +105,12 @@ impl Cors {
         Ok(self)
     }
 
-    /// Lets pages read these fields of a response, besides the few that
-    /// [every page may read](https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name).
+    /// Lets pages read these fields of a response, besides the
+    /// [fields that every page may read](https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name).
     ///
     /// # Errors
     ///
-    /// [`InvalidEntry`] when one is not the name of a field.
+    /// [`InvalidEntry`] for an entry that is not the name of a field.
     pub fn expose(
         mut self,
         names: impl IntoIterator<Item = impl AsRef<str>>,
@@ -118,7 +119,7 @@ impl Cors {
         Ok(self)
     }
 
-    /// What goes into `Access-Control-Allow-Origin`.
+    /// Returns the value of `Access-Control-Allow-Origin`.
     fn allowed(&self, request: &Request) -> Option<&str> {
         match &self.origins {
             None => Some("*"),
@@ -133,14 +134,14 @@ impl Cors {
     fn preflight(&self) -> Response {
         Response::new(204)
             .with_field("Access-Control-Allow-Methods", &self.methods)
-            // Named one by one, as `*` would not cover `Authorization`.
+            // A list, as `*` does not cover `Authorization`.
             .with_field("Access-Control-Allow-Headers", &self.fields)
-            // Ten minutes, after which a changed list is known everywhere.
+            // Ten minutes: then every browser has a changed list.
             .with_field("Access-Control-Max-Age", "600")
     }
 }
 
-/// Adds names of fields to a list, `#field-name` (RFC 9110 section 5.6.1).
+/// Adds names to a list, `#field-name` (RFC 9110 section 5.6.1).
 fn add_names(
     list: &mut String,
     names: impl IntoIterator<Item = impl AsRef<str>>,
@@ -176,7 +177,7 @@ impl Middleware<Cors> for Cors {
                 response = response.with_field("Access-Control-Expose-Headers", &self.exposed);
             }
         }
-        // Also where no origin was sent: a cache must not hand that answer to a page of another site.
+        // Also where no origin was sent: a cache must not give that response to a page of another site.
         if self.origins.is_some() {
             response = response.and_field("Vary", "Origin");
         }
@@ -275,7 +276,7 @@ mod tests {
             "OPTIONS",
             &[PREFLIGHT],
             "204 | vary: Origin | allow: GET, HEAD, POST",
-        ); // Without an origin it is not a page's.
+        ); // Without an origin the request is not a page's.
         check(
             &cors,
             "OPTIONS",
@@ -307,7 +308,7 @@ mod tests {
             "GET",
             &[("Origin", A)],
             "200 | allow-origin: * | expose-headers: X-A, X-B",
-        ); // Told with the answer itself, and not before.
+        ); // With the response, and not with a preflight.
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Middleware for what servers of event streams need and is easily got wrong: allow-lists of hosts and origins
-//! ([`allow`]), CORS ([`cors`]), a log that keeps secrets out ([`access`]), and their comparison ([`secret`]).
+//! Ready middleware: allow-lists of hosts and origins ([`allow`]), CORS ([`cors`]), an access log ([`access`]); and the
+//! comparison of secrets ([`secret`]).
 
 mod access;
 mod allow;
@@ -16,7 +16,7 @@ mod tests {
     use crate::http::{Method, Request, Response};
     use crate::router::{Middleware, Next, Router};
 
-    /// The answer of a server with nothing but this middleware and, for GET and POST, `inner`.
+    /// The response of a server with this middleware and, for GET and POST on `/`, the handler "inner".
     pub(super) fn answer<Kind>(
         middleware: impl Middleware<Kind>,
         method: &str,

@@ -1,11 +1,11 @@
-//! Comparing secrets.
+//! The comparison of secrets.
 
 use std::hint::black_box;
 
-/// Compares two secrets in a time that depends on their lengths alone, and not on how much of the one is right: an
-/// ordinary comparison stops at the first difference, and who can measure that guesses a token byte by byte.
+/// Compares two secrets in a time that depends on their lengths only.
 ///
-/// That a token has another length is not hidden, so give all the same.
+/// An ordinary comparison stops at the first difference; an attacker who measures the time guesses a token byte by byte. The
+/// length is not hidden, so give all tokens the same length.
 ///
 /// ```
 /// use tiny_sse::{Request, constant_time_eq};
@@ -19,7 +19,7 @@ pub fn constant_time_eq(a: impl AsRef<str>, b: impl AsRef<str>) -> bool {
     let (a, b) = (a.as_ref().as_bytes(), b.as_ref().as_bytes());
     let mut difference = 0;
     for (a, b) in a.iter().zip(b) {
-        // Hidden from the optimiser, which may otherwise leave the loop where the answer is known.
+        // Hides the value from the optimiser, which could end the loop when the result is known.
         difference = black_box(difference | (a ^ b));
     }
     a.len() == b.len() && difference == 0

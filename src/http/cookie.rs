@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::head::is_token;
 
-/// A cookie for [`Response::cookie`](crate::Response::cookie), safe from the beginning: for every path of this host, hidden
-/// from scripts (`HttpOnly`), and left out of requests that pages of other sites make, but for links that the visitor
-/// follows (`SameSite=Lax`). It goes when the browser is closed.
+/// A cookie for [`Response::cookie`](crate::Response::cookie).
+///
+/// The defaults are safe: scripts cannot read the cookie (`HttpOnly`), and requests from pages of other sites do not bring it,
+/// except for links that the visitor follows (`SameSite=Lax`). The cookie is for every path of this host, until the browser
+/// is closed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,18 +25,18 @@ pub struct Cookie {
     value: String,
     same_site: SameSite,
     http_only: &'static str,
-    /// What else was asked for.
+    /// The attributes that were added.
     attributes: String,
 }
 
-/// Which requests that pages of other sites make bring a cookie along.
+/// Which requests from pages of other sites bring a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SameSite {
-    /// None.
+    /// No request.
     Strict,
-    /// Links that the visitor follows.
+    /// A link that the visitor follows.
     Lax,
-    /// All. A browser takes the cookie only if it is [`secure`](Cookie::secure).
+    /// Every request. Browsers accept the cookie only with [`secure`](Cookie::secure).
     None,
 }
 
@@ -50,25 +52,25 @@ impl Cookie {
         }
     }
 
-    /// Has the cookie sent over TLS only; browsers make an exception for localhost.
+    /// Adds `Secure`: the cookie is sent over TLS only. Browsers make an exception for localhost.
     pub fn secure(mut self) -> Cookie {
         self.attributes += "; Secure";
         self
     }
 
-    /// Sets which requests of other sites' pages bring the cookie.
+    /// Sets which requests from pages of other sites bring the cookie.
     pub fn same_site(mut self, same_site: SameSite) -> Cookie {
         self.same_site = same_site;
         self
     }
 
-    /// Keeps the cookie for so long; zero deletes it.
+    /// Sets how long the browser keeps the cookie; zero deletes it.
     pub fn max_age(mut self, time: Duration) -> Cookie {
         self.attributes += &format!("; Max-Age={}", time.as_secs());
         self
     }
 
-    /// Lets scripts of the page read the cookie, and so whoever gets a script into the page.
+    /// Lets scripts read the cookie, those of an attacker as well.
     pub fn for_scripts(mut self) -> Cookie {
         self.http_only = "";
         self
@@ -80,7 +82,7 @@ impl Cookie {
         // `cookie-octet = %x21 / %x23-2B / %x2D-3A / %x3C-5B / %x5D-7E`
         let is_octet = |byte: u8| byte.is_ascii_graphic() && !b"\",;\\".contains(&byte);
         if !is_token(name.as_bytes()) || !value.bytes().all(is_octet) {
-            // The value may be a secret, which is nothing for a log.
+            // The value may be a secret, which does not belong in a log.
             return Err(format!(
                 "cookie {name:?}: its name or value holds what RFC 6265 does not allow"
             ));

@@ -1,4 +1,4 @@
-//! A stream of lines of any type as the body of a response.
+//! The stream of a response whose body is written line by line.
 
 use std::io::{self, LineWriter, Write};
 
@@ -8,7 +8,7 @@ use crate::socket::Socket;
 
 pub(super) type WriteLines = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()>>;
 
-/// Sends each write as a chunk, the first one together with the head.
+/// A writer that sends each write as a chunk, the first one together with the head.
 struct ChunkWriter {
     socket: Socket,
     coding: Coding,
@@ -16,7 +16,7 @@ struct ChunkWriter {
     has_failed: bool,
 }
 
-/// Runs `write` and ends the stream, cleanly where `write` has succeeded.
+/// Runs `write`. The stream gets its end only where `write` has succeeded.
 pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) {
     if socket.start_stream().is_err() {
         return;
@@ -36,7 +36,7 @@ pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) {
                 writer.socket.finish_stream();
             }
         }
-        // A client may leave at any time. Everything else is an error of the program.
+        // The client has left, which is no error of the program.
         Err(_) if writer.has_failed => {}
         Err(error) => writer
             .socket

@@ -1,5 +1,5 @@
-//! HTTP/1.1 over any `Read` and `Write` (RFC 9110, RFC 9112), in the order of a request's way: its head, its body, the
-//! answer, and the chunks of a stream.
+//! HTTP/1.1 (RFC 9110, RFC 9112): requests are read from any `BufRead`, responses are bytes in a vector. `head` and `body` read
+//! a [`Request`]; a [`Response`] has a whole body, or a stream that writes itself.
 
 mod body;
 mod chunked;
