@@ -35,7 +35,7 @@ use std::{env, io, thread};
 use calls::{Calls, is_answer};
 use json::Json;
 use tiny_sse::{
-    Event, InvalidField, Method, Request, Response, Server, Sse, allow_hosts, allow_origins,
+    Event, InvalidField, Method, Request, Response, Server, Sse, allow_hosts, allow_same_origin,
 };
 
 /// The newest version of the protocol here, and the only one whose clients expect an event with empty data.
@@ -55,7 +55,7 @@ fn main() -> io::Result<()> {
     let (post, get, delete) = (Arc::clone(&calls), Arc::clone(&calls), calls);
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .middleware(allow_hosts(["localhost", "127.0.0.1"])?)
-        .middleware(allow_origins([""; 0])?)
+        .middleware(allow_same_origin())
         .post("/mcp", move |request| answer(&post, request))
         .get("/mcp", move |request| resume(&get, request))
         .route(Method::Delete, "/mcp", move |request| end(&delete, request));

@@ -59,8 +59,7 @@ pub fn allow_hosts(
 /// does a browser with GET and HEAD for pages, images and links of any site. So GET and HEAD must not change anything. The
 /// origin `null` of sandboxed frames is never allowed.
 ///
-/// An empty list, `allow_origins([""; 0])`, allows only this server's own pages. Behind a proxy that changes `Host`, list the
-/// public origin.
+/// Behind a proxy that changes `Host`, list the public origin. [`allow_same_origin`] allows only this server's own pages.
 ///
 /// # Errors
 ///
@@ -80,8 +79,25 @@ pub fn allow_hosts(
 pub fn allow_origins(
     origins: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> Result<BoxedMiddleware, InvalidEntry> {
-    let allowed = parse_origins(origins)?;
-    Ok(Box::new(move |request: &Request, next: Next<'_>| {
+    Ok(only_origins(parse_origins(origins)?))
+}
+
+/// Makes a middleware that refuses requests from pages of other sites with 403, as [`allow_origins`] does with an empty list.
+///
+/// ```
+/// use tiny_sse::{Server, allow_same_origin};
+///
+/// let server = Server::bind("127.0.0.1:0")?
+///     .middleware(allow_same_origin())
+///     .post("/messages", |_request| "posted by our own pages or by a program\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn allow_same_origin() -> BoxedMiddleware {
+    only_origins(Vec::new())
+}
+
+fn only_origins(allowed: Vec<String>) -> BoxedMiddleware {
+    Box::new(move |request: &Request, next: Next<'_>| {
         let host = request.header("host").unwrap_or_default();
         // Either scheme may be right: a proxy may have ended TLS.
         let is_own = |origin: &str| match origin.split_once("://") {
@@ -94,7 +110,7 @@ pub fn allow_origins(
             return next.run(request);
         }
         Response::text("not for pages of other sites\n").with_status(403)
-    }))
+    })
 }
 
 /// Parses origins as browsers serialise them ([HTML](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin)).
@@ -216,6 +232,12 @@ mod tests {
             );
             assert_eq!(answer.status(), status, "{allowed:?} {origins:?}");
         }
+        let from = |origin| {
+            let target = "http://own.example:8080/";
+            answer(allow_same_origin(), "POST", target, &[("Origin", origin)]).status()
+        };
+        assert_eq!(from("http://own.example:8080"), 200);
+        assert_eq!(from("https://a.example"), 403);
         check(&[], &[], 200); // No page.
         check(&[], &["http://own.example:8080"], 200); // A page of this server.
         check(&[], &["https://own.example:8080"], 200); // Behind a proxy that ends TLS.
