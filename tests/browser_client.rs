@@ -6,14 +6,13 @@
 mod browser;
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use browser::{Browser, Reports, findings, script, wait_for_a_try_in_vain};
+use browser::{Browser, Reports, findings, proxy, script, wait_for_a_try_in_vain};
 use tiny_sse::{Config, Event, Hub, KeepAlive, Request, Response, Server};
 
 #[test]
@@ -40,7 +39,8 @@ fn a_page_behind_a_proxy_that_collects_streams_polls() {
         reports,
         Stage::default(),
     );
-    let proxy = collecting_proxy(address);
+    // It passes everything on but event streams, which it holds back as some virus scanners do.
+    let proxy = proxy(move |head| (!head.contains("text/event-stream")).then_some(address));
     let browser = Browser::open(&format!("http://{proxy}/mute"));
     assert_eq!(findings.all_ok(&browser).len(), 1);
 }
@@ -178,46 +178,4 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
         .spawn()
         .unwrap()
         .addr()
-}
-
-/// A proxy that passes everything on but event streams: of those it sends the head and collects the rest, as some virus
-/// scanners do.
-fn collecting_proxy(server: SocketAddr) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            // A browser opens connections that it does not use in the end.
-            thread::spawn(move || pass_on(client?, server));
-        }
-    });
-    address
-}
-
-fn pass_on(mut client: TcpStream, server: SocketAddr) -> io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8_lossy(&head).into_owned();
-    if head.contains("text/event-stream") {
-        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
-        client.read_to_end(&mut Vec::new())?;
-        return Ok(());
-    }
-    let mut server = TcpStream::connect(server)?;
-    // One request on each connection, so that none gets by unseen.
-    server.write_all(
-        head.replace("Connection: keep-alive", "Connection: close")
-            .as_bytes(),
-    )?;
-    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
-    thread::spawn(move || {
-        let _ = io::copy(&mut from, &mut to);
-        to.shutdown(Shutdown::Write)
-    });
-    io::copy(&mut server, &mut client)?;
-    client.shutdown(Shutdown::Write)
 }

@@ -91,7 +91,10 @@ fn notifications_are_ones_own() {
     let cookie = answer.head.field("set-cookie").unwrap();
     let cookie = [("Cookie", cookie.split(';').next().unwrap())];
     let mut events = EventSource::open(address, "/events/ann", &cookie);
-    assert_eq!(events.data(), "for ann");
+    let notification = events.data();
+    let (time, text) = notification.split_once('\n').unwrap();
+    assert!(time.parse::<u64>().is_ok(), "{notification:?}");
+    assert_eq!(text, "for ann");
     for fields in [&cookie[..], &[]] {
         client.request("GET", "/events/ben", fields, b"");
         assert_eq!(client.answer().status(), 403);

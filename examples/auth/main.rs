@@ -1,24 +1,24 @@
-//! Authentication: a token, a cookie and a one-time ticket, and what a browser sees when it is refused.
+//! Authentication: a token, a cookie and a one-time ticket, and what a refused browser tells its page.
 //!
-//! Run it with `cargo run --example auth`. It prints a token, new at each start, and behind that a line for each request,
-//! without the queries in which tickets travel. With the token in place of `TOKEN`,
+//! Run it with `cargo run --example auth`. It prints a new token at each start, and then a line for each request, without
+//! the query, because tickets are in there. With the token in place of `TOKEN`,
 //!
 //! ```text
 //! curl -N -H 'Authorization: Bearer TOKEN' http://127.0.0.1:7733/events
 //! ```
 //!
-//! gets `data: welcome`, and without it 401. An `EventSource` cannot set such a field, so a page has two other ways: a
-//! cookie, which the browser sends by itself, or a ticket in the URL. What is in a URL ends up in logs and histories, so a
-//! ticket is good for ten seconds and one request. Type the second of these lines twice: 401.
+//! gets `data: welcome`, and without it a 401. An `EventSource` cannot send this field, so a page has two other ways: a
+//! cookie, which the browser sends by itself, or a ticket in the URL. URLs end up in logs and histories, so a ticket is
+//! valid for ten seconds and one request. Type the second of these lines twice, and the second time it is a 401.
 //!
 //! ```text
 //! curl -X POST -H 'Authorization: Bearer TOKEN' http://127.0.0.1:7733/ticket
 //! curl -N 'http://127.0.0.1:7733/events?ticket=TICKET'
 //! ```
 //!
-//! Then open <http://127.0.0.1:7733/>, which tries every way and shows what the browser tells of a refusal: next to
-//! nothing. The last way asks the same server under its other name, as another site's page would. CORS allows it to the
-//! page at 127.0.0.1, and not to the same page at <http://localhost:7733/>.
+//! Then open <http://127.0.0.1:7733/>. The page tries every way, and shows how little a browser tells of a refusal. The last
+//! way asks the same server under its other name, as the page of another site would. CORS allows this to the page at
+//! 127.0.0.1, and not to the same page at <http://localhost:7733/>.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -32,7 +32,10 @@ use tiny_sse::{
     constant_time_eq,
 };
 
-/// The tickets that have not been used, and when each was issued.
+/// The page, after the head that the pages of all examples share.
+const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
+
+/// The unused tickets, and when each was issued.
 static TICKETS: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -40,61 +43,70 @@ fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::new();
     let token = secret()?;
     println!("token {token}");
-    let known = token.clone();
+    let key = token.clone();
     let server = Server::bind(format!("127.0.0.1:{port}"))?
-        // From the outside in: who is refused is in the log too, and a preflight, which never has a key, is answered.
+        // From the outside in: the log has refused requests too, and a preflight, which never has a key, gets its response.
         .middleware(access_log(|access| println!("{access}")))
         .middleware(Cors::origins([format!("http://127.0.0.1:{port}")])?)
-        .middleware(move |request: &Request, next: Next<'_>| {
-            if has_key(request, &known) {
-                return next.run(request);
-            }
-            let refusal = Response::text("no key that fits\n").with_status(401);
-            refusal.header("WWW-Authenticate", "Bearer")
-        })
-        .get("/", |_request| Response::html(include_str!("page.html")))
-        .post("/login", move |request| {
-            if !constant_time_eq(request.text()?, &token) {
-                return Ok(Response::text("not the token\n").with_status(403));
-            }
-            // No script can read it, and no page of another site can have it sent. For more than one user: `notifications`.
-            let cookie = Cookie::new("token", &token).same_site(SameSite::Strict);
-            Ok(Response::new(204).cookie(cookie))
-        })
-        .post("/ticket", move |_request| {
-            let ticket = secret()?;
-            let issued = Instant::now();
-            TICKETS.lock().unwrap().insert(ticket.clone(), issued);
-            Ok(ticket)
-        })
+        .middleware(move |request: &Request, next: Next<'_>| authenticate(&key, request, next))
+        .get("/", |_request| Response::html(PAGE))
+        .get("/main.rs", |_request| include_str!("main.rs"))
+        .get("/next.rs", |_request| include_str!("../fallback/main.rs"))
+        .post("/login", move |request| log_in(&token, request))
+        .post("/ticket", |_request| ticket())
         .get("/events", move |request| {
-            hub.subscribe(request, "news")
-                .first([Event::data("welcome")])
+            let welcome = Event::data("welcome");
+            hub.subscribe(request, "news").first([welcome])
         });
     println!("auth at http://{}", server.addr());
     Ok(server.run()?)
 }
 
-/// Whether a request has a key that fits, or needs none.
-fn has_key(request: &Request, token: &str) -> bool {
-    match (request.path(), request.query("ticket")) {
-        ("/" | "/login", _) => true,
-        // Where a ticket is shown it has to be good, whatever else the browser sends along. Then it is gone.
-        ("/events", Some(ticket)) => {
-            let mut tickets = TICKETS.lock().unwrap();
-            tickets.retain(|_, issued| issued.elapsed() < Duration::from_secs(10));
-            tickets.remove(ticket).is_some()
-        }
-        _ => {
+/// Passes on a request that is authenticated or needs no authentication.
+fn authenticate(token: &str, request: &Request, next: Next<'_>) -> Response {
+    let public = ["/", "/main.rs", "/next.rs", "/login"];
+    let authenticated = match request.query("ticket") {
+        _ if public.contains(&request.path()) => true,
+        // A ticket has to be valid whatever else the request has.
+        Some(ticket) => request.path() == "/events" && use_up(ticket),
+        None => {
             let keys = [request.bearer(), request.cookie("token")];
             keys.into_iter()
                 .flatten()
                 .any(|key| constant_time_eq(key, token))
         }
+    };
+    if authenticated {
+        return next.run(request);
     }
+    let refusal = Response::text("a token, a cookie or a ticket is needed\n").with_status(401);
+    refusal.header("WWW-Authenticate", "Bearer")
 }
 
-/// 128 bits that nobody can guess. std has no generator for secrets; a system without `/dev/urandom` has its own.
+fn log_in(token: &str, request: &Request) -> Result<Response, Response> {
+    if !constant_time_eq(request.text()?, token) {
+        return Err(Response::text("not the token\n").with_status(403));
+    }
+    // No script can read the cookie, and no page of another site makes the browser send it.
+    let cookie = Cookie::new("token", token).same_site(SameSite::Strict);
+    Ok(Response::new(204).cookie(cookie))
+}
+
+fn ticket() -> Result<String, Response> {
+    let ticket = secret()?;
+    let issued = Instant::now();
+    TICKETS.lock().unwrap().insert(ticket.clone(), issued);
+    Ok(ticket)
+}
+
+/// Removes a ticket, and returns whether it was valid.
+fn use_up(ticket: &str) -> bool {
+    let mut tickets = TICKETS.lock().unwrap();
+    tickets.retain(|_, issued| issued.elapsed() < Duration::from_secs(10));
+    tickets.remove(ticket).is_some()
+}
+
+/// Returns 128 random bits. std has no generator for secrets, so a system without `/dev/urandom` needs another one.
 fn secret() -> io::Result<String> {
     let mut bytes = [0; 16];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -1,36 +1,41 @@
-//! A log that is still there: standard input, or a file that grows, into a durable topic and into the browser.
+//! Journal: the lines of standard input, or of a file that grows, as a topic that survives restarts.
 //!
-//! Run it with `ping 127.0.0.1 2>&1 | cargo run --example journal` and open the printed address, or type
-//! `curl -N 'http://127.0.0.1:7733/lines?last_event_id=earliest'`: each line comes as an event, and the next ones as
-//! they are written. Stop it and start it again: page and curl with the last id go on where they were, as what has been
-//! read is kept in `tiny-sse-journal` in the folder for temporary files, which `cat` shows, as it is an event stream.
+//! Run it with `ping 127.0.0.1 2>&1 | cargo run --example journal` and open <http://127.0.0.1:7733/>, or type
+//! `curl -N 'http://127.0.0.1:7733/lines?last_event_id=earliest'`. Each line is an event, and new lines arrive as they are
+//! written. Stop the server and start it again: the page goes on where it was, and so does curl with its last id. The lines
+//! are kept in `tiny-sse-journal` in the folder for temporary files. It is an event stream, so `cat` shows it.
 //!
-//! Behind the port, a second argument is a file to follow in place of standard input, as `tail -f` does.
+//! After the port, a second argument is a file to follow in place of standard input, as `tail -f` does.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
-use std::thread;
 use std::time::Duration;
+use std::{env, thread};
 
 use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server, Start};
 
+/// The page, after the head that the pages of all examples share.
+const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
+
 fn main() -> io::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = env::args().skip(1);
     let port = arguments.next().unwrap_or("7733".to_string());
-    let path = std::env::temp_dir().join("tiny-sse-journal");
+    let path = env::temp_dir().join("tiny-sse-journal");
     let hub = Hub::open(HubConfig {
         history: History::file(&path).file_bytes(64 * 1024 * 1024),
         ..HubConfig::default()
     })?;
     let readers = hub.clone();
     let server = Server::bind(format!("127.0.0.1:{port}"))?
-        .get("/", |_request| Response::html(include_str!("page.html")))
+        .get("/", |_request| Response::html(PAGE))
+        .get("/main.rs", |_request| include_str!("main.rs"))
+        .get("/next.rs", |_request| include_str!("../dashboard/main.rs"))
         .get("/lines", move |request: &Request| {
             let stream = readers.subscribe(request, "lines").start(Start::Earliest);
             stream.retry(Duration::from_secs(1))
         });
-    println!("open http://{}/", server.addr());
-    println!("what has been read is kept in {}", path.display());
+    println!("journal at http://{}", server.addr());
+    println!("the lines are kept in {}", path.display());
     let follow = arguments.next();
     thread::spawn(move || {
         let done = match follow {
@@ -38,13 +43,13 @@ fn main() -> io::Result<()> {
             None => publish_lines(&hub, &mut io::stdin().lock()),
         };
         if let Err(error) = done {
-            eprintln!("nothing more comes: {error}");
+            eprintln!("no more lines are read: {error}");
         }
     });
     server.run()
 }
 
-/// Publishes line after line, each of which is on the disk before the next one is read.
+/// Publishes each line, and waits until it is on the disk before it reads the next one.
 fn publish_lines(hub: &Hub, lines: &mut impl BufRead) -> io::Result<()> {
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
@@ -56,7 +61,7 @@ fn publish_lines(hub: &Hub, lines: &mut impl BufRead) -> io::Result<()> {
     Ok(())
 }
 
-/// What is appended to a file from now on. A line that is only half written yet comes in two.
+/// Publishes what is appended to a file from now on. A line that is written in two parts becomes two events.
 fn follow_file(hub: &Hub, path: &str) -> io::Result<()> {
     let mut file = BufReader::new(File::open(path)?);
     file.seek(SeekFrom::End(0))?;

@@ -1,4 +1,4 @@
-//! Notifications: each user has a topic, and gets nobody else's, neither live nor when coming back.
+//! Notifications: each user has a topic, and reads no other, neither live nor when reconnecting.
 //!
 //! Run it with `cargo run --example notifications`, open <http://127.0.0.1:7733/>, log in as Ann and type
 //!
@@ -6,84 +6,104 @@
 //! curl -d 'Your parcel is here.' http://127.0.0.1:7733/notify/ann
 //! ```
 //!
-//! The badge counts what has not been read; in a second tab, too, and after a reload. What is sent to `ben` meanwhile
-//! waits for Ben, who can log in at the same time in a private window. The same without a page:
+//! The badge counts the unread notifications, in a second tab, too, and after a reload. Notifications to `ben` are kept for
+//! Ben, who can log in at the same time in a private window. It works without a page, too:
 //!
 //! ```text
 //! curl -c ann.txt -d ann http://127.0.0.1:7733/login
 //! curl -N -b ann.txt http://127.0.0.1:7733/events/ann
 //! ```
 //!
-//! replays what Ann was told and waits for more; `/events/ben` with the same cookie is a 403. That a name is enough to log
-//! in, and nothing to notify, is not for real life: the example `auth` has keys.
+//! replays Ann's notifications, each a line with its time in milliseconds and then its text, and waits for more. With the
+//! same cookie, `/events/ben` is a 403. A real server needs more than a name to log in, and a key to notify: the example
+//! `auth` has both.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Read;
 use std::sync::Mutex;
+use std::time::UNIX_EPOCH;
 use std::{env, fs, io};
 
-use tiny_sse::{Cookie, Event, Hub, Request, Response, SameSite, Server, Start};
+use tiny_sse::{Cookie, Event, Hub, Request, Response, SameSite, Server, Start, Subscription};
 
-/// Who is logged in, by the session that a cookie names: what a database is for, elsewhere.
+/// The page, after the head that the pages of all examples share.
+const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
+
+/// The user of each session. The cookie holds the key. A real server has a database for this.
 static SESSIONS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 fn main() -> Result<(), Box<dyn Error>> {
     let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::new();
-    let [readers, ending, marks] = [(); 3].map(|()| hub.clone());
-    let read = Event::data("").event("read")?;
+    let readers = hub.clone();
+    let sessions = hub.clone();
+    let marks = hub.clone();
     let server = Server::bind(format!("127.0.0.1:{port}"))?
-        .get("/", |_request| Response::html(include_str!("page.html")))
+        .get("/", |_request| Response::html(PAGE))
+        .get("/main.rs", |_request| include_str!("main.rs"))
+        .get("/next.rs", |_request| include_str!("../auth/main.rs"))
         .get("/client.js", |_request| Response::client_script())
-        .post("/login", move |request| {
-            let user = String::from_utf8_lossy(request.body()).into_owned();
-            let session = secret()?;
-            let cookie = Cookie::new("session", &session).same_site(SameSite::Strict);
-            SESSIONS.lock().unwrap().insert(session, user);
-            Ok(Response::new(204).cookie(cookie))
-        })
-        .post("/logout", move |request| {
-            let session = request.cookie("session").unwrap_or_default();
-            SESSIONS.lock().unwrap().remove(session);
-            // The streams that were opened with this session end, and are not let in again.
-            ending.close(|reader| reader.label() == session);
-            Response::new(204)
-        })
-        .get("/events/{user}", move |request| {
-            session(request).map(|session| {
-                let stream = readers.subscribe(request, request.param("user"));
-                stream.start(Start::Earliest).label(session)
-            })
-        })
-        // That all has been read is an event like others: all tabs hear of it, and a replay ends with the right number.
-        .post("/read/{user}", move |request| {
-            session(request).and_then(|_| tell(&marks, request, read.clone()))
-        })
-        .post("/notify/{user}", move |request| {
-            let text = String::from_utf8_lossy(request.body());
-            tell(&hub, request, Event::data(text))
-        });
+        .post("/login", log_in)
+        .post("/logout", move |request| log_out(&sessions, request))
+        .get("/events/{user}", move |request| events(&readers, request))
+        .post("/read/{user}", move |request| mark_read(&marks, request))
+        .post("/notify/{user}", move |request| notify(&hub, request));
     println!("notifications at http://{}", server.addr());
     Ok(server.run()?)
 }
 
-/// The session of a request, if it is one of the user in the path. With the user there, no two users share an address.
-fn session(request: &Request) -> Result<&str, Response> {
+fn log_in(request: &Request) -> Result<Response, Response> {
+    let user = request.text()?.to_string();
+    let session = secret()?;
+    let cookie = Cookie::new("session", &session).same_site(SameSite::Strict);
+    SESSIONS.lock().unwrap().insert(session, user);
+    Ok(Response::new(204).cookie(cookie))
+}
+
+/// Ends a session, and the streams that were opened with it. None of them can reconnect.
+fn log_out(hub: &Hub, request: &Request) -> Response {
     let session = request.cookie("session").unwrap_or_default();
-    match SESSIONS.lock().unwrap().get(session) {
-        Some(user) if user == request.param("user") => Ok(session),
-        _ => Err(Response::text("these are not yours\n").with_status(403)),
-    }
+    SESSIONS.lock().unwrap().remove(session);
+    hub.close(|reader| reader.label() == session);
+    Response::new(204)
+}
+
+fn events(hub: &Hub, request: &Request) -> Result<Subscription, Response> {
+    let session = session(request)?;
+    let stream = hub.subscribe(request, request.param("user"));
+    Ok(stream.start(Start::Earliest).label(session))
+}
+
+/// Publishes that the user has read all notifications. As an event, it reaches all tabs, and replays have it in its place.
+fn mark_read(hub: &Hub, request: &Request) -> Result<Response, Response> {
+    session(request)?;
+    let read = Event::data("").event("read")?;
+    publish(hub, request, read)
+}
+
+fn notify(hub: &Hub, request: &Request) -> Result<Response, Response> {
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();
+    let text = request.text()?;
+    publish(hub, request, Event::data(format!("{now}\n{text}")))
 }
 
 /// Publishes to the topic of the user in the path.
-fn tell(hub: &Hub, request: &Request, event: Event) -> Result<Response, Response> {
+fn publish(hub: &Hub, request: &Request, event: Event) -> Result<Response, Response> {
     hub.publish(request.param("user"), event)?;
     Ok(Response::new(204))
 }
 
-/// 128 bits that nobody can guess. std has no generator for secrets; a system without `/dev/urandom` has its own.
+/// Returns the session of a request, or a 403 if it does not belong to the user in the path.
+fn session(request: &Request) -> Result<&str, Response> {
+    let session = request.cookie("session").unwrap_or_default();
+    match SESSIONS.lock().unwrap().get(session) {
+        Some(user) if user == request.param("user") => Ok(session),
+        _ => Err(Response::text("this needs the user's session\n").with_status(403)),
+    }
+}
+
+/// Returns 128 random bits. std has no generator for secrets, so a system without `/dev/urandom` needs another one.
 fn secret() -> io::Result<String> {
     let mut bytes = [0; 16];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -1,23 +1,23 @@
-//! Tokens: the answer to one POST as a stream, in the wire format that the APIs of language models share.
+//! Tokens: the response to one POST is a stream, in the wire format that the APIs of language models share.
 //!
-//! Run it with `cargo run --example tokens`, open <http://127.0.0.1:7733/>, ask something and cancel the answer half way;
-//! or type
+//! Run it with `cargo run --example tokens`, open <http://127.0.0.1:7733/>, ask something and cancel the answer half way.
+//! Or type
 //!
 //! ```text
 //! curl -N -d '{"stream": true, "messages": [{"role": "user", "content": "What is an event stream?"}]}' \
 //!     http://127.0.0.1:7733/v1/chat/completions
 //! ```
 //!
-//! Word by word comes an event whose data is a `chat.completion.chunk` with one token in its `delta`, and at last
-//! `data: [DONE]`, by which a client knows that the answer is whole and not cut off. Stop curl before that: within about a
-//! second the server prints `cancelled after 31 tokens`, since the producer's next send fails when its reader has left.
-//! Nothing goes on computing for nobody.
+//! You see an event for each word. Its data is a `chat.completion.chunk` with one token in its `delta`. The last event is
+//! `data: [DONE]`, which tells the client that the answer is complete. Stop curl before that: within about a second the
+//! server prints `cancelled after 31 tokens`, because the producer's next send fails once its client has left. So no
+//! thread computes an answer that nobody reads.
 //!
-//! Without `"stream": true` the answer is one JSON text. A request that cannot be understood gets 400, with the reason as
-//! JSON. So the official clients work with this server: give them `http://127.0.0.1:7733/v1` as the base URL, and any key.
+//! Without `"stream": true` the response is one JSON text. An invalid request gets 400, with the reason as JSON. So the
+//! official clients work with this server: give them `http://127.0.0.1:7733/v1` as the base URL, and any key.
 //!
-//! An `EventSource` can only GET, so the page reads the stream with `fetch`. A hub would not help here: each answer has one
-//! reader, and nothing is kept to come back to.
+//! An `EventSource` can only send GET, so the page reads the stream with `fetch`. The stream has a channel of its own, and
+//! no hub: it has one reader, and nothing to resume.
 
 #[path = "../shared/json.rs"]
 mod json;
@@ -29,10 +29,15 @@ use std::{env, io, thread};
 use json::Json;
 use tiny_sse::{Event, Request, Response, Server, Sse};
 
+/// The page, after the head that the pages of all examples share.
+const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
+
 fn main() -> io::Result<()> {
     let port = env::args().nth(1).unwrap_or("7733".to_string());
     let server = Server::bind(format!("127.0.0.1:{port}"))?
-        .get("/", |_request| Response::html(include_str!("page.html")))
+        .get("/", |_request| Response::html(PAGE))
+        .get("/main.rs", |_request| include_str!("main.rs"))
+        .get("/next.rs", |_request| include_str!("../channels/main.rs"))
         .post("/v1/chat/completions", complete);
     println!("tokens at http://{}", server.addr());
     server.run()
@@ -67,13 +72,13 @@ fn words(message: &Json) -> usize {
     texts.map(|text| text.split_whitespace().count()).sum()
 }
 
-/// Stands in for a model.
+/// The answer of the model that this example does not have.
 const ANSWER: &str = "An event stream is a response that does not end: a head that says text/event-stream, and then \
     lines of text for as long as the connection lives. A line that begins with data: belongs to an event, and a blank \
     line sends the event off. That is nearly all of it, which is why curl can read it, a browser reconnects by itself, \
     and every proxy that speaks HTTP passes it on. This answer came to you in that way, a word at a time.";
 
-/// Sends one token after the other, until there are no more or the client has left.
+/// Sends one token after another until the answer is complete or the client has left.
 fn generate(text: &str, model: &str, events: &SyncSender<Event>) {
     let chunk = |rest: &str| Event::data(completion("chat.completion.chunk", model, rest));
     for (number, token) in text.split_inclusive(' ').enumerate() {
@@ -85,7 +90,7 @@ fn generate(text: &str, model: &str, events: &SyncSender<Event>) {
         }
         thread::sleep(Duration::from_millis(60));
     }
-    // The producer sends its last words itself: `Sse::last` would come even if it gave up.
+    // `Sse::last` would also send it after a producer that gave up.
     let last = chunk(r#""delta":{},"finish_reason":"stop""#);
     if events.send(last).is_ok() && events.send(Event::data("[DONE]")).is_ok() {
         println!("answered in full");

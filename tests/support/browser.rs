@@ -8,8 +8,8 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -156,4 +156,47 @@ pub(crate) fn wait_for_a_try_in_vain(address: SocketAddr, path: &str) {
 /// A script as an answer.
 pub(crate) fn script(text: &'static str) -> Response {
     Response::bytes("text/javascript; charset=utf-8", text.as_bytes())
+}
+
+/// Listens on a port of its own, and passes each request on to the server that the function returns for its head. Without
+/// a server, the client gets the head of an event stream and nothing more.
+pub(crate) fn proxy(
+    upstream: impl Fn(&str) -> Option<SocketAddr> + Clone + Send + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let upstream = upstream.clone();
+            // An error is that of a connection that a browser opened in advance.
+            thread::spawn(move || pass_on(client?, upstream));
+        }
+    });
+    address
+}
+
+fn pass_on(mut client: TcpStream, upstream: impl Fn(&str) -> Option<SocketAddr>) -> io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let Some(server) = upstream(&head) else {
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
+        client.read_to_end(&mut Vec::new())?;
+        return Ok(());
+    };
+    let mut server = TcpStream::connect(server)?;
+    // One request for each connection, so that the proxy sees every head.
+    let head = head.replace("Connection: keep-alive", "Connection: close");
+    server.write_all(head.as_bytes())?;
+    let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        to.shutdown(Shutdown::Write)
+    });
+    io::copy(&mut server, &mut client)?;
+    client.shutdown(Shutdown::Write)
 }
