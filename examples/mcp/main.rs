@@ -55,7 +55,7 @@ fn main() -> io::Result<()> {
     let (post, get, delete) = (Arc::clone(&calls), Arc::clone(&calls), calls);
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .middleware(allow_hosts(["localhost", "127.0.0.1"])?)
-        .middleware(allow_same_origin())
+        .middleware(allow_origins([] as [&str; 0])?)
         .post("/mcp", move |request| answer(&post, request))
         .get("/mcp", move |request| resume(&get, request))
         .route(Method::Delete, "/mcp", move |request| end(&delete, request));
