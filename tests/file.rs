@@ -12,10 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use support::{Client, EventSource, Random, TestServer, eventually, start};
-use tiny_sse::{
-    Config, Durability, Event, History, Hub, HubConfig, PublishError, Request, Response,
-};
+use support::{Client, EventSource, Random, TestServer, start};
+use tiny_sse::{Config, Durability, Event, History, Hub, HubConfig, PublishError, Request};
 
 /// A folder of its own for each test, gone with it.
 struct Folder(PathBuf);
@@ -49,13 +47,7 @@ fn open_with(history: History) -> (Hub, Errors) {
         on_error: Arc::new(move |problem: &str| hook.lock().unwrap().push(problem.to_string())),
         ..HubConfig::default()
     };
-    // The process or hub before may take a moment to let go of its lock.
-    let mut hub = None;
-    eventually(|| {
-        hub = Hub::open(config.clone()).ok();
-        hub.is_some()
-    });
-    (hub.unwrap(), errors)
+    (Hub::open(config).unwrap(), errors)
 }
 
 /// A hub with a few events in memory and the rest in the file.
@@ -332,32 +324,360 @@ fn a_file_without_one_whole_event_begins_anew() {
     }
 }
 
-#[test]
-fn one_process_has_the_file() {
-    let folder = Folder::new("lock");
-    let hub = open(&folder.file());
+/// Opens a history in another process and returns why that is refused.
+fn refused_elsewhere(path: &Path, test: &str) -> Option<String> {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (_, rest) = text.split_once("refused: ")?;
+    rest.lines().next().map(str::to_string)
+}
+
+fn refused(path: impl Into<PathBuf>) -> String {
     let config = HubConfig {
-        history: History::file(folder.file()),
+        history: History::file(path).durability(Durability::Os),
         ..HubConfig::default()
     };
-    let error = Hub::open(config).unwrap_err();
-    assert!(
-        error.to_string().contains("is in use by another process"),
-        "{error}"
-    );
-    drop(hub);
+    Hub::open(config).unwrap_err().to_string()
+}
+
+/// Whatever path the second hub comes through, and whatever happened to the names.
+#[cfg(unix)]
+#[test]
+fn one_hub_has_the_file() {
+    if let Ok(path) = std::env::var(CHILD) {
+        return println!("refused: {}", refused(path));
+    }
+    let folder = Folder::new("lock");
+    let at = |name: &str| folder.0.join(name);
+    let history = History::file(folder.file())
+        .durability(Durability::Os)
+        .file_bytes(64 * 1024);
+    let (hub, _) = open_with(history);
+    say(&hub, "a", "1");
+    std::os::unix::fs::symlink(folder.file(), at("symbolic")).unwrap();
+    fs::hard_link(folder.file(), at("hard")).unwrap();
+    let _ = fs::remove_file(at("history.lock")); // Nothing depends on a file beside the history.
+    let check = |name: &&str| {
+        let here = format!(
+            "{} is in use by another hub of this process",
+            at(name).display()
+        );
+        assert_eq!(refused(at(name)), here);
+        let elsewhere = refused_elsewhere(&at(name), "one_hub_has_the_file");
+        let expected = format!("{} is in use by another process", at(name).display());
+        assert_eq!(elsewhere, Some(expected));
+    };
+    ["history", "symbolic", "hard"].iter().for_each(check);
+    say(&hub, "a", &"x".repeat(5_000)); // The first part is full,
+    say(&hub, "a", "2"); // and a new one is begun.
+    assert!(at("history.00000000000000000001").exists());
+    ["history", "symbolic", "hard"].iter().for_each(check); // The hard link is that of the full part.
 }
 
 #[test]
-fn a_file_that_cannot_be_opened_is_named() {
+fn a_hub_that_has_ended_lets_its_file_go_at_once() {
+    let folder = Folder::new("again");
+    for number in 1..=50 {
+        let id = say(&open(&folder.file()), "a", "x");
+        assert!(id.ends_with(&format!("-{number}")), "{id}");
+    }
+}
+
+#[test]
+fn a_missing_folder_is_named() {
     let folder = Folder::new("named");
+    let missing = folder.0.join("missing");
+    let text = refused(missing.join("history"));
+    assert!(
+        text.starts_with(&format!("{}: ", missing.display())),
+        "{text}"
+    );
+    assert!(
+        !text.contains(".lock") && !text.contains("history"),
+        "{text}"
+    );
+}
+
+#[cfg(unix)]
+fn make_fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
+}
+
+/// Anything else may never open, or never end.
+#[cfg(unix)]
+#[test]
+fn only_a_regular_file_is_a_history() {
+    let folder = Folder::new("regular");
+    let fifo = folder.0.join("fifo");
+    make_fifo(&fifo);
+    let link = folder.0.join("link");
+    std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+    let part = folder.0.join("parts");
+    make_fifo(&folder.0.join("parts.00000000000000000001"));
+    for (path, named) in [
+        (fifo.as_path(), "fifo"),              // Nobody writes to it.
+        (&folder.0, "regular"),                // A folder.
+        (Path::new("/dev/full"), "/dev/full"), // Has zeros without end.
+        (Path::new("/dev/null"), "/dev/null"), // Takes all, and keeps nothing.
+        (&link, "link"),                       // As what it points to.
+        (&part, "parts.00000000000000000001"), // An older part.
+    ] {
+        let text = refused(path);
+        assert!(text.contains(named), "{text}");
+        assert!(text.ends_with(" is not a regular file"), "{text}");
+    }
+}
+
+/// What stands under the history's name while a hub writes to it is where a restart looks for all that was acknowledged.
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_moved_away_and_replaced_is_noticed() {
+    let folder = Folder::new("replaced");
+    let given = folder.0.join("link");
+    std::os::unix::fs::symlink(folder.file(), &given).unwrap();
+    let hub = open(&given);
+    let away = folder.0.join("away");
+    let file = folder.file();
+    type Change<'a> = &'a dyn Fn(&Path);
+    let changes: [(&Path, Change); 5] = [
+        (&file, &|path| fs::write(path, "").unwrap()),
+        (&file, &|path| fs::write(path, "something else").unwrap()),
+        (&file, &|path| fs::create_dir(path).unwrap()),
+        (&file, &make_fifo),
+        (&given, &|path| {
+            std::os::unix::fs::symlink("/dev/null", path).unwrap()
+        }), // It points elsewhere.
+    ];
+    for (number, (path, replace)) in changes.into_iter().enumerate() {
+        say(&hub, "a", "before");
+        fs::rename(path, &away).unwrap();
+        replace(path);
+        let result = hub.publish_wait("a", Event::data("lost"));
+        let Err(PublishError::Storage(text)) = result else {
+            panic!("{result:?} in {number}");
+        };
+        assert!(text.contains(&given.display().to_string()), "{text}");
+        assert!(
+            text.contains("is not the file any more that this hub writes to"),
+            "{text}"
+        );
+        let removed = fs::remove_dir(path).or_else(|_| fs::remove_file(path));
+        removed.unwrap();
+        fs::rename(&away, path).unwrap();
+    }
+    let id = say(&hub, "a", "after");
+    assert!(
+        id.ends_with("-6"),
+        "nobody was given an id in between: {id}"
+    );
+    drop(hub);
+    assert!(say(&open(&folder.file()), "a", "again").ends_with("-7"));
+}
+
+fn names(folder: &Folder) -> Vec<String> {
+    let entries = fs::read_dir(&folder.0).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// An editor or a transfer that makes each line end CRLF leaves nothing that can be read.
+#[test]
+fn what_cannot_be_read_is_refused_or_copied() {
+    let folder = Folder::new("unreadable");
+    let hub = open(&folder.file());
+    for number in 1..=3 {
+        say(&hub, "a", &number.to_string());
+    }
+    drop(hub);
+    let whole = fs::read_to_string(folder.file()).unwrap();
+    let crlf = whole.replace('\n', "\r\n");
+    for unreadable in [&crlf, &whole[1..30]] {
+        fs::write(folder.file(), unreadable).unwrap();
+        let text = refused(folder.file());
+        assert!(
+            text.ends_with(" is not a history, and stays as it is"),
+            "{text}"
+        );
+        assert_eq!(fs::read_to_string(folder.file()).unwrap(), *unreadable);
+    }
+    let last = whole.rfind(": 3 ").unwrap();
+    for (tail, kept) in [
+        (whole[last..].replace('\n', "\r\n"), ""), // A part of it is as above.
+        (whole[last..].replace("data: 3", "data: 4"), ""), // Damage in the last event.
+        (whole[last..whole.len() - 1].to_string(), ""), // Torn.
+        ("\0\0\0\0".to_string(), ""),              // As after a power failure.
+        ("dear diary\n".to_string(), &whole[last..]), // Not ours.
+    ] {
+        let name = names(&folder);
+        for name in name.iter().filter(|name| *name != "history") {
+            fs::remove_file(folder.0.join(name)).unwrap();
+        }
+        fs::write(folder.file(), format!("{}{kept}{tail}", &whole[..last])).unwrap();
+        let (hub, errors) = open_with(History::file(folder.file()).durability(Durability::Os));
+        say(&hub, "a", "on");
+        let names = names(&folder);
+        let copy = names
+            .iter()
+            .find(|name| name.starts_with("history.cut-"))
+            .unwrap();
+        assert_eq!(fs::read_to_string(folder.0.join(copy)).unwrap(), tail);
+        let errors = errors.lock().unwrap();
+        assert!(errors.len() == 1 && errors[0].contains(copy), "{errors:?}");
+    }
+}
+
+/// A hub's error hook is code of its user, and standard error may be full.
+#[cfg(unix)]
+#[test]
+fn opening_survives_its_error_hook() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the payload's end");
+        }
+    }
+    if let Ok(path) = std::env::var(CHILD) {
+        let config = HubConfig {
+            history: History::file(path),
+            ..HubConfig::default()
+        };
+        say(&Hub::open(config).unwrap(), "a", "1");
+        return;
+    }
+    let folder = Folder::new("hook");
+    let torn = || fs::write(folder.file(), ": epoch 5c0f9a3b").unwrap();
+    torn();
     let config = HubConfig {
-        history: History::file(folder.0.join("missing").join("history")),
+        history: History::file(folder.file()),
+        on_error: Arc::new(|_: &str| std::panic::panic_any(Bomb)),
         ..HubConfig::default()
     };
-    let error = Hub::open(config).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-    assert!(error.to_string().contains("missing"), "{error}");
+    say(&Hub::open(config).unwrap(), "a", "1");
+    torn();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "opening_survives_its_error_hook"])
+        .env(CHILD, folder.file())
+        .stdout(Stdio::null())
+        .stderr(fs::File::options().write(true).open("/dev/full").unwrap())
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Every way to lose the end of a history while no hub has it: a reader that was before is told, and no id comes again.
+#[test]
+fn a_lost_end_is_told_to_readers_that_were_before_it() {
+    let folder = Folder::new("end");
+    let history = History::file(folder.file())
+        .durability(Durability::Os)
+        .file_bytes(64 * 1024);
+    let (hub, _) = open_with(history.clone());
+    let text = "x".repeat(1_400);
+    let ids: Vec<String> = (0..10).map(|_| say(&hub, "a", &text)).collect();
+    drop(hub);
+    let files = names(&folder);
+    assert_eq!(files.len(), 5, "{files:?}"); // Four parts and the mark.
+    let whole: Vec<Vec<u8>> = files
+        .iter()
+        .map(|name| fs::read(folder.0.join(name)).unwrap())
+        .collect();
+    let newest = String::from_utf8(whole[0].clone()).unwrap();
+    let ninth = newest.find(": 10 ").unwrap();
+    let server = Served::new();
+    let cut =
+        |len: usize| move |path: &Path| fs::write(path, &fs::read(path).unwrap()[..len]).unwrap();
+    let damage = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap();
+        fs::write(
+            path,
+            format!("{}\n\n", text.trim_end().strip_suffix('x').unwrap()),
+        )
+        .unwrap();
+    };
+    type Change<'a> = &'a dyn Fn(&Path);
+    let changes: [(Change, Option<u64>); 7] = [
+        (&|_| {}, None),                                    // Nothing is lost.
+        (&cut(ninth), Some(10)),                            // After a whole event.
+        (&cut(ninth + 9), Some(10)),                        // Within one.
+        (&cut(newest.find("\n\n").unwrap() + 2), Some(10)), // After the line of the epoch.
+        (&cut(0), Some(10)),                                // All of the newest part.
+        (&|path| fs::remove_file(path).unwrap(), Some(10)), // And its name.
+        (&damage, Some(10)),                                // The last event alone.
+    ];
+    for (number, (change, lost_to)) in changes.into_iter().enumerate() {
+        for (has_mark, _) in [(true, 0), (false, 1)] {
+            for name in names(&folder) {
+                fs::remove_file(folder.0.join(name)).unwrap();
+            }
+            for (name, bytes) in files.iter().zip(&whole) {
+                fs::write(folder.0.join(name), bytes).unwrap();
+            }
+            if !has_mark {
+                fs::remove_file(folder.0.join("history.next")).unwrap();
+            }
+            change(&folder.file());
+            let (hub, _) = open_with(history.clone());
+            server.serve(&hub);
+            let newest = say(&hub, "a", "new");
+            let mut stream = resume(&server, "a", &ids[2]);
+            let first = stream.next().unwrap();
+            // Without the mark, a part that ends after a whole event looks whole.
+            let looks_whole = !has_mark && (number == 1 || number == 3);
+            match lost_to.filter(|_| !looks_whole) {
+                None => assert_eq!(first.id, ids[3], "{number}"),
+                Some(last) => {
+                    assert_eq!(first.event, "gap", "{number} {has_mark}");
+                    if has_mark {
+                        let to = format!(r#","to":"{}""#, ids[last as usize - 1]);
+                        assert!(first.data.contains(&to), "{number}: {}", first.data);
+                        assert!(newest.ends_with("-11"), "{newest}");
+                    }
+                    let next = stream.next().unwrap();
+                    assert_eq!(
+                        (next.id, next.data),
+                        (newest, "new".to_string()),
+                        "{number}"
+                    );
+                }
+            }
+            server.let_go();
+        }
+    }
+}
+
+/// Where the line of an epoch is damaged, the ids of its events tell it; and nothing is missing.
+#[test]
+fn damage_without_loss_is_no_gap() {
+    let folder = Folder::new("lossless");
+    let first = say(&open(&folder.file()), "a", "1");
+    let ids = [2, 3].map(|_| say(&open(&folder.file()), "a", "x"));
+    let whole = fs::read_to_string(folder.file()).unwrap();
+    let epoch = ids[0].split('-').next().unwrap();
+    let line = format!(": epoch {epoch} ");
+    fs::write(
+        folder.file(),
+        whole.replace(&line, ": epoch 0000000000000000 "),
+    )
+    .unwrap();
+    let (hub, errors) = open_with(History::file(folder.file()).durability(Durability::Os));
+    assert_eq!(errors.lock().unwrap().len(), 1);
+    let server = serve(&hub);
+    let newest = say(&hub, "a", "new");
+    for (from, rest) in [(&first, &ids[..]), (&ids[0], &ids[1..]), (&ids[1], &[])] {
+        let mut stream = resume(&server, "a", from);
+        for id in rest.iter().chain([&newest]) {
+            let message = stream.next().unwrap();
+            assert_eq!((&*message.event, &message.id), ("", id));
+        }
+    }
 }
 
 /// A path given by mistake costs nobody a file. What a power failure leaves of a fresh one is not in the way.
@@ -469,8 +789,6 @@ fn a_comment_is_no_record() {
 }
 
 fn damage(folder: &Folder, change: impl Fn(&[u8], usize) -> Vec<u8>, cut: bool) {
-    // Opened once more, so that the lock is known to be free.
-    drop(open(&folder.file()));
     let whole = fs::read(folder.file()).unwrap();
     let first_epoch = String::from_utf8_lossy(&whole[8..24]).to_string();
     let server = Served::new();

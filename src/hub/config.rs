@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +55,17 @@ impl Default for HubConfig {
     }
 }
 
+impl HubConfig {
+    /// Calls the error hook. The hook is user code: its panic ends this call alone.
+    pub(crate) fn report(&self, problem: &str) {
+        let hook = AssertUnwindSafe(|| (self.on_error)(problem));
+        if let Err(payload) = panic::catch_unwind(hook) {
+            // Dropping a payload is user code too.
+            mem::forget(payload);
+        }
+    }
+}
+
 impl fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubConfig")
@@ -79,7 +92,6 @@ pub struct History {
     pub(crate) file: Option<PathBuf>,
     pub(crate) durability: Durability,
     pub(crate) file_bytes: u64,
-    pub(crate) file_age: Option<Duration>,
 }
 
 /// When an event counts as kept in a history's file.
@@ -104,17 +116,20 @@ impl Default for History {
             file: None,
             durability: Durability::default(),
             file_bytes: 1024 * 1024 * 1024,
-            file_age: None,
         }
     }
 }
 
 impl History {
-    /// Keeps the history in a file, which is an event stream like any other, and as much of it in memory as the other
-    /// settings say. Readers resume from it over restarts; those who want more than memory has read it from the file.
-    /// Full parts of it stand beside it, under its name and a number; a lock keeps other processes away.
+    /// Keeps the history in a file, and as much of it in memory as the other settings say. Readers resume from the file
+    /// over restarts, and those that want more than memory has read it from the file.
     ///
-    /// Default: 1 GiB in parts of 16 MiB, of any age, [`Durability::Sync`].
+    /// The file is an event stream like any other. Its full parts are beside it, under its name and a number. A second hub
+    /// that opens any of these files is refused, whatever path it comes through. What cannot be read is never removed:
+    /// [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing, and copies a damaged end to another file
+    /// before it cuts that end off.
+    ///
+    /// Default: 1 GiB in parts of 16 MiB, [`Durability::Sync`].
     pub fn file(path: impl Into<PathBuf>) -> History {
         History {
             file: Some(path.into()),
@@ -128,17 +143,10 @@ impl History {
         self
     }
 
-    /// Keeps at most about so many bytes in the file, in parts of a sixteenth, but at least 4 KiB and at most 16 MiB; the
-    /// oldest part goes first. Without a file it means nothing.
+    /// Keeps at most about so many bytes in the file. A part has a sixteenth of them, but at least 4 KiB and at most 16 MiB,
+    /// or 1/256 where that is more. The oldest part is removed first. Without a file it means nothing.
     pub fn file_bytes(mut self, bytes: u64) -> History {
         self.file_bytes = bytes;
-        self
-    }
-
-    /// Removes a part of the file when its last event is older than this, the next time a part is full. Without a file it
-    /// means nothing.
-    pub fn file_age(mut self, age: Duration) -> History {
-        self.file_age = Some(age);
         self
     }
 

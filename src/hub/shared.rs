@@ -1,7 +1,6 @@
 //! What all parts of one hub share: the log behind its lock, the readers, and figures.
 
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -57,13 +56,8 @@ impl Shared {
         lock(&self.counters)
     }
 
-    /// Calls the error hook. The hook is user code: its panic ends this call alone.
     pub(crate) fn report(&self, problem: &str) {
-        let hook = AssertUnwindSafe(|| (self.config.on_error)(problem));
-        if let Err(payload) = panic::catch_unwind(hook) {
-            // Dropping a payload is user code too.
-            std::mem::forget(payload);
-        }
+        self.config.report(problem);
     }
 
     pub(crate) fn is_failing(&self) -> bool {
