@@ -17,13 +17,14 @@
 //! | `history` | the newest segment, the only one that is written |
 //! | `history.00000000000000000001` | an older, full segment, named by its first sequence |
 //! | `history.next` | the sequence after the last acknowledged event, so that recovery notices a lost end |
-//! | `history.cut-5c0f9a3be1d27764` | what recovery could not read and cut off, when it began that epoch |
+//! | `history.before-5c0f9a3be1d27764` | the newest segment before that epoch, where recovery could not read its end |
 //!
 //! A hub locks the segments themselves. A lock on a name would not keep out a hub that comes through another name.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{self, File, Metadata, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -38,7 +39,7 @@ use crate::lock::lock;
 use crate::random::random_u64;
 
 /// Longest comment line: 64 topics of 256 bytes, and the numbers.
-const MAX_LINE_BYTES: usize = 32 * 1024;
+const MAX_LINE_BYTES: u64 = 32 * 1024;
 
 /// Bytes that are read at a time, unless an event needs more.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -89,20 +90,37 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
     let path = fs::canonicalize(given)?;
     // Tells the log that there is a file.
     log.raise_file_lost_to(0);
-    let (mut places, full) = recover_full(&path, log, config)?;
-    let first = log.head + 1;
-    let (valid_len, len) = recover(&path, &newest, log, config)?;
+    let mut places = full_segments(&path)?;
+    let mut full = Vec::new();
+    for place in &places {
+        full.push(Segment::open(&place.path)?);
+        recover(&place.path, log, config)?;
+    }
+    // A name that no full segment has, also where nothing of the last one could be read.
+    let first = 1 + places.last().map_or(0, |last| last.first).max(log.head);
+    let valid_len = recover(&path, log, config)?;
+    let len = newest.file.metadata()?.len();
     let mark = open_regular(&with_suffix(&path, "next"))?;
     let last = match read_mark(&mark) {
         Some(acknowledged) => acknowledged.max(log.head),
         // Where the end is missing, at least one acknowledged event may be.
         None => log.head + u64::from(valid_len < len || (len == 0 && !full.is_empty())),
     };
-    places.push(Place {
-        path: path.clone(),
-        first,
-    });
-    let places = Places(Arc::new(Mutex::new(places)));
+    // No sequence is given out again, and the log takes those that it has not seen for lost.
+    let epoch = (random_u64(), last + 1);
+    log.begin_epoch(epoch);
+    if valid_len < len {
+        let copy = with_suffix(&path, &format!("before-{:016x}", epoch.0));
+        fs::copy(&path, &copy)?;
+        File::open(&copy)?.sync_all()?;
+        let (name, copy) = (path.display(), copy.display());
+        config.report(&format!(
+            "{copy} is a copy of {name}, which now ends at byte {valid_len}"
+        ));
+    }
+    let place = path.clone();
+    places.push(Place { path: place, first });
+    let places = Arc::new(Mutex::new(places));
     let mut store = FileStore {
         given: given.to_path_buf(),
         path,
@@ -112,90 +130,63 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
         mark,
         valid_len,
         has_partial_tail: true,
-        // A later epoch never gives out a sequence again, and the log knows by this that the sequences before are lost.
-        epoch: (random_u64(), last + 1),
+        epoch,
         removed_to: 0,
-        places: places.clone(),
+        places: Arc::clone(&places),
     };
-    log.begin_epoch(store.epoch);
-    if valid_len < len {
-        config.report(&store.copy_tail()?);
-    }
-    store.write(epoch_line(store.epoch).as_bytes())?;
-    store.write_mark(last + 1)?;
+    store.write(epoch_line(epoch).as_bytes())?;
+    store.write_mark(epoch.1)?;
     store.sync_folder()?;
     let reader = move || -> Box<dyn OnDisk> {
         Box::new(FileReader {
-            places: places.clone(),
-            items: None,
-            events: Vec::new(),
-            read_to: 0,
-            settled_to: 0,
+            places: Arc::clone(&places),
+            ..FileReader::default()
         })
     };
     Ok((Box::new(store), Box::new(reader)))
 }
 
-/// Locks and recovers the full segments.
-fn recover_full(
-    path: &Path,
-    log: &mut Log,
-    config: &HubConfig,
-) -> io::Result<(Vec<Place>, Vec<Segment>)> {
-    let (mut places, mut full) = (Vec::new(), Vec::new());
-    for path in full_segments(path)? {
-        let segment = Segment::open(&path)?;
-        let first = log.head + 1;
-        let (valid_len, len) = recover(&path, &segment, log, config)?;
-        if valid_len < len {
-            let name = path.display();
-            config.report(&format!("{name} cannot be read after byte {valid_len}"));
-        }
-        places.push(Place { path, first });
-        full.push(segment);
-    }
-    Ok((places, full))
-}
-
-/// Gives the log what one segment holds. Returns where its last whole item ends, and its length.
-fn recover(
-    path: &Path,
-    segment: &Segment,
-    log: &mut Log,
-    config: &HubConfig,
-) -> io::Result<(u64, u64)> {
-    let name = path.display();
+/// Gives the log what one segment holds, and returns where its last whole item ends.
+fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
+    let report = |from, to| {
+        let name = path.display();
+        config.report(&format!(
+            "{name} cannot be read from byte {from} to byte {to}"
+        ));
+    };
     let mut items = Items::open(path)?;
     let mut is_damaged = false;
     loop {
-        while let Some(item) = items.next()? {
-            match item {
-                Item::Epoch(epoch) => log.begin_epoch(epoch),
-                Item::Event(event) => {
-                    // The damage may have been the line of this event's epoch.
-                    let id = wire_id(event.frame.bytes(Coding::Bare)).and_then(EventId::parse);
-                    let new_epoch = id.filter(|id| is_damaged && id.epoch != log.next_id().epoch);
-                    if let Some(id) = new_epoch {
-                        log.begin_epoch((id.epoch, event.sequence));
-                    }
-                    log.restore(event);
+        let from = items.position;
+        let Some((begin, item)) = items.next()? else {
+            break;
+        };
+        if begin > from {
+            is_damaged = true;
+            report(from, begin);
+        }
+        match item {
+            Item::Epoch(epoch) => log.begin_epoch(epoch),
+            Item::Event(event) => {
+                // The damage may have been the line of this event's epoch.
+                let id = wire_id(event.frame.bytes(Coding::Bare)).and_then(EventId::parse);
+                let new = id.filter(|id| is_damaged && id.epoch != log.next_id().epoch);
+                if let Some(id) = new {
+                    log.begin_epoch((id.epoch, event.sequence));
                 }
+                log.restore(event);
             }
         }
-        let valid_len = items.position;
-        if !items.skip_damage() {
-            if valid_len == 0 && !items.may_be_new() {
-                let text = format!("{name} is not a history, and stays as it is");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-            return Ok((valid_len, segment.file.metadata()?.len()));
-        }
-        is_damaged = true;
-        let end = items.position;
-        config.report(&format!(
-            "{name} cannot be read from byte {valid_len} to byte {end}"
-        ));
     }
+    let end = items.file.seek(SeekFrom::End(0))?;
+    if items.position < end {
+        if items.position == 0 && !items.may_be_new()? {
+            let text = "is not a history, and stays as it is";
+            return Err(problem(path, ErrorKind::InvalidData, text));
+        }
+        report(items.position, end);
+    }
+    Ok(items.position)
 }
 
 /// The path of a segment, and its first sequence.
@@ -205,20 +196,7 @@ struct Place {
 }
 
 /// The segments that there are, oldest first. Shared by the store, which changes the list, and its readers.
-#[derive(Clone)]
-struct Places(Arc<Mutex<Vec<Place>>>);
-
-impl Places {
-    /// Opens the segment that has the event after a cursor. Returns `None` also where it has just been removed.
-    fn open(&self, cursor: u64) -> Option<Items> {
-        let places = lock(&self.0);
-        let mut newest_first = places.iter().rev();
-        let holds = newest_first.find(|place| place.first <= cursor + 1)?;
-        let path = holds.path.clone();
-        drop(places);
-        Items::open(&path).ok()
-    }
-}
+type Places = Arc<Mutex<Vec<Place>>>;
 
 /// What tells two files apart, whatever their names: device and inode.
 type FileId = (u64, u64);
@@ -237,20 +215,21 @@ impl Segment {
     fn open(path: &Path) -> io::Result<Segment> {
         let file = open_regular(path)?;
         let id = file_id(&file.metadata()?);
-        let error = match try_lock(&file) {
-            Ok(()) => {
-                lock(&LOCKED).push(id);
-                return Ok(Segment { file, id });
-            }
-            Err(TryLockError::Error(error)) => return Err(named(path, &error)),
-            Err(TryLockError::WouldBlock) => io::ErrorKind::WouldBlock,
-        };
-        let owner = match lock(&LOCKED).contains(&id) {
-            true => "another hub of this process",
-            false => "another process",
-        };
-        let text = format!("{} is in use by {owner}", path.display());
-        Err(io::Error::new(error, text))
+        // On Windows a lock would keep readers away as well, and opening has kept other writers away.
+        if let Err(error) = if cfg!(windows) {
+            Ok(())
+        } else {
+            file.try_lock()
+        } {
+            let owner = match error {
+                TryLockError::Error(error) => return Err(problem(path, error.kind(), error)),
+                _ if lock(&LOCKED).contains(&id) => "is in use by another hub of this process",
+                _ => "is in use by another process",
+            };
+            return Err(problem(path, ErrorKind::WouldBlock, owner));
+        }
+        lock(&LOCKED).push(id);
+        Ok(Segment { file, id })
     }
 }
 
@@ -304,71 +283,51 @@ impl Store for FileStore {
 
 impl FileStore {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut file = &self.newest.file;
         if self.has_partial_tail {
-            self.newest.file.set_len(self.valid_len)?;
-            self.newest.file.seek(SeekFrom::Start(self.valid_len))?;
+            file.set_len(self.valid_len)?;
+            file.seek(SeekFrom::Start(self.valid_len))?;
         }
         self.has_partial_tail = true;
-        if let Err(error) = self.write_through(bytes) {
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| match self.history.durability {
+                Durability::Sync => file.sync_data(),
+                Durability::Os => Ok(()),
+            });
+        if written.is_err() {
             // Some events may be whole, but all of the batch is refused: nobody may find them, now or after a restart.
-            let _ = self.newest.file.set_len(self.valid_len);
-            return Err(error);
+            let _ = file.set_len(self.valid_len);
+            return written;
         }
         self.has_partial_tail = false;
         self.valid_len += bytes.len() as u64;
         Ok(())
     }
 
-    fn write_through(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.newest.file.write_all(bytes)?;
-        match self.history.durability {
-            Durability::Sync => self.newest.file.sync_data(),
-            Durability::Os => Ok(()),
-        }
-    }
-
     fn write_mark(&mut self, next: u64) -> io::Result<()> {
         self.mark.seek(SeekFrom::Start(0))?;
-        self.mark
-            .write_all(epoch_line((self.epoch.0, next)).as_bytes())
-    }
-
-    /// Copies what stands after the last whole item, before it is cut off. Returns what to report.
-    fn copy_tail(&mut self) -> io::Result<String> {
-        let copy = with_suffix(&self.path, &format!("cut-{:016x}", self.epoch.0));
-        let tail = SeekFrom::Start(self.valid_len);
-        let copied = File::create_new(&copy).and_then(|mut out| {
-            self.newest.file.seek(tail)?;
-            io::copy(&mut self.newest.file, &mut out)?;
-            out.sync_all()
-        });
-        copied.map_err(|error| named(&copy, &error))?;
-        Ok(format!(
-            "{} cannot be read after byte {}; what stood there is in {} now",
-            self.path.display(),
-            self.valid_len,
-            copy.display()
-        ))
+        let line = epoch_line((self.epoch.0, next));
+        self.mark.write_all(line.as_bytes())
     }
 
     /// Begins a new segment with the event `next`, where the newest one is full or was removed.
     fn make_room(&mut self, next: u64) -> io::Result<()> {
-        let is_in_place = self.is_in_place()?;
+        let at = |path: &Path| fs::metadata(path).ok().map(|found| file_id(&found));
+        let is_in_place = match (at(&self.given), at(&self.path)) {
+            (Some(id), _) if id == self.newest.id => true,
+            (None, None) => false,
+            _ => return Err(self.replaced()),
+        };
         let bytes = self.history.file_bytes;
         // Each segment holds a descriptor: at most 256 of them.
         let max_len = (bytes / 16).clamp(4 * 1024, (bytes / 256).max(16 * 1024 * 1024));
         if is_in_place && self.valid_len < max_len {
             return Ok(());
         }
-        let mut places = lock(&self.places.0);
+        let mut places = lock(&self.places);
         if is_in_place && let Some(newest) = places.last_mut() {
-            let mut first = newest.first;
-            let mut full = with_suffix(&self.path, &format!("{first:020}"));
-            // Only a segment of which nothing could be read has this name.
-            while full.exists() {
-                first += 1;
-                full = with_suffix(&self.path, &format!("{first:020}"));
-            }
+            let full = with_suffix(&self.path, &format!("{:020}", newest.first));
             fs::rename(&self.path, &full)?;
             newest.path = full;
         }
@@ -382,37 +341,22 @@ impl FileStore {
         if places.pop_if(|newest| newest.path == self.path).is_none() {
             self.full.push(older);
         }
-        places.push(Place {
-            path: self.path.clone(),
-            first: next,
-        });
+        let path = self.path.clone();
+        places.push(Place { path, first: next });
         drop(places);
         self.remove_old();
         self.sync_folder()
     }
 
-    /// Whether a restart would find the newest segment. Returns false where it would find nothing.
-    fn is_in_place(&self) -> io::Result<bool> {
-        let found = id_at(&self.given)?;
-        if found == Some(self.newest.id) {
-            return Ok(true);
-        }
-        match found.or(id_at(&self.path)?) {
-            None => Ok(false),
-            Some(_) => Err(self.replaced()),
-        }
-    }
-
     fn replaced(&self) -> io::Error {
-        io::Error::other(format!(
-            "{} is not the file any more that this hub writes to; move that one back, or move away what is there now",
-            self.given.display()
-        ))
+        let text = "is not the file any more that this hub writes to; \
+            move that one back, or move away what is there now";
+        problem(&self.given, ErrorKind::Other, text)
     }
 
     /// Removes the oldest segments while all are too large. One that cannot be removed is tried again with the next one.
     fn remove_old(&mut self) {
-        let mut places = lock(&self.places.0);
+        let mut places = lock(&self.places);
         let len = |place: &Place| fs::metadata(&place.path).map_or(0, |it| it.len());
         let mut bytes: u64 = places.iter().map(len).sum();
         while places.len() > 1 && bytes > self.history.file_bytes {
@@ -423,7 +367,7 @@ impl FileStore {
             bytes -= oldest;
             places.remove(0);
             self.full.remove(0);
-            self.removed_to = places[0].first - 1;
+            self.removed_to = places[0].first.saturating_sub(1);
         }
     }
 
@@ -436,6 +380,7 @@ impl FileStore {
     }
 }
 
+#[derive(Default)]
 struct FileReader {
     places: Places,
     items: Option<Items>,
@@ -443,8 +388,6 @@ struct FileReader {
     events: Vec<(u64, Frame)>,
     /// All events up to this one have been read.
     read_to: u64,
-    /// The head when `items` last filled its buffer. Events after it may have been refused since.
-    settled_to: u64,
 }
 
 impl OnDisk for FileReader {
@@ -455,12 +398,16 @@ impl OnDisk for FileReader {
         head: u64,
         max_bytes: usize,
     ) -> Option<Vec<(u64, Frame)>> {
+        if let Some(items) = &mut self.items {
+            // Events that were read ahead may have been refused since, and their sequences given to others.
+            items.file.seek(SeekFrom::Start(items.position)).ok()?;
+        }
         self.events.retain(|(sequence, _)| sequence > cursor);
         self.read_to = self.read_to.max(*cursor);
         let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
         let mut skipped = 0;
         while bytes < max_bytes && skipped / SKIPPED_PER_BYTE < max_bytes && self.read_to < head {
-            let Some(event) = self.next(head) else { break };
+            let Some(event) = self.next() else { break };
             self.read_to = event.sequence;
             skipped += event.frame.len();
             if event.topics.iter().any(|name| topics.contains(name)) {
@@ -481,17 +428,11 @@ impl OnDisk for FileReader {
 impl FileReader {
     /// Returns the event after those that have been read, from this segment or the next one; `None` also where that event
     /// is damaged, or was just removed.
-    fn next(&mut self, head: u64) -> Option<Numbered> {
+    fn next(&mut self) -> Option<Numbered> {
         let next = self.read_to + 1;
-        if next > self.settled_to {
-            self.settled_to = head;
-            if let Some(items) = &mut self.items {
-                items.forget_rest().ok()?;
-            }
-        }
         for _ in 0..2 {
             while let Some(items) = &mut self.items
-                && let Ok(Some(item)) = items.next_whole()
+                && let Ok(Some((_, item))) = items.next()
             {
                 if let Item::Event(event) = item
                     && event.sequence >= next
@@ -499,7 +440,10 @@ impl FileReader {
                     return (event.sequence == next).then_some(event);
                 }
             }
-            self.items = Some(self.places.open(self.read_to)?);
+            let places = lock(&self.places);
+            let mut newest_first = places.iter().rev();
+            let place = newest_first.find(|place| place.first <= next)?;
+            self.items = Some(Items::open(&place.path).ok()?);
         }
         None
     }
@@ -513,130 +457,118 @@ enum Item {
 
 /// Reads the items of one segment, in order.
 struct Items {
-    file: File,
-    /// A part of the file, as far as it has been read.
-    bytes: Vec<u8>,
-    /// How many of these bytes belong to items that were returned, or to damage.
-    taken: usize,
-    /// Where that is in the file.
+    file: BufReader<File>,
+    /// Where the last item ends.
     position: u64,
 }
 
 impl Items {
     fn open(path: &Path) -> io::Result<Items> {
-        Ok(Items {
-            file: File::open(path)?,
-            bytes: Vec::new(),
-            taken: 0,
-            position: 0,
-        })
+        let file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
+        Ok(Items { file, position: 0 })
     }
 
-    /// The bytes that were read after the last item: all that the file has, once there is no further item.
-    fn rest(&self) -> &[u8] {
-        &self.bytes[self.taken..]
-    }
-
-    /// Returns the next item, or `None` when none is whole there.
-    fn next(&mut self) -> io::Result<Option<Item>> {
+    /// Returns the next whole item and where it begins, which is later than the last one's end where there is damage.
+    fn next(&mut self) -> io::Result<Option<(u64, Item)>> {
+        let mut begin = self.position;
         loop {
-            if let Some((item, len)) = parse_item(self.rest()) {
-                self.take(len);
-                return Ok(Some(item));
+            if let Some((item, len)) = read_item(&mut self.file)? {
+                self.position = begin + len;
+                return Ok(Some((begin, item)));
             }
-            self.bytes.drain(..self.taken);
-            self.taken = 0;
-            // Twice as many each time, so that a large event is parsed few times before it is whole.
-            let more = self.bytes.len().max(BLOCK_BYTES) as u64;
-            let mut file = (&self.file).take(more);
-            if file.read_to_end(&mut self.bytes)? == 0 {
-                return Ok(None);
+            // An item begins after a blank line, as no comment within an event does.
+            self.seek(begin)?;
+            let mut line = Vec::new();
+            while line != b"\n" {
+                line.clear();
+                match self.file.read_until(b'\n', &mut line)? {
+                    0 => {
+                        self.seek(self.position)?;
+                        return Ok(None);
+                    }
+                    len => begin += len as u64,
+                }
             }
         }
     }
 
-    /// Returns the next item, also from after damage.
-    fn next_whole(&mut self) -> io::Result<Option<Item>> {
-        loop {
-            let item = self.next()?;
-            if item.is_some() || !self.skip_damage() {
-                return Ok(item);
-            }
-        }
-    }
-
-    /// Drops what was read after the last item, to read it again.
-    fn forget_rest(&mut self) -> io::Result<()> {
-        self.bytes.clear();
-        self.taken = 0;
-        self.file.seek(SeekFrom::Start(self.position)).map(drop)
-    }
-
-    /// Moves on to the next whole item, and returns false when there is none. Such an item begins after a blank line, which
-    /// no comment within an event does.
-    fn skip_damage(&mut self) -> bool {
-        let rest = self.rest();
-        let mut lines = (2..rest.len()).filter(|at| rest[at - 2..].starts_with(b"\n\n: "));
-        let whole = lines.find(|at| parse_item(&rest[*at..]).is_some());
-        self.take(whole.unwrap_or(0));
-        whole.is_some()
+    /// Goes to a place in the file, and keeps what has been read where that is near.
+    fn seek(&mut self, to: u64) -> io::Result<()> {
+        let here = self.file.stream_position()?;
+        self.file.seek_relative(to.wrapping_sub(here) as i64)
     }
 
     /// Whether a file without a whole item can be a history that a crash or a power failure stopped at its beginning: the
     /// file has a part of the first line, or zeros. Anything else is not ours to cut off.
-    fn may_be_new(&self) -> bool {
-        let start = &self.bytes[..self.bytes.len().min(8)];
-        let is_short = self.bytes.len() < epoch_line((0, 0)).len();
-        (is_short && b": epoch ".starts_with(start)) || start.iter().all(|&byte| byte == 0)
-    }
-
-    fn take(&mut self, len: usize) {
-        self.taken += len;
-        self.position += len as u64;
+    fn may_be_new(&mut self) -> io::Result<bool> {
+        let line = epoch_line((0, 0));
+        let mut bytes = Vec::new();
+        self.file.rewind()?;
+        let limit = line.len() as u64;
+        self.file.by_ref().take(limit).read_to_end(&mut bytes)?;
+        let start = &bytes[..bytes.len().min(8)];
+        let is_part = bytes.len() < line.len() && line.as_bytes().starts_with(start);
+        Ok(is_part || start.iter().all(|byte| *byte == 0))
     }
 }
 
-/// Returns the item at the beginning of these bytes and its length, or `None` when none is whole there.
-fn parse_item(bytes: &[u8]) -> Option<(Item, usize)> {
-    let mut line = bytes.iter().take(MAX_LINE_BYTES);
-    let end = line.position(|byte| *byte == b'\n')?;
-    let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
-    let line = str::from_utf8(line).ok()?.strip_prefix(": ")?;
-    if let Some(epoch) = parse_epoch(line) {
-        return rest
-            .starts_with(b"\n")
-            .then_some((Item::Epoch(epoch), end + 2));
-    }
-    let mut fields = line.splitn(4, ' ');
-    let sequence = fields.next()?.parse().ok()?;
-    let sum = u64::from_str_radix(fields.next()?, 16).ok()?;
-    let text = rest.get(..fields.next()?.parse().ok()?)?;
-    let names = fields.next()?;
-    if sum != checksum(sequence, names, text) {
+/// Reads the item at the file's position. Returns it with its length, or `None` when none is whole there.
+fn read_item(file: &mut BufReader<File>) -> io::Result<Option<(Item, u64)>> {
+    let (mut line, mut text) = (Vec::new(), Vec::new());
+    file.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+    let Some(line) = line
+        .strip_prefix(b": ")
+        .and_then(|line| line.strip_suffix(b"\n"))
+    else {
+        return Ok(None);
+    };
+    let Ok(line) = str::from_utf8(line) else {
+        return Ok(None);
+    };
+    let epoch = parse_epoch(line);
+    let fields: Vec<&str> = line.splitn(4, ' ').collect();
+    // An epoch has a blank line for its text.
+    let len = match epoch {
+        Some(_) => Some(1),
+        None => fields.get(2).and_then(|len| len.parse().ok()),
+    };
+    let Some(len) = len else { return Ok(None) };
+    file.take(len).read_to_end(&mut text)?;
+    let item = match epoch {
+        Some(epoch) => (text == b"\n").then_some(Item::Epoch(epoch)),
+        None => parse_event(&fields, &text).map(Item::Event),
+    };
+    Ok(item.map(|item| (item, (line.len() + 3 + text.len()) as u64)))
+}
+
+fn parse_event(fields: &[&str], text: &[u8]) -> Option<Numbered> {
+    let [sequence, sum, len, names] = fields else {
+        return None;
+    };
+    let sequence = sequence.parse().ok()?;
+    let sum = u64::from_str_radix(sum, 16).ok()?;
+    if sum != checksum(sequence, names, text) || len.parse() != Ok(text.len()) {
         return None;
     }
-    let event = Numbered {
+    let id = wire_id(text);
+    let own_id = id.filter(|id| id::check_callers(id).is_ok());
+    Some(Numbered {
         sequence,
         topics: topics::check(names.split('\t').collect()).ok()?,
         frame: Frame::from_text(text),
-        own_id: callers_id(text),
-        finishes: is_finishing(text),
-    };
-    Some((Item::Event(event), end + 1 + text.len()))
+        own_id: own_id.map(Arc::from),
+        finishes: id.is_some_and(id::is_ending),
+    })
 }
 
 fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
     let names = names.join("\t");
     let text = event.frame.bytes(Coding::Bare);
-    let sum = checksum(event.sequence, &names, text);
+    let (sequence, len) = (event.sequence, text.len());
+    let sum = checksum(sequence, &names, text);
     // Writing to a vector cannot fail.
-    let _ = writeln!(
-        out,
-        ": {} {sum:016x} {} {names}",
-        event.sequence,
-        text.len()
-    );
+    let _ = writeln!(out, ": {sequence} {sum:016x} {len} {names}");
     out.extend_from_slice(text);
 }
 
@@ -652,17 +584,16 @@ fn parse_epoch(line: &str) -> Option<Epoch> {
     (epoch_line(epoch).trim_end() == format!(": {line}")).then_some(epoch)
 }
 
-/// The id of an event whose publisher gave the id.
-fn callers_id(text: &[u8]) -> Option<Arc<str>> {
-    let id = wire_id(text)?;
-    id::check_callers(id).is_ok().then(|| id.into())
+/// Reads the last acknowledged sequence.
+fn read_mark(mark: &File) -> Option<u64> {
+    let read = read_item(&mut BufReader::new(mark.try_clone().ok()?)).ok()?;
+    match read? {
+        (Item::Epoch((_, next)), _) => next.checked_sub(1),
+        (Item::Event(_), _) => None,
+    }
 }
 
-/// Whether the event is the last of its topics.
-fn is_finishing(text: &[u8]) -> bool {
-    wire_id(text).is_some_and(id::is_ending)
-}
-
+/// The id of an event on the wire.
 fn wire_id(text: &[u8]) -> Option<&str> {
     let line = text.split(|byte| *byte == b'\n').next()?;
     str::from_utf8(line.strip_prefix(b"id: ")?).ok()
@@ -678,16 +609,6 @@ fn checksum(sequence: u64, names: &str, text: &[u8]) -> u64 {
     })
 }
 
-/// Reads the last acknowledged sequence.
-fn read_mark(mark: &File) -> Option<u64> {
-    let mut text = String::new();
-    mark.take(MAX_LINE_BYTES as u64)
-        .read_to_string(&mut text)
-        .ok()?;
-    let (_, next) = parse_epoch(text.lines().next()?.strip_prefix(": ")?)?;
-    next.checked_sub(1)
-}
-
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".");
@@ -696,23 +617,26 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The full segments, oldest first: their names end in 20 digits.
-fn full_segments(path: &Path) -> io::Result<Vec<PathBuf>> {
+fn full_segments(newest: &Path) -> io::Result<Vec<Place>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder(path))? {
-        let candidate = entry?.path();
-        let digits = candidate.extension().unwrap_or_default().as_encoded_bytes();
-        let is_numbered = digits.len() == 20 && digits.iter().all(u8::is_ascii_digit);
-        if is_numbered && candidate.file_stem() == path.file_name() {
-            found.push(candidate);
+    for entry in fs::read_dir(folder(newest))? {
+        let path = entry?.path();
+        let number = path.extension().unwrap_or_default().to_str();
+        if let Some(digits) = number.filter(|digits| digits.len() == 20)
+            && path.file_stem() == newest.file_name()
+            && let Ok(first) = digits.parse()
+        {
+            found.push(Place { path, first });
         }
     }
-    found.sort();
+    found.sort_by_key(|place| place.first);
     Ok(found)
 }
 
 fn folder(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| *folder != Path::new(""))
+    let folder = path.parent();
+    folder
+        .filter(|folder| *folder != "")
         .unwrap_or(Path::new("."))
 }
 
@@ -720,39 +644,26 @@ fn folder(path: &Path) -> &Path {
 fn open_regular(path: &Path) -> io::Result<File> {
     // Opening or reading anything else may never end.
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        let text = format!("{} is not a regular file", path.display());
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        return Err(problem(
+            path,
+            ErrorKind::InvalidData,
+            "is not a regular file",
+        ));
     }
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     // Others may read and rename the file, and not write to it.
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 4);
-    options
-        .open(path)
-        .map_err(|error| match folder(path).exists() {
-            true => named(path, &error),
-            false => named(folder(path), &error),
-        })
+    options.open(path).map_err(|error| {
+        let folder = folder(path);
+        let missing = if folder.exists() { path } else { folder };
+        problem(missing, error.kind(), format!("cannot be opened: {error}"))
+    })
 }
 
-fn named(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// Locks a file. On Windows a lock would keep readers away as well, and opening has kept other writers away.
-fn try_lock(file: &File) -> Result<(), TryLockError> {
-    match cfg!(windows) {
-        true => Ok(()),
-        false => file.try_lock(),
-    }
-}
-
-fn id_at(path: &Path) -> io::Result<Option<FileId>> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        found => found.map(|found| Some(file_id(&found))),
-    }
+fn problem(path: &Path, kind: ErrorKind, text: impl Display) -> io::Error {
+    io::Error::new(kind, format!("{} {text}", path.display()))
 }
 
 #[cfg(unix)]
