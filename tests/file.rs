@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use support::{Client, EventSource, Random, TestServer, start};
-use tiny_sse::{Config, Durability, Event, History, Hub, HubConfig, PublishError, Request};
+use tiny_sse::{
+    Config, Durability, Event, History, Hub, HubConfig, PublishError, Request, Response,
+};
 
 /// A folder of its own for each test, gone with it.
 struct Folder(PathBuf);

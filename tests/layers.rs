@@ -43,7 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
     ("hub/config", &["slots"]), // The type of the error hook.
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
-    ("hub/file", &["http", "random"]), // The bytes of a stream without chunks.
+    ("hub/file", &["http", "lock", "random"]), // The bytes of a stream without chunks.
     ("hub/registry", &["lock"]),
     ("hub/shared", &["lock"]),
     ("hub/cursor", &[]), // The plain half ends with those who have a cursor:
