@@ -122,13 +122,14 @@
 //! | `hub/id`, `hub/topics`, `hub/config`, `hub/error` | what may be an id or a topic; limits and errors |
 //! | `hub/frame` | an encoded event, and a write that may be partial |
 //! | `hub/log` | what is kept; positions, gaps, and what a reader gets next |
-//! | `hub/file` | the log's file, an event stream: append, recover, segments, and reading what memory has no more |
+//! | `hub/archive` | a log outside memory, and a reader's way through it |
+//! | `hub/file` | the log that is a file, an event stream: append, recover, segments, read |
 //! | `hub/registry`, `hub/shared` | who reads; what a hub's threads share |
 //! | `hub/cursor` | how events leave the log, whoever reads |
 //! | `hub/receiver`, `hub/subscriber`, `hub/poll` | who has a cursor: code in this process, a stream, a long-poll |
 //! | `hub/fast` | the fast half: writer threads and the catch-up pool |
 //! | `hub/subscription` | from a request to a cursor and a response |
-//! | `hub/hub_thread` | the inbox and the hub thread |
+//! | `hub/hub_thread`, `hub/follow` | who appends: the thread that numbers what is in the inbox, or a log that others number |
 //! | `guide/*` | pages of this documentation |
 //! | `client.js` | for pages: an `EventSource` that all tabs share and that does not give up |
 //!
@@ -180,8 +181,9 @@ pub use guard::{
 pub use http::{Cookie, IntoResponse, Method, Request, Response, SameSite};
 #[cfg(feature = "hub")]
 pub use hub::{
-    Durability, EndReason, EventId, History, Hub, HubConfig, HubReceiver, InvalidId, InvalidTopic,
-    Lag, OpeningId, PublishError, Reader, Replay, Start, Stats, StreamEnd, Subscription, Topics,
+    Durability, EndReason, Entries, Entry, EventId, EventLog, Feed, History, Hub, HubConfig,
+    HubReceiver, InvalidId, InvalidTopic, Lag, OpeningId, PublishError, Reader, Replay, Start,
+    Stats, StreamEnd, Subscription, Topics,
 };
 pub use router::{Middleware, Next};
 pub use server::{Server, ServerHandle, StillOpen};

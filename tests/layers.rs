@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/topics", &[]),
     ("hub/error", &["http"]),
     ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
+    ("hub/archive", &["event"]),
     ("hub/config", &["slots"]), // The type of the error hook.
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
     ("hub/file", &["http", "lock", "random"]), // The bytes of a stream without chunks.
@@ -53,6 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/fast", &["slots", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
     ("hub/subscription", &["event", "http", "socket", "sse", "stream"]),
     ("hub/hub_thread", &["event"]), // Nor does who appends know of readers.
+    ("hub/follow", &[]),
     ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("testing", &["config", "event", "http", "slots", "socket", "threads"]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::OnDisk;
+use super::archive::{ArchiveReader, Found};
 use super::frame::Frame;
 use super::id::EventId;
 use super::log::{GroupId, Log, Next, Position};
@@ -25,7 +25,7 @@ pub enum OpeningId {
     None,
 }
 
-/// A position in the log, with its topics, and with the file where memory has too little. While it lives, its topics are
+/// A position in the log, with its topics, and with the archive where memory has too little. While it lives, its topics are
 /// remembered and its group gets a share of each batch.
 pub(crate) struct Cursor {
     pub(crate) shared: Arc<Shared>,
@@ -36,7 +36,7 @@ pub(crate) struct Cursor {
     /// up one step at a time, so that a reader that takes nothing holds none of them in memory.
     retained_after: Option<u64>,
     opening_id: OpeningId,
-    archive: Option<Box<dyn OnDisk>>,
+    archive: Option<Box<ArchiveReader>>,
 }
 
 impl Cursor {
@@ -91,7 +91,7 @@ impl Cursor {
     /// As [`next`](Cursor::next), for a reader that only wants the newest event.
     pub(crate) fn newest(&mut self) -> Next {
         let next = self.shared.log().newest(self.group, &mut self.position);
-        self.or_from_file(next, 0)
+        self.or_from_archive(next, 0)
     }
 
     /// Notes that the events up to this one were taken.
@@ -128,25 +128,32 @@ impl Cursor {
         }
         let next = log.next(self.group, &mut self.position, max_bytes);
         drop(log);
-        self.or_from_file(next, max_bytes)
+        self.or_from_archive(next, max_bytes)
     }
 
-    /// What the file has, where only the file has it. No lock is held meanwhile.
-    fn or_from_file(&mut self, next: Next, max_bytes: usize) -> Next {
-        let (&Next::InFile { head }, Some(open)) = (&next, &self.shared.archive) else {
+    /// What the archive has, where only the archive has it. No lock is held meanwhile.
+    fn or_from_archive(&mut self, next: Next, max_bytes: usize) -> Next {
+        let (&Next::InArchive { head }, Some(log)) = (&next, &self.shared.archive) else {
             // Its buffer is only worth its memory while it is used.
             self.archive = None;
             return next;
         };
-        let archive = self.archive.get_or_insert_with(open);
-        let cursor = &mut self.position.cursor;
-        match archive.read(&self.topics, cursor, head, max_bytes.max(1)) {
-            Some(events) => Next::Events(events),
-            None => {
+        let archive = self.archive.get_or_insert_default();
+        let id = |sequence| self.shared.log().id(sequence);
+        let (topics, cursor) = (&self.topics, self.position.cursor);
+        match archive.read(&**log, topics, cursor, head, max_bytes.max(1), &id) {
+            Found::Events(events, read_to) => {
+                if events.is_empty() {
+                    self.position.cursor = read_to;
+                }
+                Next::Events(events)
+            }
+            Found::Lost(to) => {
                 self.archive = None;
                 let log = self.shared.log();
-                Next::Note(log.gap_to_memory(&self.topics, &mut self.position))
+                Next::Note(log.gap_to(to, &self.topics, &mut self.position))
             }
+            Found::Unknown => Next::Unknown,
         }
     }
 

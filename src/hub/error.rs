@@ -26,6 +26,8 @@ pub enum PublishError {
     Full,
     /// The hub has ended.
     Closed,
+    /// The hub follows a log that others number: publish to that.
+    Follows,
     /// The history could not be written, and the event was not delivered.
     Storage(String),
 }
@@ -40,6 +42,7 @@ impl fmt::Display for PublishError {
             }
             PublishError::Full => f.write_str("the hub's inbox is full"),
             PublishError::Closed => f.write_str("the hub has ended"),
+            PublishError::Follows => f.write_str("the hub follows a log, which alone takes events"),
             PublishError::Storage(error) => write!(f, "the history cannot be written: {error}"),
         }
     }
@@ -62,7 +65,7 @@ impl From<PublishError> for Response {
             PublishError::Topic(_) | PublishError::Id(_) => 400,
             PublishError::TooLarge { .. } => 413,
             PublishError::Full | PublishError::Closed => 503,
-            PublishError::Storage(_) => return Response::failed(error),
+            PublishError::Follows | PublishError::Storage(_) => return Response::failed(error),
         };
         let response = Response::text(format!("{error}\n")).with_status(status);
         match status {

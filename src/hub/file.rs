@@ -29,11 +29,12 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::archive::{Entries, Entry, EventLog};
 use super::config::{Durability, History, HubConfig};
 use super::frame::Frame;
 use super::id::{self, EventId};
 use super::log::{Epoch, Log, Numbered};
-use super::topics::{self, TopicSet};
+use super::topics;
 use crate::http::Coding;
 use crate::lock::lock;
 use crate::random::random_u64;
@@ -44,12 +45,8 @@ const MAX_LINE_BYTES: u64 = 32 * 1024;
 /// Bytes that are read at a time, unless an event needs more.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// Bytes of other topics' events that a reader skips in one call, for each byte that it may take. A call then lasts some
-/// milliseconds, after which its thread can serve another reader.
-const SKIPPED_PER_BYTE: usize = 64;
-
-/// The writing end, and what makes a reader.
-pub(crate) type Opened = (Box<dyn Store>, Readers);
+/// The writing end, and the reading end.
+pub(crate) type Opened = (Box<dyn Store>, Box<dyn EventLog>);
 
 /// The writing end, owned by the hub thread.
 pub(crate) trait Store: Send {
@@ -60,22 +57,6 @@ pub(crate) trait Store: Send {
     ///
     /// What the system says; then nothing of the batch is in the file.
     fn append(&mut self, batch: &[Numbered]) -> io::Result<u64>;
-}
-
-pub(crate) type Readers = Box<dyn Fn() -> Box<dyn OnDisk> + Send + Sync>;
-
-/// The file for a reader whose cursor is older than what memory holds.
-pub(crate) trait OnDisk: Send {
-    /// Returns the events of these topics after `cursor` and up to `head`, at most about `max_bytes` or one event. Where
-    /// many events of other topics come first, returns none and moves the cursor past those. Returns `None` when the file
-    /// has nothing more.
-    fn read(
-        &mut self,
-        topics: &TopicSet,
-        cursor: &mut u64,
-        head: u64,
-        max_bytes: usize,
-    ) -> Option<Vec<(u64, Frame)>>;
 }
 
 /// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch.
@@ -89,7 +70,7 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
     // Renaming a symbolic link would leave the file where it is.
     let path = fs::canonicalize(given)?;
     // Tells the log that there is a file.
-    log.raise_file_lost_to(0);
+    log.raise_archive_lost_to(0);
     let mut places = full_segments(&path)?;
     let mut full = Vec::new();
     for place in &places {
@@ -137,13 +118,7 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
     store.write(epoch_line(epoch).as_bytes())?;
     store.write_mark(epoch.1)?;
     store.sync_folder()?;
-    let reader = move || -> Box<dyn OnDisk> {
-        Box::new(FileReader {
-            places: Arc::clone(&places),
-            ..FileReader::default()
-        })
-    };
-    Ok((Box::new(store), Box::new(reader)))
+    Ok((Box::new(store), Box::new(FileLog(places))))
 }
 
 /// Gives the log what one segment holds, and returns where its last whole item ends.
@@ -380,72 +355,69 @@ impl FileStore {
     }
 }
 
-#[derive(Default)]
-struct FileReader {
-    places: Places,
-    items: Option<Items>,
-    /// Events that were returned, and perhaps not sent.
-    events: Vec<(u64, Frame)>,
-    /// All events up to this one have been read.
-    read_to: u64,
-}
+/// The segments as readers see them.
+struct FileLog(Places);
 
-impl OnDisk for FileReader {
-    fn read(
-        &mut self,
-        topics: &TopicSet,
-        cursor: &mut u64,
-        head: u64,
-        max_bytes: usize,
-    ) -> Option<Vec<(u64, Frame)>> {
-        if let Some(items) = &mut self.items {
-            // Events that were read ahead may have been refused since, and their sequences given to others.
-            items.file.seek(SeekFrom::Start(items.position)).ok()?;
-        }
-        self.events.retain(|(sequence, _)| sequence > cursor);
-        self.read_to = self.read_to.max(*cursor);
-        let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
-        let mut skipped = 0;
-        while bytes < max_bytes && skipped / SKIPPED_PER_BYTE < max_bytes && self.read_to < head {
-            let Some(event) = self.next() else { break };
-            self.read_to = event.sequence;
-            skipped += event.frame.len();
-            if event.topics.iter().any(|name| topics.contains(name)) {
-                bytes += event.frame.len();
-                self.events.push((event.sequence, event.frame));
-            }
-        }
-        if self.read_to <= *cursor {
-            return None;
-        }
-        if self.events.is_empty() {
-            *cursor = self.read_to;
-        }
-        Some(self.events.clone())
+impl EventLog for FileLog {
+    fn read(&self, after: u64) -> io::Result<Entries> {
+        Ok(Box::new(FileEntries {
+            places: Arc::clone(&self.0),
+            after,
+            segment: None,
+        }))
     }
 }
 
-impl FileReader {
-    /// Returns the event after those that have been read, from this segment or the next one; `None` also where that event
-    /// is damaged, or was just removed.
-    fn next(&mut self) -> Option<Numbered> {
-        let next = self.read_to + 1;
-        for _ in 0..2 {
-            while let Some(items) = &mut self.items
+/// The entries of one segment after the other. What is damaged or was removed is left out.
+struct FileEntries {
+    places: Places,
+    after: u64,
+    /// The segment that is being read, and its first sequence.
+    segment: Option<(u64, Items)>,
+}
+
+impl Iterator for FileEntries {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<io::Result<Entry>> {
+        loop {
+            if let Some((_, items)) = &mut self.segment
                 && let Ok(Some((_, item))) = items.next()
             {
-                if let Item::Event(event) = item
-                    && event.sequence >= next
-                {
-                    return (event.sequence == next).then_some(event);
+                match item {
+                    Item::Event(event) if event.sequence > self.after => {
+                        return Some(Ok(entry(&event)));
+                    }
+                    _ => continue,
                 }
             }
-            let places = lock(&self.places);
-            let mut newest_first = places.iter().rev();
-            let place = newest_first.find(|place| place.first <= next)?;
-            self.items = Some(Items::open(&place.path).ok()?);
+            let (first, path) = self.next_place()?;
+            // A segment that was just removed has nothing: another call finds the oldest that is there.
+            self.segment = Some((first, Items::open(&path).ok()?));
         }
-        None
+    }
+}
+
+impl FileEntries {
+    /// The segment after the one that was read; at first the one that has, or would have, the event asked for.
+    fn next_place(&self) -> Option<(u64, PathBuf)> {
+        let places = lock(&self.places);
+        let place = match &self.segment {
+            Some((first, _)) => places.iter().find(|place| place.first > *first),
+            None => {
+                let has = |place: &&Place| place.first <= self.after + 1;
+                places.iter().rfind(has).or(places.first())
+            }
+        }?;
+        Some((place.first, place.path.clone()))
+    }
+}
+
+fn entry(event: &Numbered) -> Entry {
+    Entry {
+        sequence: event.sequence,
+        topics: event.topics.iter().map(|name| name.to_string()).collect(),
+        event: event.frame.event(),
     }
 }
 
@@ -681,6 +653,7 @@ fn file_id(_: &Metadata) -> FileId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::archive::{ArchiveReader, Found};
 
     fn event(sequence: u64, text: &str) -> Numbered {
         Numbered {
@@ -704,15 +677,21 @@ mod tests {
             ..HubConfig::default()
         };
         let mut log = Log::new(config.history.clone());
-        let (mut store, readers) = open(&path, &config, &mut log).unwrap();
-        let mut reader = readers();
+        let (mut store, archive) = open(&path, &config, &mut log).unwrap();
+        let mut reader = ArchiveReader::default();
         let mut cursor = 0;
         let mut read = |head| {
             let topics = topics::check(vec!["a"]).unwrap();
-            let events = reader.read(&topics, &mut cursor, head, 1).unwrap();
+            let id = |sequence| log.id(sequence);
+            let found = reader.read(&*archive, &topics, cursor, head, 1, &id);
+            let Found::Events(events, _) = found else {
+                panic!("no events")
+            };
             let (sequence, frame) = events.last().unwrap();
             cursor = *sequence;
-            String::from_utf8_lossy(frame.bytes(Coding::Bare)).to_string()
+            let text = String::from_utf8_lossy(frame.bytes(Coding::Bare));
+            // After the line of the id.
+            text.split_once('\n').unwrap().1.to_string()
         };
 
         store.append(&[event(1, "one")]).unwrap();

@@ -16,10 +16,10 @@ use super::topics::TopicSet;
 use crate::event::Event;
 
 /// Most bytes of a batch, unless a single event has more.
-const BATCH_BYTES: usize = 64 * 1024;
+pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 
 /// Most topic entries of a batch: appending them is one step under the log's lock.
-const BATCH_ENTRIES: usize = 1024;
+pub(crate) const BATCH_ENTRIES: usize = 1024;
 
 /// Where a caller waits for what became of its message.
 pub(crate) type Reply = SyncSender<Result<EventId, PublishError>>;
@@ -71,26 +71,40 @@ impl Delivery {
     /// the file has lost events. Returns when the log wants to evict something.
     pub(crate) fn append(&mut self, batch: Vec<Numbered>, lost_to: Option<u64>) -> Option<Instant> {
         let count = batch.len() as u64;
-        let mut log = self.shared.log();
+        let shared = Arc::clone(&self.shared);
+        let mut log = shared.log();
         if let Some(lost_to) = lost_to {
-            log.raise_file_lost_to(lost_to);
+            log.raise_archive_lost_to(lost_to);
         }
         let batches: Batches = log.append(batch, Instant::now()).into();
-        if let Some((fast, _)) = &self.fast
-            && !batches.is_empty()
-        {
-            fast.send(&batches);
-            self.has_permits = false;
-        }
+        self.send(&batches);
         let expires_at = log.expires_at();
         drop(log);
-        self.shared.counters().published += count;
+        shared.counters().published += count;
         expires_at
     }
 
-    /// Ends all streams.
-    pub(crate) fn close(&self) {
-        self.shared.close();
+    /// Skips the numbers up to this one, which exist nowhere, and tells the readers that had everything.
+    pub(crate) fn lose(&mut self, to: u64) {
+        self.wait_for_writers();
+        let shared = Arc::clone(&self.shared);
+        let mut log = shared.log();
+        let batches: Batches = log.lose(to).into();
+        self.send(&batches);
+    }
+
+    /// Hands batches to the writers, under the log's lock.
+    fn send(&mut self, batches: &Batches) {
+        if let Some((fast, _)) = &self.fast
+            && !batches.is_empty()
+        {
+            fast.send(batches);
+            self.has_permits = false;
+        }
+    }
+
+    /// Has the writers look for readers that are to end.
+    pub(crate) fn sweep(&self) {
         if let Some((fast, _)) = &self.fast {
             fast.sweep();
         }
@@ -121,7 +135,8 @@ impl HubThread {
                 Err(error) => self.reply(waiting, Some(PublishError::Storage(error.to_string()))),
             }
         }
-        self.delivery.close();
+        self.delivery.shared.close();
+        self.delivery.sweep();
     }
 
     /// Waits for a message, then for the writers, and takes all messages that are there by then, up to a batch. Empty when

@@ -4,15 +4,16 @@
 //! method one step. No step walks over more than about a thousand events, whatever a reader asks for.
 //!
 //! ```text
-//! sequence:   1        lost_before_open   file_lost_to    evicted(topic)     oldest kept          head
-//!             |---------------|----------------|----------------|-----------------|----------------|
-//!  with file: | topics of lost| lost           | only in the file                 | in memory      |
-//!             | events unknown| (segments gone)|                                  |                |
-//!  in memory: | lost                                             | of other topics | in memory      |
+//! sequence:      1        lost_before_open   archive_lost_to   evicted(topic)      oldest kept          head
+//!                |---------------|----------------|----------------|-----------------|----------------|
+//!  with archive: | topics of lost| lost           | only in the archive              | in memory      |
+//!                | events unknown| (removed)      |                                  |                |
+//!  without:      | lost                                             | of other topics | in memory      |
 //! ```
 //!
 //! `evicted` is the newest event of one topic that is in memory no more. An event leaves memory when no topic holds it, so
-//! a reader whose cursor is before `evicted` has lost that event for certain, unless a file has it.
+//! a reader whose cursor is before `evicted` has lost that event for certain, unless an [archive](super::archive) has it: a
+//! file, or the log that the hub follows.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
@@ -120,10 +121,12 @@ pub(crate) enum Next {
     Finished,
     /// A frame that is no event of the log, such as a gap. The position has been moved already.
     Note(Frame),
-    /// These events, in order. The position is not moved before they are sent. A file's reader may return none so far.
+    /// These events, in order. The position is not moved before they are sent. An archive's reader may return none so far.
     Events(Vec<(u64, Frame)>),
-    /// Only the file has what comes next, up to `head`.
-    InFile { head: u64 },
+    /// Only the archive has what comes next, up to `head`.
+    InArchive { head: u64 },
+    /// Nobody knows now what comes next.
+    Unknown,
 }
 
 /// What one group gets of a batch.
@@ -142,9 +145,9 @@ pub(crate) struct Log {
     epochs: Vec<Epoch>,
     /// The last sequence number given out.
     pub(super) head: u64,
-    /// With a file: the newest event that the file has no more.
-    file_lost_to: Option<u64>,
-    /// The newest event that the file had no more when it was opened. Which topics those events had is not known.
+    /// With an archive: the newest event that the archive has no more.
+    archive_lost_to: Option<u64>,
+    /// The newest event that a file had no more when it was opened. Which topics those events had is not known.
     lost_before_open: u64,
     /// The newest event evicted from a topic that was dropped since.
     lost_with_dropped_topics: u64,
@@ -157,6 +160,8 @@ pub(crate) struct Log {
     /// The memory that all of this takes.
     pub(super) bytes: usize,
     groups: HashMap<GroupId, Group>,
+    /// When the hub had all of the log that it follows.
+    pub(super) current: Option<Instant>,
 }
 
 /// An event in memory.
@@ -232,7 +237,7 @@ impl Log {
             history,
             epochs: Vec::new(),
             head: 0,
-            file_lost_to: None,
+            archive_lost_to: None,
             lost_before_open: 0,
             lost_with_dropped_topics: 0,
             events: BTreeMap::new(),
@@ -240,6 +245,7 @@ impl Log {
             own_ids: BTreeSet::new(),
             bytes: 0,
             groups: HashMap::new(),
+            current: None,
         }
     }
 
@@ -293,7 +299,7 @@ impl Log {
     /// Starts an epoch; also called for each epoch that a file's recovery finds.
     pub(crate) fn begin_epoch(&mut self, epoch: Epoch) {
         self.skip_to(epoch.1);
-        self.lost_before_open = self.file_lost_to.unwrap_or(0);
+        self.lost_before_open = self.archive_lost_to.unwrap_or(0);
         if self.epochs.last() != Some(&epoch) {
             self.epochs.push(epoch);
         }
@@ -314,14 +320,14 @@ impl Log {
     fn skip_to(&mut self, next: u64) {
         if self.head + 1 < next {
             self.head = next - 1;
-            self.raise_file_lost_to(self.head);
+            self.raise_archive_lost_to(self.head);
         }
     }
 
-    /// Notes that the file has no event up to this one, and returns the mark.
-    pub(crate) fn raise_file_lost_to(&mut self, lost_to: u64) -> u64 {
-        let known = self.file_lost_to.unwrap_or(0);
-        *self.file_lost_to.insert(lost_to.max(known))
+    /// Notes that the archive has no event up to this one, and returns the mark.
+    pub(crate) fn raise_archive_lost_to(&mut self, lost_to: u64) -> u64 {
+        let known = self.archive_lost_to.unwrap_or(0);
+        *self.archive_lost_to.insert(lost_to.max(known))
     }
 
     /// Keeps a batch of events, wakes the readers that wait for them, and returns what each group gets.
@@ -345,6 +351,13 @@ impl Log {
             }
             self.keep(event, now);
         }
+        let batches = self.take_batches(reached);
+        self.expire(now);
+        batches
+    }
+
+    /// What these groups get, whose waiting readers are woken.
+    fn take_batches(&mut self, reached: Vec<GroupId>) -> Vec<GroupBatch> {
         let mut batches = Vec::with_capacity(reached.len());
         for id in reached {
             let Some(group) = self.groups.get_mut(&id) else {
@@ -362,7 +375,6 @@ impl Log {
                 finishes: self.is_finished(&topics, self.head),
             });
         }
-        self.expire(now);
         batches
     }
 
@@ -512,6 +524,62 @@ impl Log {
     }
 }
 
+/// Following a log that others number.
+impl Log {
+    /// Takes the epochs as the others have them.
+    pub(crate) fn set_epochs(&mut self, epochs: Vec<Epoch>) {
+        self.epochs = epochs;
+        self.raise_archive_lost_to(0);
+    }
+
+    /// Begins with the number after this one. The archive has those before.
+    pub(crate) fn begin_after(&mut self, head: u64) {
+        self.forget_all(head);
+    }
+
+    /// Goes back to this number: those after it were lost, and will be given to other events.
+    pub(crate) fn go_back(&mut self, head: u64) {
+        self.forget_all(head);
+        self.wake_all();
+    }
+
+    /// Skips the numbers up to this one, which exist nowhere, and returns the gap that live readers get.
+    pub(crate) fn lose(&mut self, to: u64) -> Vec<GroupBatch> {
+        let from = self.newest_id().to_string();
+        self.forget_all(to);
+        let gap = gap_frame(&from, self.id(to), self.id(to), None);
+        for group in self.groups.values_mut() {
+            group.batch.push((to, gap.clone()));
+        }
+        self.take_batches(self.groups.keys().copied().collect())
+    }
+
+    /// Has nothing in memory: readers that are behind read the archive.
+    fn forget_all(&mut self, head: u64) {
+        self.head = head;
+        self.events.clear();
+        self.own_ids.clear();
+        self.bytes = 0;
+        self.lost_with_dropped_topics = head;
+        self.topics.retain(|_, topic| !topic.groups.is_empty());
+        for topic in self.topics.values_mut() {
+            topic.kept.clear();
+            (topic.held, topic.finished) = (0, None);
+            topic.evicted = head;
+        }
+    }
+
+    /// Whether the id may mean something as soon as more is known of the log.
+    pub(crate) fn may_come(&self, id: &str, topics: &TopicSet) -> bool {
+        match EventId::parse(id) {
+            Some(own) => self
+                .last_of(own.epoch)
+                .is_none_or(|last| own.sequence > last.min(self.head)),
+            None => self.find_own_id(id, topics).is_none(),
+        }
+    }
+}
+
 /// The scopes in which an event's own id counts.
 fn scopes(topics: &TopicSet) -> impl Iterator<Item = Arc<str>> + use<'_> {
     topics.iter().cloned().chain([Arc::default()])
@@ -528,7 +596,7 @@ impl Log {
 
     /// The position before all events that are kept. Older events do not count as lost.
     pub(crate) fn earliest(&self, topics: &TopicSet) -> Position {
-        match self.file_lost_to {
+        match self.archive_lost_to {
             _ if self.history.events == 0 => self.latest(topics),
             // Memory may have what the file has no more, of topics of which it has all.
             Some(lost_to) => {
@@ -540,7 +608,7 @@ impl Log {
 
     fn start_of_memory(&self, topics: &TopicSet) -> Position {
         let evicted = self.evicted(topics);
-        match self.file_lost_to {
+        match self.archive_lost_to {
             Some(_) => Position::at(evicted),
             None => Position {
                 gap_reported_to: evicted,
@@ -711,8 +779,8 @@ impl Log {
         if let Some(gap) = self.gap(topics, position) {
             return Next::Note(gap);
         }
-        if self.file_lost_to.is_some() && self.evicted(topics) > position.cursor {
-            return Next::InFile { head: self.head };
+        if self.archive_lost_to.is_some() && self.evicted(topics) > position.cursor {
+            return Next::InArchive { head: self.head };
         }
         let mut bytes = 0;
         let mut events = Vec::new();
@@ -738,7 +806,7 @@ impl Log {
         let cursor = position.cursor;
         self.newest_before(topics, u64::MAX) <= cursor
             && !self.has_gap(topics, position)
-            && (self.file_lost_to.is_none() || self.evicted(topics) <= cursor)
+            && (self.archive_lost_to.is_none() || self.evicted(topics) <= cursor)
             && !self.is_finished(topics, cursor)
     }
 
@@ -802,8 +870,12 @@ impl Log {
         if !self.has_gap(topics, position) {
             return None;
         }
+        if position.cursor > self.head {
+            // The log that the hub follows has lost events that the reader has.
+            return Some(self.report_gap(position, self.head, self.head, None));
+        }
         let lost_to = self.lost_to(topics, position.cursor);
-        if self.file_lost_to.is_some() {
+        if self.archive_lost_to.is_some() {
             let to = lost_to.max(position.cursor);
             return Some(self.report_gap(position, to, to, None));
         }
@@ -816,9 +888,9 @@ impl Log {
         Some(self.report_gap(position, to, resume, None))
     }
 
-    /// The gap for a reader that goes on with what memory has, because the file could not be read.
-    pub(crate) fn gap_to_memory(&self, topics: &TopicSet, position: &mut Position) -> Frame {
-        let to = self.evicted(topics).max(position.cursor);
+    /// The gap for a reader that the archive has nothing for up to `to`, unless memory has what follows.
+    pub(crate) fn gap_to(&self, to: u64, topics: &TopicSet, position: &mut Position) -> Frame {
+        let to = to.min(self.evicted(topics)).max(position.cursor);
         self.report_gap(position, to, to, None)
     }
 
@@ -839,13 +911,15 @@ impl Log {
 
     fn has_gap(&self, topics: &TopicSet, position: &Position) -> bool {
         let reported = position.cursor.max(position.gap_reported_to);
-        position.unknown_id.is_some() || self.lost_to(topics, position.cursor) > reported
+        position.unknown_id.is_some()
+            || position.cursor > self.head
+            || self.lost_to(topics, position.cursor) > reported
     }
 
     /// The newest event that may be lost to a reader at this cursor.
     fn lost_to(&self, topics: &TopicSet, cursor: u64) -> u64 {
         let evicted = self.evicted(topics);
-        match self.file_lost_to {
+        match self.archive_lost_to {
             None => evicted,
             Some(lost_to) if evicted > cursor => lost_to,
             // Memory has all of these topics after the cursor.
@@ -970,7 +1044,7 @@ mod tests {
             let mut all = Vec::new();
             loop {
                 match self.log.next(reader.group, &mut reader.position, 60) {
-                    Next::AtHead | Next::InFile { .. } => return all.join(" "),
+                    Next::AtHead | Next::InArchive { .. } | Next::Unknown => return all.join(" "),
                     Next::Finished => return all.join(" ") + " end",
                     Next::Note(frame) => all.push(gap_text(&frame)),
                     Next::Events(events) => {
@@ -1105,7 +1179,7 @@ mod tests {
         for topics in ["a", "a", "b", "b", "b"] {
             log.publish(topics); // a keeps 1 and 2; b keeps 4 and 5.
         }
-        log.log.raise_file_lost_to(3);
+        log.log.raise_archive_lost_to(3);
         #[track_caller]
         fn check(log: &mut Fixture, topics: &str, position: Position, expected: &str) {
             let mut reader = log.reader(topics, position);
@@ -1190,7 +1264,7 @@ mod tests {
         let mut reader = log.reader("a", position);
         log.publish("b");
         log.publish("b");
-        log.log.raise_file_lost_to(1);
+        log.log.raise_archive_lost_to(1);
         let next = log.log.newest(reader.group, &mut reader.position);
         assert_eq!(next, Next::AtHead, "memory knows that it was of b");
         log.log.lost_before_open = 1;
@@ -1482,7 +1556,7 @@ mod tests {
                     let to = text.split([',', ')']).nth(1).unwrap().parse().unwrap();
                     self.gaps.push((from, to));
                 }
-                Next::AtHead | Next::Finished | Next::InFile { .. } => return false,
+                _ => return false,
             }
             true
         }

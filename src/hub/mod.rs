@@ -9,13 +9,14 @@
 //! | `frame` | an encoded event, and several in one write |
 //! | `config` | a hub's limits |
 //! | `log` | the events in memory, and what a reader at a position gets |
-//! | `file` | the log's file: append, recover, read what memory has no more |
+//! | `archive` | a log outside memory, and a reader's way through it |
+//! | `file` | the one that is a file: append, recover, read |
 //! | `registry`, `shared` | who reads; what all parts of one hub share |
 //! | `cursor` | how events leave the log, whoever reads |
 //! | `receiver`, `subscriber`, `poll` | the three that have a cursor: code in this process, a stream, a long-poll |
 //! | `fast` | the fast half: writer threads and the catch-up pool |
 //! | `subscription` | from a request to a cursor and a response |
-//! | `hub_thread` | the inbox, and the thread that numbers and appends |
+//! | `hub_thread`, `follow` | who appends: the thread that numbers what is in the inbox, or a log that others number |
 //!
 //! ```text
 //!  publishers ──mpsc──▶ hub thread ──append──▶ log ◀──cursor── a reader's own thread, or the catch-up pool
@@ -25,11 +26,13 @@
 //!
 //! Who waits for whom: a publisher for the hub thread, the hub thread for a writer, a writer for nothing.
 
+mod archive;
 mod config;
 mod cursor;
 mod error;
 mod fast;
 mod file;
+mod follow;
 mod frame;
 mod hub_thread;
 mod id;
@@ -48,9 +51,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
 
+pub use self::archive::{Entries, Entry, EventLog};
 pub use self::config::{Durability, History, HubConfig, Lag};
 pub use self::cursor::OpeningId;
 pub use self::error::PublishError;
+pub use self::follow::Feed;
 pub use self::id::{EventId, InvalidId};
 pub use self::log::Replay;
 pub use self::receiver::HubReceiver;
@@ -61,7 +66,7 @@ pub use self::subscription::{Start, Subscription};
 pub use self::topics::{InvalidTopic, Topics};
 
 use self::cursor::Cursor;
-use self::fast::{Fast, STACK_BYTES};
+use self::fast::{Fast, Permits, STACK_BYTES};
 use self::hub_thread::{Delivery, HubThread, Message, Reply};
 use self::log::Log;
 use self::shared::Shared;
@@ -96,7 +101,7 @@ pub struct Hub {
 
 /// What all handles share.
 struct Inner {
-    /// `None` once the last handle is being dropped.
+    /// `None` for a hub that follows a log or could not start, and once the last handle is being dropped.
     inbox: Option<SyncSender<Message>>,
     shared: Arc<Shared>,
     fast: Option<Arc<Fast>>,
@@ -112,6 +117,10 @@ impl Drop for Inner {
             // An error is a panic, which the panic hook has reported.
             let _ = thread.join();
         }
+        if self.shared.follows {
+            self.shared.close();
+            self.fast.iter().for_each(|fast| fast.sweep());
+        }
     }
 }
 
@@ -125,7 +134,7 @@ impl Hub {
         let shared = Arc::new(Shared::new(config, log, None));
         Hub::start(Arc::clone(&shared), None).unwrap_or_else(|_| {
             shared.close();
-            Hub::of(mpsc::sync_channel(0).0, shared, None, None)
+            Hub::of(None, shared, None, None)
         })
     }
 
@@ -146,14 +155,35 @@ impl Hub {
         Hub::start(Arc::new(Shared::new(config, log, archive)), store)
     }
 
-    /// Starts the threads. On an error, those that have started end.
-    fn start(shared: Arc<Shared>, store: Option<Box<dyn file::Store>>) -> io::Result<Hub> {
-        let config = &shared.config;
-        let (fast, permits) = match config.writer_threads {
+    /// A hub that follows a log which others number, and what tells it what is in the log. It keeps the newest events in
+    /// memory as the history says, and serves and resumes readers as any hub does: an id means the same on every hub that
+    /// follows the log. To publish is to append to the log: the hub's own calls are refused.
+    ///
+    /// [`EventLog`] has an example.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when a thread cannot be started.
+    pub fn follow(config: HubConfig, log: impl EventLog) -> io::Result<(Hub, Feed)> {
+        let memory = Log::new(config.history.clone());
+        let shared = Shared::new(config, memory, Some(Box::new(log))).following();
+        let shared = Arc::new(shared);
+        let (fast, permits) = Hub::start_writers(&shared.config)?;
+        let feed = Feed::new(Arc::clone(&shared), fast.clone().zip(permits));
+        Ok((Hub::of(None, shared, fast, None), feed))
+    }
+
+    fn start_writers(config: &HubConfig) -> io::Result<(Option<Arc<Fast>>, Option<Permits>)> {
+        Ok(match config.writer_threads {
             0 => (None, None),
             count => Some(Fast::start(count, config.catch_up_threads)?).unzip(),
-        };
-        let (inbox, messages) = mpsc::sync_channel(config.inbox_events);
+        })
+    }
+
+    /// Starts the threads. On an error, those that have started end.
+    fn start(shared: Arc<Shared>, store: Option<Box<dyn file::Store>>) -> io::Result<Hub> {
+        let (fast, permits) = Hub::start_writers(&shared.config)?;
+        let (inbox, messages) = mpsc::sync_channel(shared.config.inbox_events);
         let hub_thread = HubThread {
             delivery: Delivery::new(Arc::clone(&shared), fast.clone().zip(permits)),
             inbox: messages,
@@ -162,17 +192,17 @@ impl Hub {
         };
         let thread = thread::Builder::new().name("sse-hub".to_string());
         let thread = thread.stack_size(STACK_BYTES).spawn(|| hub_thread.run())?;
-        Ok(Hub::of(inbox, shared, fast, Some(thread)))
+        Ok(Hub::of(Some(inbox), shared, fast, Some(thread)))
     }
 
     fn of(
-        inbox: SyncSender<Message>,
+        inbox: Option<SyncSender<Message>>,
         shared: Arc<Shared>,
         fast: Option<Arc<Fast>>,
         hub_thread: Option<JoinHandle<()>>,
     ) -> Hub {
         let inner = Inner {
-            inbox: Some(inbox),
+            inbox,
             shared,
             fast,
             hub_thread,
@@ -210,7 +240,7 @@ impl Hub {
     /// [`PublishError::Full`] when it would have to wait, and as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
         let message = self.message(topics.names(), event)?;
-        let inbox = self.inner.inbox.as_ref().ok_or(PublishError::Closed)?;
+        let inbox = self.inbox()?;
         inbox.try_send(message).map_err(|error| match error {
             TrySendError::Full(_) => PublishError::Full,
             TrySendError::Disconnected(_) => PublishError::Closed,
@@ -276,9 +306,18 @@ impl Hub {
         })
     }
 
+    fn inbox(&self) -> Result<&SyncSender<Message>, PublishError> {
+        let inbox = self.inner.inbox.as_ref();
+        inbox.ok_or(match self.inner.shared.follows {
+            true => PublishError::Follows,
+            false => PublishError::Closed,
+        })
+    }
+
     fn send(&self, message: Message) -> Result<(), PublishError> {
-        let inbox = self.inner.inbox.as_ref().ok_or(PublishError::Closed)?;
-        inbox.send(message).map_err(|_| PublishError::Closed)
+        self.inbox()?
+            .send(message)
+            .map_err(|_| PublishError::Closed)
     }
 
     /// Sends a message and waits for the reply.

@@ -71,7 +71,11 @@ pub(crate) fn respond(poll: Poll) -> Response {
                 }
             }
             Next::Finished => break true,
-            Next::AtHead | Next::InFile { .. } => {
+            Next::Unknown => {
+                shared.counters().polls -= 1;
+                return come_back_soon();
+            }
+            Next::AtHead | Next::InArchive { .. } => {
                 let is_closing = poll.closing.load(Ordering::SeqCst);
                 if wait.is_zero() || is_closing || shared.is_closed() {
                     break false;
@@ -91,6 +95,11 @@ pub(crate) fn respond(poll: Poll) -> Response {
     }
     let body = format!(r#"{{"events":[{events}],"last_event_id":"{last}"}}"#);
     Response::json(body).with_field("Cache-Control", "no-store")
+}
+
+/// Sends the client away, to come back to this hub or to another that knows more.
+pub(crate) fn come_back_soon() -> Response {
+    Response::from_status(503).with_field("Retry-After", "1")
 }
 
 /// Appends an event as JSON, if it is one that a client would dispatch.

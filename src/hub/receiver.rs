@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cursor::{Cursor, OpeningId};
@@ -12,6 +13,9 @@ use crate::socket::from_now;
 
 /// Most bytes of events that a receiver takes out of the log at a time.
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// How long to wait before an archive is asked again that could not say what it has.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The events of a hub's topics for code in this process, from [`Hub::receiver`](crate::Hub::receiver). It reads like a
 /// channel: one event after the other, as an iterator too, until the hub has gone or the topics are finished.
@@ -78,13 +82,14 @@ impl HubReceiver {
                         self.ready.push_back(frame.event());
                     }
                 }
-                Next::AtHead | Next::InFile { .. } if self.cursor.shared.is_closed() => {
+                Next::Unknown if !remaining.is_zero() => thread::sleep(remaining.min(RETRY)),
+                Next::AtHead | Next::InArchive { .. } if self.cursor.shared.is_closed() => {
                     return Err(RecvTimeoutError::Disconnected);
                 }
-                Next::AtHead | Next::InFile { .. } if remaining.is_zero() => {
+                Next::AtHead | Next::InArchive { .. } | Next::Unknown if remaining.is_zero() => {
                     return Err(RecvTimeoutError::Timeout);
                 }
-                Next::AtHead | Next::InFile { .. } => {}
+                Next::AtHead | Next::InArchive { .. } | Next::Unknown => {}
                 Next::Finished => return Err(RecvTimeoutError::Disconnected),
             }
         }

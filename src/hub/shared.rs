@@ -2,14 +2,19 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::archive::EventLog;
 use super::config::HubConfig;
-use super::file::Readers;
 use super::id::EventId;
 use super::log::Log;
 use super::registry::Registry;
+use super::topics::TopicSet;
 use crate::lock::lock;
+
+/// How long a request waits until a hub knows its id that follows a log, before its client is sent away.
+const KNOWLEDGE_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shared {
     pub(crate) config: HubConfig,
@@ -22,8 +27,12 @@ pub(crate) struct Shared {
     is_closed: AtomicBool,
     /// The history's file could not be written the last time.
     is_failing: AtomicBool,
-    /// Opens the history's file for a reader.
-    pub(crate) archive: Option<Readers>,
+    /// What has the events that memory has no more.
+    pub(crate) archive: Option<Box<dyn EventLog>>,
+    /// Others write the archive.
+    pub(crate) follows: bool,
+    /// Where requests wait, with the log's lock, until the hub knows more.
+    news: Condvar,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +45,7 @@ pub(crate) struct Counters {
 }
 
 impl Shared {
-    pub(crate) fn new(config: HubConfig, log: Log, archive: Option<Readers>) -> Shared {
+    pub(crate) fn new(config: HubConfig, log: Log, archive: Option<Box<dyn EventLog>>) -> Shared {
         Shared {
             config,
             log: Mutex::new(log),
@@ -45,7 +54,46 @@ impl Shared {
             is_closed: AtomicBool::new(false),
             is_failing: AtomicBool::new(false),
             archive,
+            follows: false,
+            news: Condvar::new(),
         }
+    }
+
+    /// Has the hub follow its archive, which others write.
+    pub(crate) fn following(self) -> Shared {
+        Shared {
+            follows: true,
+            ..self
+        }
+    }
+
+    /// Notes that the hub has all that the log which it follows had then.
+    pub(crate) fn note_current(&self, asked: Instant, removed_to: u64) {
+        let mut log = self.log();
+        log.raise_archive_lost_to(removed_to);
+        log.current = Some(asked);
+        self.news.notify_all();
+    }
+
+    /// The log, once it can say what this id of a request means; `None` where the hub is cut off from the log that it
+    /// follows, and another hub may know.
+    pub(crate) fn log_that_knows(
+        &self,
+        id: Option<&str>,
+        topics: &TopicSet,
+        request: Instant,
+    ) -> Option<MutexGuard<'_, Log>> {
+        let log = self.log();
+        if !self.follows {
+            return Some(log);
+        }
+        let is_unsure = |log: &mut Log| match log.current {
+            None => true,
+            Some(current) => current < request && id.is_some_and(|id| log.may_come(id, topics)),
+        };
+        let waited = self.news.wait_timeout_while(log, KNOWLEDGE_WAIT, is_unsure);
+        let (log, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        (!timeout.timed_out()).then_some(log)
     }
 
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {

@@ -116,7 +116,11 @@ impl Source for Subscriber {
                 self.end = EndReason::Finished;
                 return Supply::End { come_back: false };
             }
-            Next::AtHead | Next::InFile { .. } => {
+            Next::Unknown => {
+                self.end = EndReason::Closed;
+                return Supply::End { come_back: true };
+            }
+            Next::AtHead | Next::InArchive { .. } => {
                 if self.cursor.shared.is_closed() {
                     self.end = EndReason::Closed;
                     return Supply::End { come_back: true };

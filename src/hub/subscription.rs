@@ -216,31 +216,60 @@ impl Subscription {
             .is_some_and(|id| id != "latest")
     }
 
-    /// Where the reader begins.
-    fn cursor(&mut self) -> Cursor {
+    /// Where the reader begins; `None` where the hub does not know its id, and another may.
+    fn cursor(&mut self) -> Option<Cursor> {
         let (topics, id) = (&self.topics, self.last_event_id.as_deref());
-        let log = self.shared.log();
+        let words = ["earliest", "latest"];
+        let own_id = id.filter(|id| !words.contains(id));
+        let log = self.shared.log_that_knows(own_id, topics, self.received)?;
         let position = match id {
             None if self.start == Start::Earliest => log.earliest(topics),
+            // Before the hub has followed anything, the newest event is not known.
+            None | Some("latest") if self.shared.follows => log.latest(topics),
             None | Some("latest") => self.latest.clone(),
             Some("earliest") => log.earliest(topics),
             Some(id) => log.after(id, topics),
         };
-        let id = id.filter(|id| *id != "earliest" && *id != "latest");
-        let position = log.limit_replay(position, id, self.replay, topics);
+        let position = log.limit_replay(position, own_id, self.replay, topics);
         drop(log);
         let retained = self.retained && !self.resumes();
         let (shared, topics) = (Arc::clone(&self.shared), Arc::clone(topics));
-        Cursor::new(shared, topics, position, retained, self.opening_id)
+        let opening_id = self.opening_id;
+        Some(Cursor::new(shared, topics, position, retained, opening_id))
+    }
+
+    /// The response to a long-poll.
+    fn poll(mut self) -> Response {
+        let Some(cursor) = self.cursor() else {
+            return poll::come_back_soon();
+        };
+        poll::respond(Poll {
+            first: match self.resumes() {
+                true => Vec::new(),
+                false => self.options.first,
+            },
+            timeout: match self.is_head {
+                true => Duration::ZERO,
+                false => self.shared.config.poll_timeout,
+            },
+            closing: self.closing,
+            received: self.received,
+            cursor,
+        })
     }
 
     /// Serves the stream, on the connection's thread for as long as it keeps it.
     fn serve(mut self, head: StreamHead, socket: Socket) {
         let cursor = self.cursor();
+        let is_sent_away = cursor.is_none();
+        let cursor = cursor.unwrap_or_else(|| {
+            let (shared, topics) = (Arc::clone(&self.shared), Arc::clone(&self.topics));
+            Cursor::new(shared, topics, self.latest.clone(), false, OpeningId::None)
+        });
         let reader = Reader::new(self.topics, self.peer, self.client_ip, self.label);
         let subscriber = Subscriber::new(cursor, reader, self.lag, self.on_end);
         // The reader is in the registry by now: a close that did not see it there is seen here.
-        if self.shared.registry.closed_since(self.received) {
+        if is_sent_away || self.shared.registry.closed_since(self.received) {
             subscriber.reader.close();
         }
         let Ok(mut stream) = EventStream::begin(subscriber, head, self.options, socket) else {
@@ -283,19 +312,7 @@ impl From<Subscription> for Response {
         let response = match subscription.refusal.take() {
             Some(refusal) => refusal,
             None if is_finished => Response::new(204),
-            None if subscription.is_poll => poll::respond(Poll {
-                first: match subscription.resumes() {
-                    true => Vec::new(),
-                    false => std::mem::take(&mut subscription.options.first),
-                },
-                timeout: match subscription.is_head {
-                    true => Duration::ZERO,
-                    false => subscription.shared.config.poll_timeout,
-                },
-                closing: Arc::clone(&subscription.closing),
-                received: subscription.received,
-                cursor: subscription.cursor(),
-            }),
+            None if subscription.is_poll => subscription.poll(),
             None => event_stream(Box::new(|head, socket| subscription.serve(head, socket))),
         };
         let fields = fields.into_iter();

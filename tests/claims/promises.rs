@@ -326,7 +326,7 @@ fn who_takes_what_comes_does_not_wait_for_those_who_take_nothing() {
     })
     .unwrap();
     let config = Config {
-        write_timeout: Duration::from_secs(20),
+        write_timeout: Duration::from_secs(60),
         ..Config::default()
     };
     let readers = hub.clone();
