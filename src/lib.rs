@@ -2,42 +2,47 @@
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};
-//! use std::{net::TcpStream, time::Duration};
-//! use tiny_sse::{Event, Hub, Server};
+//! use std::{net::TcpStream, sync::LazyLock, time::Duration};
+//! use tiny_sse::{Event, Hub, Request, Server, Subscription};
 //!
-//! let hub = Hub::new();
-//! let readers = hub.clone();
-//! let server = Server::bind("127.0.0.1:0")?
-//!     .get("/news", move |request| readers.subscribe(request, "news"))
-//!     .spawn()?;
+//! static HUB: LazyLock<Hub> = LazyLock::new(Hub::new);
+//!
+//! fn news(request: &Request) -> Subscription {
+//!     HUB.subscribe(request, "news")
+//! }
+//!
+//! let server = Server::bind("127.0.0.1:0")?.get("/news", news).spawn()?;
 //!
 //! let mut client = TcpStream::connect(server.addr())?;
 //! client.write_all(b"GET /news HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
 //! let mut lines = BufReader::new(client).lines().map_while(Result::ok);
 //! assert_eq!(lines.next().as_deref(), Some("HTTP/1.1 200 OK"));
 //!
-//! // Who has read the head misses no later event.
-//! hub.publish("news", Event::data("hello"))?;
+//! // A client that has read the head misses no later event.
+//! HUB.publish("news", Event::data("hello"))?;
 //! assert!(lines.any(|line| line == "data: hello"));
 //!
 //! server.shutdown(Duration::from_secs(5))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Server`] routes requests to handlers: closures from a [`Request`] to anything that becomes a [`Response`]. An
-//! [`Sse`] becomes one that streams what comes out of a channel; a [`Hub`] broadcasts to topics, keeps a history, and its
-//! [`Subscription`] becomes one that resumes from there. An [`Event`] is what goes over the wire, and a [`Decoder`] reads it
-//! back. Around the handlers stands [`Middleware`], some of it ready: [`allow_hosts`], [`allow_origins`], [`Cors`],
-//! [`access_log`].
+//! A [`Server`] routes requests to handlers: functions and closures from a [`Request`] to anything that becomes a
+//! [`Response`]. An [`Sse`] is a stream of the events from a channel. A [`Hub`] broadcasts to topics and keeps a history; its
+//! [`Subscription`] is a stream that resumes from the history. An [`Event`] goes over the wire, and a [`Decoder`] reads it
+//! back. [`Middleware`] runs around the handlers; ready ones are [`allow_hosts`], [`allow_origins`], [`Cors`] and
+//! [`access_log`]. A program's own tests call [`Server::answer`].
+//!
+//! Handlers share state in a `static`, as above. A closure may own a clone of the hub's handle instead, which is cheap: then
+//! the hub ends with the last handle.
 //!
 //! # What it does not do
 //!
-//! TLS, HTTP/2 and compression are a proxy's work. There are no wildcard topics and no filters for each subscriber: name
-//! topics for what readers ask for. There are no signal handlers, as `std` has none, and nothing is async.
+//! TLS, HTTP/2 and compression are a proxy's work. There are no wildcard topics and no filters for each reader: name topics
+//! for what readers ask for. There are no signal handlers, as `std` has none, and nothing is async.
 //!
 //! # Threads and limits
 //!
-//! Each connection starts on a thread of its own, which reads its requests, runs the handlers and writes the answers. A
+//! Each connection starts on a thread of its own, which reads the requests, runs the handlers and writes the responses. A
 //! stream from an [`Sse`] keeps that thread while it lives, and [`Sse::spawn`] adds one for the producer. A stream from a
 //! hub keeps it only until it has caught up with the history; then it is one socket among those of a few writer threads.
 //! Ten thousand readers of a hub are ten thousand sockets and a handful of threads; ten thousand streams from channels of
@@ -51,8 +56,8 @@
 //! # Shutdown
 //!
 //! [`ServerHandle::shutdown`], with a handle from [`Server::handle`] or [`Server::spawn`], stops accepting, lets
-//! requests that are being answered finish, and ends each stream behind a whole event with a `retry` of its own, so that
-//! the clients do not all come back at once. What is still open at the deadline is cut off. A hub ends when its last handle
+//! running handlers finish, and ends each stream after a whole event. Each stream gets another `retry`, so that the clients
+//! do not all come back at once. What is still open at the deadline is cut off. A hub ends when its last handle
 //! is dropped; handlers hold handles too, and give them up with the server.
 //!
 //! # Architecture

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("slots", &["config"]),
     ("socket", &["config", "slots"]),
     ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
-    ("http/request", &["config"]),
+    ("http/request", &["config", "lock"]),
     ("http/head", &["config"]),
     ("http/body", &[]),
     ("http/forwarded", &[]),

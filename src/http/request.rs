@@ -8,12 +8,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::slice;
 use std::str::Utf8Error;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::head::{Framing, Version, decode_value, parse_field};
 use super::target::form_pairs;
 use crate::config::Config;
+use crate::lock::lock;
 
 /// A request method (RFC 9110 section 9, and PATCH from RFC 5789). A request with another method gets 501, and no handler is
 /// called.
@@ -326,20 +327,14 @@ impl Request {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn set_extension<T: Any + Send + Sync>(&self, value: T) {
-        self.lock_extensions().push(Arc::new(value));
+        lock(&self.extensions).push(Arc::new(value));
     }
 
     /// Returns the value of this type that a middleware has [handed on](Request::set_extension).
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        let extensions = self.lock_extensions();
+        let extensions = lock(&self.extensions);
         let mut newest_first = extensions.iter().rev();
         newest_first.find_map(|value| Arc::clone(value).downcast().ok())
-    }
-
-    fn lock_extensions(&self) -> MutexGuard<'_, Vec<Arc<dyn Any + Send + Sync>>> {
-        // A push cannot leave the list half changed.
-        let locked = self.extensions.lock();
-        locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the id of the last event that this client has seen; `None` where it is empty.
