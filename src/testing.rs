@@ -52,7 +52,7 @@ impl Response {
                 // Without chunks, the bytes on the connection are those of the body.
                 let head = StreamHead {
                     bytes: Vec::new(),
-                    coding: Coding::Bare,
+                    coding: Coding::CloseDelimited,
                 };
                 threads::spawn("sse-connection", None, Box::new(|| stream(head, socket)))?;
                 Box::new(client)

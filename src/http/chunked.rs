@@ -11,7 +11,7 @@ pub(crate) enum Coding {
     /// By the last chunk, for HTTP/1.1. Each piece of the stream is a chunk.
     Chunked,
     /// By the end of the connection, for HTTP/1.0. The bytes have no framing.
-    Bare,
+    CloseDelimited,
 }
 
 impl Coding {
@@ -68,6 +68,6 @@ mod tests {
             "10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n",
         ); // 16 is 10.
         check(Coding::Chunked, &["", "x"], "1\r\nx\r\n0\r\n\r\n"); // An empty piece would end the body.
-        check(Coding::Bare, &["a", "", "b"], "ab"); // HTTP/1.0 has no chunks.
+        check(Coding::CloseDelimited, &["a", "", "b"], "ab"); // HTTP/1.0 has no chunks.
     }
 }

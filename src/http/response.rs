@@ -391,7 +391,7 @@ impl Response {
         self.append_fields(&mut out);
         let (coding, framing) = match request.version {
             Version::Http11 => (Coding::Chunked, "Transfer-Encoding: chunked\r\n\r\n"),
-            Version::Http10 => (Coding::Bare, "\r\n"),
+            Version::Http10 => (Coding::CloseDelimited, "\r\n"),
         };
         let connection = match request.keep_alive && coding == Coding::Chunked {
             true => "Connection: keep-alive\r\n",

@@ -144,7 +144,8 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
             Item::Epoch(epoch) => log.begin_epoch(epoch),
             Item::Event(event) => {
                 // The damage may have been the line of this event's epoch.
-                let id = wire_id(event.frame.bytes(Coding::Bare)).and_then(EventId::parse);
+                let id =
+                    wire_id(event.frame.bytes(Coding::CloseDelimited)).and_then(EventId::parse);
                 let new = id.filter(|id| is_damaged && id.epoch != log.next_id().epoch);
                 if let Some(id) = new {
                     log.begin_epoch((id.epoch, event.sequence));
@@ -536,7 +537,7 @@ fn parse_event(fields: &[&str], text: &[u8]) -> Option<Numbered> {
 fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
     let names = names.join("\t");
-    let text = event.frame.bytes(Coding::Bare);
+    let text = event.frame.bytes(Coding::CloseDelimited);
     let (sequence, len) = (event.sequence, text.len());
     let sum = checksum(sequence, &names, text);
     // Writing to a vector cannot fail.
@@ -689,9 +690,7 @@ mod tests {
             };
             let (sequence, frame) = events.last().unwrap();
             cursor = *sequence;
-            let text = String::from_utf8_lossy(frame.bytes(Coding::Bare));
-            // After the line of the id.
-            text.split_once('\n').unwrap().1.to_string()
+            String::from_utf8_lossy(frame.bytes(Coding::CloseDelimited)).to_string()
         };
 
         store.append(&[event(1, "one")]).unwrap();

@@ -49,7 +49,7 @@ impl Frame {
     fn range(&self, coding: Coding) -> Range<usize> {
         match coding {
             Coding::Chunked => 0..self.chunk.len(),
-            Coding::Bare => usize::from(self.text)..self.chunk.len() - 2,
+            Coding::CloseDelimited => usize::from(self.text)..self.chunk.len() - 2,
         }
     }
 
@@ -59,7 +59,7 @@ impl Frame {
 
     /// The same event for code in this process; shares the bytes.
     pub(crate) fn event(&self) -> Event {
-        Event::shared(Arc::clone(&self.chunk), self.range(Coding::Bare))
+        Event::shared(Arc::clone(&self.chunk), self.range(Coding::CloseDelimited))
     }
 
     /// The event without its first `sent` bytes; shares the others.
@@ -154,7 +154,10 @@ mod tests {
     fn a_frame_is_one_chunk_around_the_event() {
         let event = Event::data("0123456789");
         let frame = Frame::encode(&event, Some("e-1"), &mut Vec::new());
-        assert_eq!(frame.bytes(Coding::Bare), b"id: e-1\ndata: 0123456789\n\n");
+        assert_eq!(
+            frame.bytes(Coding::CloseDelimited),
+            b"id: e-1\ndata: 0123456789\n\n"
+        );
         assert_eq!(
             frame.bytes(Coding::Chunked),
             b"1a\r\nid: e-1\ndata: 0123456789\n\n\r\n"
