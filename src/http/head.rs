@@ -5,11 +5,10 @@
 //! The reader is stricter than RFC 9112 asks: a line ends in CRLF only, and a head that two servers could read in two ways is
 //! refused. Every error is terminal: the connection responds, closes, and reads no other request.
 
-use std::borrow::Cow;
 use std::io::{self, BufRead, ErrorKind, Read, Take};
 use std::time::Instant;
 
-use super::request::{Method, Pair, Request};
+use super::request::{Method, Request};
 use super::target::{Target, form_pairs, is_authority};
 use crate::config::Config;
 
@@ -110,21 +109,16 @@ impl Request {
         }
         let (target, version) = parse_request_line(line)?;
         self.version = version;
-        self.text.push_str(target.path);
-        self.path_end = self.text.len();
-        for (name, value) in form_pairs(target.query.as_bytes()) {
-            let pair = self.push(&name, &value);
-            self.query.push(pair);
-        }
-        let authority = target.authority.map(|host| self.push("host", host));
+        self.path.push_str(target.path);
+        self.query = form_pairs(target.query.as_bytes()).collect();
+        let authority = (target.authority).map(|host| ("host".to_string(), host.to_string()));
         read_fields(
             reader,
             line,
             config.max_head_bytes,
             config.max_fields,
             &mut |name, value| {
-                let pair = self.push(name, &decode_value(value));
-                self.fields.push(pair);
+                self.fields.push((name.to_string(), decode_value(value)));
             },
         )?;
 
@@ -236,7 +230,10 @@ pub(super) fn read_line(
 
 /// Checks `Host = uri-host [ ":" port ]`: there is exactly one, and it is well-formed (RFC 9112 section 3.2). The authority
 /// of an absolute target then takes the place of the field (section 3.2.2).
-fn check_host(request: &mut Request, authority: Option<Pair>) -> Result<(), RequestError> {
+fn check_host(
+    request: &mut Request,
+    authority: Option<(String, String)>,
+) -> Result<(), RequestError> {
     let not_one = malformed("there is not exactly one host");
     match at_most_one(request, "host", not_one)? {
         None if request.version == Version::Http10 => {}
@@ -316,9 +313,9 @@ fn expects_continue(request: &Request) -> Result<bool, RequestError> {
 }
 
 /// Decodes a value: as UTF-8 where the bytes are valid UTF-8, else as ISO-8859-1 (RFC 9110 section 5.5).
-pub(super) fn decode_value(value: &[u8]) -> Cow<'_, str> {
+pub(super) fn decode_value(value: &[u8]) -> String {
     match str::from_utf8(value) {
-        Ok(text) => text.into(),
+        Ok(text) => text.to_string(),
         Err(_) => value.iter().map(|&byte| char::from(byte)).collect(),
     }
 }

@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::slice;
 use std::str::Utf8Error;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -65,13 +64,11 @@ impl fmt::Display for Method {
 /// A whole request: a handler is called when the body has arrived.
 pub struct Request {
     pub(super) method: Method,
-    /// The path, then the names and values of query parameters, fields and path parameters, decoded. One buffer for all of
-    /// them spares an allocation for each.
-    pub(super) text: String,
-    pub(super) path_end: usize,
-    pub(super) query: Vec<Pair>,
-    pub(super) fields: Vec<Pair>,
-    params: Vec<Pair>,
+    pub(super) path: String,
+    /// Names and values, decoded.
+    pub(super) query: Vec<(String, String)>,
+    pub(super) fields: Vec<(String, String)>,
+    params: Vec<(String, String)>,
     extensions: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
     pub(crate) body: Vec<u8>,
     pub(crate) peer: SocketAddr,
@@ -86,18 +83,6 @@ pub struct Request {
     pub(crate) expects_continue: bool,
     /// The connection stays open for another request (RFC 9112 section 9.3).
     pub(crate) keep_alive: bool,
-}
-
-/// Capacities with which a connection starts. Each block is larger than 1,032 bytes: glibc keeps smaller blocks for the
-/// thread that freed them, and that thread may carry a stream for days.
-const TEXT_BYTES: usize = 1280;
-const FIELDS: usize = 48;
-
-/// The place of a name, and of the value after it, in [`Request::text`].
-pub(super) struct Pair {
-    name: usize,
-    value: usize,
-    end: usize,
 }
 
 impl Request {
@@ -133,7 +118,7 @@ impl Request {
     pub fn with_header(mut self, name: &str, value: &str) -> io::Result<Request> {
         let line = format!("{name}: {value}");
         let (name, value) = parse_field(line.as_bytes())?;
-        let pair = self.push(name, &decode_value(value));
+        let pair = (name.to_string(), decode_value(value));
         if name.eq_ignore_ascii_case("host") {
             self.set_host(pair);
         } else {
@@ -159,10 +144,9 @@ impl Request {
     pub(crate) fn unread(peer: SocketAddr, closing: Arc<AtomicBool>) -> Request {
         Request {
             method: Method::Get,
-            text: String::with_capacity(TEXT_BYTES),
-            path_end: 0,
+            path: String::new(),
             query: Vec::new(),
-            fields: Vec::with_capacity(FIELDS),
+            fields: Vec::new(),
             params: Vec::new(),
             extensions: Mutex::default(),
             body: Vec::new(),
@@ -184,15 +168,15 @@ impl Request {
 
     /// Returns the path as it was sent, percent-encoded, without the query; `*` for `OPTIONS *`.
     pub fn path(&self) -> &str {
-        &self.text[..self.path_end]
+        &self.path
     }
 
     /// Returns a path parameter, decoded; empty when the route has no parameter of that name, or no route matched.
     ///
     /// The route is found before any middleware runs, so a middleware can check a parameter for many handlers.
     pub fn param(&self, name: &str) -> &str {
-        let param = self.params.iter().find(|pair| self.name(pair) == name);
-        param.map_or("", |pair| self.value(pair))
+        let param = self.params.iter().find(|(known, _)| known == name);
+        param.map_or("", |(_, value)| value)
     }
 
     /// Returns the first query parameter of that name, decoded as a form: `+` is a space.
@@ -202,10 +186,8 @@ impl Request {
 
     /// Returns all query parameters of that name, decoded, in the order sent.
     pub fn queries(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.query
-            .iter()
-            .filter(move |pair| self.name(pair) == name)
-            .map(|pair| self.value(pair))
+        let named = self.query.iter().filter(move |(known, _)| known == name);
+        named.map(|(_, value)| &**value)
     }
 
     /// Whether there is a query, for a log that must not show it.
@@ -224,14 +206,9 @@ impl Request {
 
     /// Returns the values of all fields of that name, in the order sent.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
-        let mut rest = self.fields.iter();
-        iter::from_fn(move || self.next_value(&mut rest, name))
-    }
-
-    #[inline(never)] // Else a copy of the code stands at each field that the server looks for.
-    fn next_value(&self, rest: &mut slice::Iter<'_, Pair>, name: &str) -> Option<&str> {
-        let field = rest.find(|pair| self.name(pair).eq_ignore_ascii_case(name))?;
-        Some(self.value(field))
+        let fields = self.fields.iter();
+        let named = fields.filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| &**value)
     }
 
     /// Whether the client lists this media type, at any weight: `Accept = #( media-range [ weight ] )` (RFC 9110 section
@@ -355,48 +332,25 @@ impl Request {
         self.method = Method::Get;
         self.version = Version::Http11;
         self.keep_alive = false;
-        self.text.clear();
-        self.text.shrink_to(TEXT_BYTES);
+        self.path = String::new();
         self.query = Vec::new();
         self.fields.clear();
-        self.params.clear();
+        self.fields.shrink_to(16);
+        self.params = Vec::new();
         self.extensions = Mutex::default();
         self.body = Vec::new();
     }
 
-    pub(super) fn name(&self, pair: &Pair) -> &str {
-        &self.text[pair.name..pair.value]
-    }
-
-    fn value(&self, pair: &Pair) -> &str {
-        &self.text[pair.value..pair.end]
-    }
-
     /// Adds a path parameter, decoded.
     pub(crate) fn add_param(&mut self, name: &str, value: &str) {
-        let pair = self.push(name, value);
-        self.params.push(pair);
+        self.params.push((name.to_string(), value.to_string()));
     }
 
     /// Sets the `Host` field in place of the one that was sent.
-    pub(super) fn set_host(&mut self, host: Pair) {
-        let is_host = |pair: &Pair| self.name(pair).eq_ignore_ascii_case("host");
-        match self.fields.iter().position(is_host) {
-            Some(at) => self.fields[at] = host,
-            None => self.fields.push(host),
-        }
-    }
-
-    #[inline(never)] // Else a copy of the code stands at each kind of pair.
-    pub(super) fn push(&mut self, name: &str, value: &str) -> Pair {
-        let start = self.text.len();
-        self.text.push_str(name);
-        self.text.push_str(value);
-        Pair {
-            name: start,
-            value: start + name.len(),
-            end: self.text.len(),
-        }
+    pub(super) fn set_host(&mut self, host: (String, String)) {
+        self.fields
+            .retain(|(name, _)| !name.eq_ignore_ascii_case("host"));
+        self.fields.push(host);
     }
 }
 
