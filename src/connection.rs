@@ -34,20 +34,28 @@ struct Connection {
     out: Vec<u8>,
 }
 
-/// Serves a connection until it ends or has become a stream that others carry on.
-pub(crate) fn serve(socket: Socket, router: &Router) {
-    if let Some((stream, head, socket)) = answer_requests(socket, router) {
-        stream(head, socket);
+/// Serves a connection until it ends or has become a stream that other threads carry on.
+pub(crate) fn serve(mut socket: Socket, router: &Router) {
+    // A new connection has no time to be idle: the client has opened it for a request.
+    let mut patience = socket.config().head_timeout;
+    while let Some((stream, head, stream_socket)) = answer_requests(socket, router, patience) {
+        match stream(head, stream_socket) {
+            Some(kept) => socket = kept,
+            None => return,
+        }
+        patience = socket.config().idle_timeout;
     }
 }
 
-/// Answers requests, up to the one whose answer is a stream. Not part of the caller, so that a stream's thread has its
-/// stack to itself: each page counts ten thousand times.
+/// Answers requests, up to the first one whose response is a stream. Not inlined into the caller, so that the frame of this
+/// function is not on the stack while the stream is open: ten thousand streams would each touch one more page.
 #[inline(never)]
-fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
+fn answer_requests(
+    socket: Socket,
+    router: &Router,
+    mut patience: Duration,
+) -> Option<(Stream, StreamHead, Socket)> {
     let mut connection = Connection::new(socket);
-    // A fresh connection has no time to be idle: it came with something to ask.
-    let mut patience = connection.socket.config().head_timeout;
     while connection.await_request(patience) {
         patience = connection.socket.config().idle_timeout;
         let mut response = match connection.read_request(router) {
@@ -60,17 +68,21 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
                 .socket
                 .report(&format!("{method} {path}: {error}"));
         }
-        connection.request.keep_alive &= !connection.socket.is_closing();
+        connection.request.keep_alive &= !connection.socket.is_closing() && !response.is_last;
         match response.take_body() {
             Body::Whole(body) => connection.send_whole(&response, &body).ok()?,
             Body::Stream(stream) => {
                 let request = &mut connection.request;
+                // To HTTP/1.0 a stream is close-delimited (RFC 9112 section 6.3).
+                request.keep_alive &= request.version == Version::Http11;
                 let head = response.stream_head(connection.out, request);
                 if request.method() != Method::Head {
-                    // A stream is the last answer on its connection.
-                    return Some((stream, head, connection.socket));
+                    let mut socket = connection.socket;
+                    socket.keep_alive = request.keep_alive;
+                    // The buffer is freed: a stream may be open for days.
+                    socket.keep_early(connection.reader.buffer());
+                    return Some((stream, head, socket));
                 }
-                request.keep_alive &= request.version == Version::Http11;
                 connection.out = head.bytes;
                 connection.socket.write_all(&connection.out).ok()?;
             }
@@ -108,7 +120,7 @@ pub(crate) fn refuse(socket: Socket) {
 type Read<T> = Result<T, Option<Response>>;
 
 impl Connection {
-    fn new(socket: Socket) -> Connection {
+    fn new(mut socket: Socket) -> Connection {
         // Where it cannot be set the connection has ended, which reading will tell.
         let _ = socket.set_nodelay();
         Connection {

@@ -4,6 +4,7 @@
 //! it changes that, since the mode belongs to the socket and not to a handle of it.
 
 use std::io::{self, Read, Write};
+use std::mem;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::slots::{Connected, Slot, Slots};
 
-/// Most bytes that a client may send on an event stream, where it has nothing to say.
+/// Maximum bytes that a client may send on an event stream: requests that it pipelines.
 const MAX_STRAY_BYTES: usize = 64 * 1024;
 
 /// How long a body may come slower than the least rate, for connections that take a while to get going.
@@ -27,6 +28,11 @@ pub(crate) struct Socket {
     /// A write that blocks ends with the write time-out, or before. A stream's writes do not block, so that most
     /// connections to one never need it.
     has_write_timeout: bool,
+    /// The connection goes on with another request after this response.
+    pub(crate) keep_alive: bool,
+    /// Bytes of the next request that came before the response to this one had ended.
+    early: Vec<u8>,
+    /// Bytes that came during a stream.
     stray_bytes: usize,
     /// May be kept longer than the socket.
     pub(crate) slot: Arc<Slot>,
@@ -42,6 +48,8 @@ impl Socket {
             peer,
             streaming: false,
             has_write_timeout: false,
+            keep_alive: false,
+            early: Vec::new(),
             stray_bytes: 0,
         }
     }
@@ -80,9 +88,11 @@ impl Socket {
         Arc::clone(&self.connected)
     }
 
-    /// A reader of this socket whose every read ends by a deadline.
-    pub(crate) fn reader(&self) -> DeadlineReader {
-        DeadlineReader::new(&self.connected)
+    /// Returns a reader of this socket whose every read ends by a deadline, and which begins with what came early.
+    pub(crate) fn reader(&mut self) -> DeadlineReader {
+        let mut reader = DeadlineReader::new(&self.connected);
+        reader.early = mem::take(&mut self.early);
+        reader
     }
 
     /// Marks the connection as waiting for its next request; false when the server is closing.
@@ -96,10 +106,17 @@ impl Socket {
         self.connected.idle.store(false, Ordering::SeqCst);
     }
 
-    /// Makes the socket non-blocking for good: from here on it carries a stream.
+    /// Makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
     pub(crate) fn start_stream(&mut self) -> io::Result<()> {
         self.streaming = true;
         self.stream().set_nonblocking(true)
+    }
+
+    /// Keeps bytes that were read after a request, where they belong to the next one.
+    pub(crate) fn keep_early(&mut self, bytes: &[u8]) {
+        if self.keep_alive {
+            self.early.extend_from_slice(bytes);
+        }
     }
 
     /// Writes what a stream's socket takes at once: fewer bytes than given, or none, when it is full.
@@ -142,30 +159,43 @@ impl Socket {
         }
     }
 
-    /// Throws away what the client has sent on its stream, and says whether it has left: closed its side, failed,
-    /// or sent more than a client of an event stream has any business sending.
+    /// Reads what the client has sent on its stream, and returns whether it has left: closed its side, failed, or sent more
+    /// than [`MAX_STRAY_BYTES`]. What it sent is kept where the connection goes on with another request, else thrown away.
     pub(crate) fn peer_left(&mut self) -> bool {
         let mut scratch = [0; 512];
-        loop {
+        let left = loop {
             match self.stream().read(&mut scratch) {
-                Ok(0) => return true,
                 Ok(n) => {
                     self.stray_bytes += n;
-                    if self.stray_bytes > MAX_STRAY_BYTES {
-                        return true;
+                    if n == 0 || self.stray_bytes > MAX_STRAY_BYTES {
+                        break true;
                     }
+                    self.keep_early(&scratch[..n]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return !is_timeout(&error),
+                Err(error) => break !is_timeout(&error),
             }
-        }
+        };
+        self.keep_alive &= !left;
+        left
     }
 
-    /// Ends a stream: what the client has sent is read once more, else the close would be a reset that eats the last
-    /// bytes written.
-    pub(crate) fn finish_stream(&mut self) {
+    /// Ends a stream. Where the connection ends too, what the client has sent is read once more: a close with unread bytes
+    /// would be a reset, which can eat the last bytes written.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is to go on and has failed.
+    pub(crate) fn finish_stream(&mut self) -> io::Result<()> {
+        self.keep_alive &= !self.is_closing();
+        if self.keep_alive {
+            self.streaming = false;
+            self.stray_bytes = 0;
+            return self.stream().set_nonblocking(false);
+        }
         let _ = self.stream().shutdown(Shutdown::Write);
         self.peer_left();
+        Ok(())
     }
 
     /// Closes after an answer: shuts down writing and drains what comes until the client closes, at most until the
@@ -218,6 +248,8 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
 /// Reads until a point in time. A time-out for each read would start again at every byte.
 pub(crate) struct DeadlineReader {
     connected: Arc<Connected>,
+    /// Bytes that were read from the socket before, and come first.
+    early: Vec<u8>,
     deadline: Instant,
     /// Until when the bytes read so far last at the least rate, and that rate; with a rate of zero for good.
     paid_until: Instant,
@@ -231,6 +263,7 @@ impl DeadlineReader {
         let now = Instant::now();
         DeadlineReader {
             connected: Arc::clone(connected),
+            early: Vec::new(),
             deadline: now,
             paid_until: now,
             bytes_per_second: 0,
@@ -257,6 +290,11 @@ impl DeadlineReader {
 
 impl Read for DeadlineReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if !self.early.is_empty() {
+            let n = self.early.as_slice().read(out)?;
+            self.early.drain(..n);
+            return Ok(n);
+        }
         loop {
             let until = self.deadline.min(self.paid_until);
             let remaining = until.saturating_duration_since(Instant::now());

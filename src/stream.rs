@@ -4,14 +4,16 @@
 //! The loop never holds up a thread by itself: [`run`](EventStream::run) keeps what a full socket did not take and can go on
 //! later, on any thread. A stream with a thread of its own calls it by [`serve`](EventStream::serve).
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::http::{Coding, StreamHead};
+use crate::event::{Event, InvalidField};
+use crate::http::{Coding, Response, Stream, StreamHead};
+use crate::random::jitter;
 use crate::socket::{Pace, Socket, from_now};
-use crate::sse::{self, KeepAlive, StreamOptions};
 
 /// How often a stream with a thread of its own checks whether its client has left or the server is closing.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,6 +45,17 @@ pub(crate) trait Source {
 
     /// Notes that the stream ends and tells its client to come back.
     fn will_come_back(&mut self);
+
+    /// Whether a client that comes back gets all that it missed. Else a stream that the server ends before its source has
+    /// ended has no last chunk, so that it does not look whole.
+    fn is_resumable(&self) -> bool {
+        true
+    }
+
+    /// Whether the source ends by itself, so that shutdown lets it go on until the deadline.
+    fn is_finite(&self) -> bool {
+        false
+    }
 }
 
 /// What a source has to send.
@@ -125,12 +138,15 @@ impl<S: Source> EventStream<S> {
     ) -> io::Result<EventStream<S>> {
         socket.start_stream()?;
         let mut opening = head.bytes;
-        let keep_alive = options.begin(&socket, head.coding, &mut opening);
+        options.append_opening(head.coding, &mut opening);
+        let usual = || KeepAlive::every(socket.config().heartbeat);
+        let keep_alive = options.keep_alive.unwrap_or_else(usual);
+        let lifetime = socket.config().max_stream_lifetime;
         let now = Instant::now();
         Ok(EventStream {
             source,
             keep_alive,
-            ends_at: sse::ends_at(&socket),
+            ends_at: lifetime.map(|lifetime| from_now(lifetime - jitter(lifetime / 10))),
             socket,
             coding: head.coding,
             unsent: Some(Unsent::own(opening)),
@@ -190,7 +206,7 @@ impl<S: Source> EventStream<S> {
                 continue;
             }
             if self.is_ending {
-                self.socket.finish_stream();
+                self.socket.finish_stream()?;
                 return Ok(State::Over);
             }
             if remaining.is_zero() {
@@ -250,20 +266,33 @@ impl<S: Source> EventStream<S> {
 
     /// The stream's time is over, or its server's.
     pub(crate) fn is_over(&self) -> bool {
-        self.socket.is_closing() || self.ends_at.is_some_and(|end| Instant::now() >= end)
+        (self.socket.is_closing() && !self.source.is_finite())
+            || self.ends_at.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// Gives back the socket of a stream that has ended, where the connection goes on with another request.
+    pub(crate) fn into_kept_socket(self) -> Option<Socket> {
+        (self.is_ending && self.unsent.is_none() && self.socket.keep_alive).then_some(self.socket)
     }
 
     /// Has the stream end after what was sent.
     fn end(&mut self, come_back: bool) {
         let mut out = Vec::new();
+        let is_whole = !come_back || self.source.is_resumable();
         match come_back {
             true => {
                 self.source.will_come_back();
-                sse::append_event(&sse::come_back(&self.socket), self.coding, &mut out);
+                // Reconnects of streams that end together are spread.
+                let spread = jitter(self.socket.config().reconnect_spread);
+                append_retry(Duration::from_millis(500) + spread, self.coding, &mut out);
             }
             false => self.source.append_last(self.coding, &mut out),
         }
-        self.coding.append_end(&mut out);
+        match is_whole {
+            true => self.coding.append_end(&mut out),
+            // The end of the connection is the only end that the client gets.
+            false => self.socket.keep_alive = false,
+        }
         self.unsent = Some(Unsent::own(out));
         self.is_ending = true;
     }
@@ -313,4 +342,79 @@ impl<S: Source> EventStream<S> {
     pub(crate) fn keep_unsent(&mut self, unsent: Option<Unsent>) {
         self.unsent = unsent;
     }
+}
+
+/// The heartbeat of a stream: what is sent after so much silence, so that proxies keep the connection open and each side
+/// notices when the other is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    pub(crate) interval: Duration,
+    text: Cow<'static, str>,
+}
+
+impl KeepAlive {
+    /// Sends a comment, `: heartbeat`, after each interval of silence. An `EventSource` does not show it to the page.
+    pub fn every(interval: Duration) -> KeepAlive {
+        KeepAlive {
+            // An interval of zero would be a loop without a pause.
+            interval: interval.max(Duration::from_millis(1)),
+            // Without a blank line, at which some parsers would dispatch an empty event.
+            text: ": heartbeat\n".into(),
+        }
+    }
+
+    /// Sends an event of this name in place of the comment, with empty data and no id, for a page that wants to see it.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidField`] when the name contains a line break.
+    pub fn event(mut self, name: impl AsRef<str>) -> Result<KeepAlive, InvalidField> {
+        self.text = Event::data("").event(name)?.to_string().into();
+        Ok(self)
+    }
+
+    fn append(&self, coding: Coding, out: &mut Vec<u8>) {
+        coding.append(out, &[self.text.as_bytes()]);
+    }
+}
+
+/// The settings that every event stream has, whatever its source.
+#[derive(Debug, Default)]
+pub(crate) struct StreamOptions {
+    pub(crate) keep_alive: Option<KeepAlive>,
+    pub(crate) retry: Option<Duration>,
+    pub(crate) first: Vec<Event>,
+}
+
+impl StreamOptions {
+    /// Appends what goes with the head: a comment, since some clients do not see a response before its first body byte,
+    /// then the `retry` field and the first events.
+    fn append_opening(&self, coding: Coding, out: &mut Vec<u8>) {
+        coding.append(out, &[b": connected\n"]);
+        if let Some(time) = self.retry {
+            append_retry(time, coding, out);
+        }
+        for event in &self.first {
+            append_event(event, coding, out);
+        }
+    }
+}
+
+/// Returns the response whose body is an event stream.
+pub(crate) fn event_stream(stream: Stream) -> Response {
+    // Without the last field nginx would collect the events.
+    const FIELDS: &str = "Content-Type: text/event-stream\r\n\
+        Cache-Control: no-cache, no-transform\r\n\
+        X-Accel-Buffering: no\r\n";
+    Response::stream(FIELDS, stream)
+}
+
+pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {
+    coding.append(out, &[event.lines(), b"\n"]);
+}
+
+/// Appends a `retry` field without the blank line of a block of its own, which common clients take for a message without
+/// data. A browser applies the field at its line end.
+fn append_retry(time: Duration, coding: Coding, out: &mut Vec<u8>) {
+    coding.append(out, &[Event::new().retry(time).lines()]);
 }

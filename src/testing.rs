@@ -54,7 +54,11 @@ impl Response {
                     bytes: Vec::new(),
                     coding: Coding::CloseDelimited,
                 };
-                threads::spawn("sse-connection", None, Box::new(|| stream(head, socket)))?;
+                threads::spawn(
+                    "sse-connection",
+                    None,
+                    Box::new(|| drop(stream(head, socket))),
+                )?;
                 Box::new(client)
             }
         };

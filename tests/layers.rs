@@ -35,8 +35,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guard/cors", &["http", "router"]),
     ("guard/access", &["http", "router"]),
     ("guard/mod", &[]),
-    ("sse", &["event", "http", "random", "socket", "threads"]),
-    ("stream", &["http", "socket", "sse"]), // The loop, of which no source of events knows more than its trait.
+    ("stream", &["event", "http", "random", "socket"]), // The loop, which knows no source of events, only their trait.
+    ("sse", &["event", "http", "socket", "stream", "threads"]),
     ("hub/id", &[]),
     ("hub/topics", &[]),
     ("hub/error", &["http"]),
@@ -52,7 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/subscriber", &["http", "stream", "threads"]),
     ("hub/poll", &["event", "http", "socket", "stream"]),
     ("hub/fast", &["slots", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
-    ("hub/subscription", &["event", "http", "socket", "sse", "stream"]),
+    ("hub/subscription", &["event", "http", "socket", "stream"]),
     ("hub/hub_thread", &["event"]), // Nor does who appends know of readers.
     ("hub/follow", &[]),
     ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.

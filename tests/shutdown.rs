@@ -79,16 +79,25 @@ impl Site {
     }
 }
 
-/// Reads a stream to its clean end and gives the `retry` that was the last of it.
+/// Reads a stream to its end, gives the `retry` that was the last of it, and says whether it had the last chunk.
 #[track_caller]
-fn retry_at_the_end(mut stream: EventSource) -> u64 {
-    while stream.next().is_some() {}
+fn retry_at_the_end(mut stream: EventSource) -> (u64, bool) {
+    let is_whole = loop {
+        match stream.try_next() {
+            Ok(Some(_)) => {}
+            Ok(None) => break true,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+                break false;
+            }
+        }
+    };
     stream.client.ends();
-    stream.retry.expect("a retry of its own")
+    (stream.retry.expect("a retry of its own"), is_whole)
 }
 
 #[test]
-fn streams_end_with_a_retry_of_their_own_and_the_last_chunk() {
+fn streams_end_with_a_retry_of_their_own() {
     let senders: Arc<Mutex<Vec<Sender<Event>>>> = Arc::default();
     let silent = Arc::clone(&senders);
     let hub = Hub::new();
@@ -122,11 +131,16 @@ fn streams_end_with_a_retry_of_their_own_and_the_last_chunk() {
         .into_iter()
         .map(|stream| thread::spawn(|| retry_at_the_end(stream)))
         .collect();
-    let mut retries: Vec<u64> = threads
+    let ends: Vec<(u64, bool)> = threads
         .into_iter()
         .map(|thread| thread.join().unwrap())
         .collect();
     assert_eq!(ending.end(), Ok(()));
+    // A hub's reader comes back for what it missed. Of the others the client can tell that they are not whole, but for the
+    // last, of HTTP/1.0.
+    let whole: Vec<usize> = (0..ends.len()).filter(|&index| ends[index].1).collect();
+    assert_eq!(whole, (16..25).collect::<Vec<_>>());
+    let mut retries: Vec<u64> = ends.into_iter().map(|(retry, _)| retry).collect();
     assert!(
         retries.iter().all(|retry| (500..5500).contains(retry)),
         "{retries:?}"
@@ -175,6 +189,51 @@ fn a_stream_is_not_ended_in_the_middle_of_an_event() {
         retry_at_the_end(stream);
     }
     assert_eq!(ending.end(), Ok(()));
+}
+
+/// A stream that ends by itself may do so: it is whole, and the connection then closes.
+#[test]
+fn a_finite_stream_goes_on_until_the_deadline() {
+    let (new, senders) = mpsc::channel();
+    let site = Site::start(patient(), |server| {
+        server.get("/tokens", move |_| {
+            let (sender, receiver) = mpsc::channel();
+            new.send(sender).unwrap();
+            Sse::new(receiver).finish_within_deadline()
+        })
+    });
+    let open = || {
+        let stream = site.open("/tokens");
+        let sender: Sender<Event> = senders.recv_timeout(PATIENCE).unwrap();
+        (stream, sender)
+    };
+    let ((mut stream, sender), (mut other, _other_sender)) = (open(), open());
+    let (mut ended, cut) = (open(), open());
+    ended
+        .0
+        .client
+        .send("GET /tokens HTTP/1.1\r\nHost: a\r\n\r\n"); // Never answered.
+    let ending = site.shut_down();
+    site.until_it_does_not_listen();
+    // Longer than streams take to see that the server is closing.
+    thread::sleep(Duration::from_millis(1500));
+    for (stream, sender) in [(&mut stream, sender), (&mut ended.0, ended.1)] {
+        sender.send(Event::data("token")).unwrap();
+        drop(sender);
+        assert_eq!(stream.data(), "token");
+        assert_eq!(stream.next(), None);
+        stream.client.ends();
+    }
+    let at_once = Ending::begin(site.handle.clone(), Duration::ZERO);
+    assert_eq!(at_once.end(), Ok(()));
+    assert_eq!(ending.end(), Ok(()));
+    drop(cut.1);
+    for stream in [&mut other, &mut { cut.0 }] {
+        assert!(
+            stream.try_next().is_err(),
+            "it is cut off and does not look whole"
+        );
+    }
 }
 
 #[test]

@@ -16,11 +16,10 @@ struct ChunkWriter {
     has_failed: bool,
 }
 
-/// Runs `write`. The stream gets its end only where `write` has succeeded.
-pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) {
-    if socket.start_stream().is_err() {
-        return;
-    }
+/// Runs `write` and ends the stream, with the last chunk where `write` has succeeded. Gives the socket back where the
+/// connection goes on with another request.
+pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) -> Option<Socket> {
+    socket.start_stream().ok()?;
     let mut lines = LineWriter::new(ChunkWriter {
         socket,
         coding: head.coding,
@@ -28,20 +27,19 @@ pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) {
         has_failed: false,
     });
     let written = write(&mut lines).and_then(|()| lines.flush());
-    let writer = lines.get_mut();
-    match written {
-        Ok(()) => {
-            writer.coding.append_end(&mut writer.out);
-            if writer.flush().is_ok() {
-                writer.socket.finish_stream();
-            }
+    let mut writer = lines.into_inner().ok()?;
+    if let Err(error) = written {
+        // A client may leave at any time. Every other error is the program's.
+        if !writer.has_failed {
+            let problem = format!("a stream of lines broke off: {error}");
+            writer.socket.report(&problem);
         }
-        // The client has left, which is no error of the program.
-        Err(_) if writer.has_failed => {}
-        Err(error) => writer
-            .socket
-            .report(&format!("a stream of lines broke off: {error}")),
+        return None;
     }
+    writer.coding.append_end(&mut writer.out);
+    writer.flush().ok()?;
+    writer.socket.finish_stream().ok()?;
+    writer.socket.keep_alive.then_some(writer.socket)
 }
 
 impl Write for ChunkWriter {

@@ -60,6 +60,8 @@ pub struct Response {
     pub(crate) body: Body,
     /// What went wrong, for the error hook.
     pub(crate) error: Option<String>,
+    /// The connection ends with this response, whatever the client asks for.
+    pub(crate) is_last: bool,
 }
 
 /// The body of a response.
@@ -68,8 +70,9 @@ pub(crate) enum Body {
     Stream(Stream),
 }
 
-/// A function that writes a stream. It owns the socket, and writes the head first.
-pub(crate) type Stream = Box<dyn FnOnce(StreamHead, Socket) + Send>;
+/// Writes a stream: it is given the head that goes first and the socket. It gives the socket back where the connection goes
+/// on with another request.
+pub(crate) type Stream = Box<dyn FnOnce(StreamHead, Socket) -> Option<Socket> + Send>;
 
 /// The head of a stream, which leaves together with the first bytes of the body.
 pub(crate) struct StreamHead {
@@ -87,6 +90,7 @@ impl Response {
             fields: String::new(),
             body: Body::Whole(Cow::Borrowed(b"")),
             error: None,
+            is_last: false,
         };
         response.with_status(status)
     }
@@ -219,7 +223,14 @@ impl Response {
             .with_field("Content-Type", content_type)
     }
 
-    /// Makes a 200 with these field lines and a stream. The text is allocated without spare room: a stream keeps it for days.
+    /// Has the connection end with this response, and the head say so.
+    pub(crate) fn closing(mut self) -> Response {
+        self.is_last = true;
+        self
+    }
+
+    /// 200 with these field lines and no others, as yet: what more there would be room for, a stream's thread keeps for
+    /// days.
     pub(crate) fn stream(fields: &str, stream: Stream) -> Response {
         let mut response = Response::new(200);
         response.fields = fields.to_string();
@@ -394,7 +405,7 @@ impl Response {
             Version::Http11 => (Coding::Chunked, "Transfer-Encoding: chunked\r\n\r\n"),
             Version::Http10 => (Coding::CloseDelimited, "\r\n"),
         };
-        let connection = match request.keep_alive && coding == Coding::Chunked {
+        let connection = match request.keep_alive {
             true => "Connection: keep-alive\r\n",
             false => "Connection: close\r\n",
         };

@@ -18,8 +18,7 @@ use super::topics::{InvalidTopic, TopicSet};
 use crate::event::Event;
 use crate::http::{IntoResponse, Method, Request, Response, StreamHead};
 use crate::socket::Socket;
-use crate::sse::{KeepAlive, StreamOptions, event_stream};
-use crate::stream::EventStream;
+use crate::stream::{EventStream, KeepAlive, StreamOptions, event_stream};
 
 /// Where a reader begins that brings no last event id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -312,8 +311,24 @@ impl From<Subscription> for Response {
         let response = match subscription.refusal.take() {
             Some(refusal) => refusal,
             None if is_finished => Response::new(204),
-            None if subscription.is_poll => subscription.poll(),
-            None => event_stream(Box::new(|head, socket| subscription.serve(head, socket))),
+            None if subscription.is_poll => poll::respond(Poll {
+                first: match subscription.resumes() {
+                    true => Vec::new(),
+                    false => std::mem::take(&mut subscription.options.first),
+                },
+                timeout: match subscription.is_head {
+                    true => Duration::ZERO,
+                    false => subscription.shared.config.poll_timeout,
+                },
+                closing: Arc::clone(&subscription.closing),
+                received: subscription.received,
+                cursor: subscription.cursor(),
+            }),
+            None => event_stream(Box::new(|head, socket| {
+                subscription.serve(head, socket);
+                None
+            }))
+            .closing(),
         };
         let fields = fields.into_iter();
         fields.fold(response, |response, (name, value)| {

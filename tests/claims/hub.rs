@@ -65,7 +65,7 @@ fn the_bytes_are_as_written_down() {
     assert_eq!(
         head.without_date(),
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache, no-transform\r\n\
-         X-Accel-Buffering: no\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+         X-Accel-Buffering: no\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     assert_eq!(client.chunk().unwrap(), b": connected\n");
     // A block of `id` alone dispatches nothing and sets the last event id.

@@ -122,6 +122,12 @@ impl Client {
         self.answer()
     }
 
+    /// Sends a request with a body and reads its whole answer.
+    pub(crate) fn answer_after(&mut self, method: &str, target: &str, body: &[u8]) -> Answer {
+        self.request(method, target, &[], body);
+        self.answer()
+    }
+
     /// Ends what this side sends.
     pub(crate) fn half_close(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
