@@ -123,6 +123,7 @@
 //! | `stream` | the loop of events, heartbeats and the end of a stream |
 //! | `sse` | an `mpsc` receiver as a response |
 //! | `testing` | the events of a response, without a server |
+//! | `user_code` | user code, whose panic ends that call alone |
 //! | `random`, `lock` | numbers that need to differ, not to be secret; locks whose poison is ignored |
 //! | `hub/id`, `hub/topics`, `hub/config`, `hub/error` | what may be an id or a topic; limits and errors |
 //! | `hub/frame` | an encoded event, and a write that may be partial |
@@ -176,6 +177,7 @@ mod sse;
 mod stream;
 mod testing;
 mod threads;
+mod user_code;
 
 pub use config::Config;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message, json_string};

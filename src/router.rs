@@ -1,8 +1,7 @@
 //! Routes: which handler takes which method and path, and the middleware around all handlers.
 
-use std::panic::{self, AssertUnwindSafe};
-
 use crate::http::{IntoResponse, Method, Request, Response, method_list, percent_decode};
+use crate::user_code::guarded;
 
 pub(crate) type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
 pub(crate) type BoxedMiddleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
@@ -125,11 +124,10 @@ impl Route {
     }
 }
 
-/// Turns a panic into a 500. The middleware outside sees that response, so that a log has its line and CORS its fields. State
-/// that requests share must be consistent after a panic, as it must after the panic of any thread.
+/// A panic becomes a 500, which the middleware around it sees: a log wants its line, and a page of another site its CORS
+/// fields.
 fn without_panic(who: &str, answer: &dyn Fn() -> Response) -> Response {
-    panic::catch_unwind(AssertUnwindSafe(answer))
-        .unwrap_or_else(|_| Response::failed(format!("the {who} panicked")))
+    guarded(answer).unwrap_or_else(|| Response::failed(format!("the {who} panicked")))
 }
 
 impl Next<'_> {

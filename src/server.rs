@@ -13,9 +13,10 @@ use crate::config::Config;
 use crate::connection;
 use crate::http::{IntoResponse, Method, Request, Response, client_ip};
 use crate::router::{Handler, Middleware, Next, Router};
-use crate::slots::{ErrorHook, Slots};
+use crate::slots::Slots;
 use crate::socket::{Socket, from_now};
 use crate::threads::{self, Plan, Threads};
+use crate::user_code::{ErrorHook, stderr_hook};
 
 /// Pause after `accept` failed, for want of descriptors most of the time.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -79,7 +80,7 @@ impl Server {
             listener,
             config: Config::default(),
             router: Router::default(),
-            on_error: Arc::new(|problem| eprintln!("tiny-sse: {problem}")),
+            on_error: stderr_hook(),
             shutdown: Arc::new(Shutdown {
                 address,
                 state: Mutex::default(),
@@ -252,13 +253,14 @@ impl Server {
         let mut config = self.config;
         let most = most_descriptors().unwrap_or(usize::MAX);
         let fitting = most.saturating_sub(SPARE_DESCRIPTORS).max(1);
-        if config.max_connections > fitting {
-            config.max_connections = fitting;
-            (self.on_error)(&format!(
+        let asked = config.max_connections;
+        config.max_connections = asked.min(fitting);
+        let slots = Slots::new(config, self.on_error);
+        if fitting < asked {
+            slots.report(&format!(
                 "only {fitting} connections fit the {most} files that this process may open (`ulimit -n`)"
             ));
         }
-        let slots = Slots::new(config, self.on_error);
         let plan = |name, most| Plan {
             name,
             least: 0,

@@ -1,15 +1,12 @@
 //! Who is connected: the count, its bounds, and the way to reach everyone at shutdown.
 
 use std::net::{IpAddr, Shutdown, TcpStream};
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::config::Config;
-
-/// What a server reports when something goes wrong that has no caller to tell.
-pub(crate) type ErrorHook = Arc<dyn Fn(&str) + Send + Sync>;
+use crate::user_code::{ErrorHook, guarded};
 
 /// The open connections of one server.
 pub(crate) struct Slots {
@@ -79,9 +76,9 @@ impl Slots {
         }
     }
 
-    /// Reports what has no caller to tell. A hook that panics does not take the thread along that has to tell.
+    /// Reports a problem that has no caller to tell.
     pub(crate) fn report(&self, problem: &str) {
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.on_error)(problem)));
+        guarded(|| (self.on_error)(problem));
     }
 
     pub(crate) fn is_closing(&self) -> bool {

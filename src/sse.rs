@@ -13,6 +13,7 @@ use crate::stream::{
     EventStream, KeepAlive, Source, StreamOptions, Supply, Unsent, append_event, event_stream,
 };
 use crate::threads;
+use crate::user_code::guarded;
 
 /// Maximum bytes of waiting events that go into one write.
 const MAX_WRITE_BYTES: usize = 64 * 1024;
@@ -167,10 +168,17 @@ impl Sse {
             is_finite: self.is_finite,
             bytes: Vec::new(),
         };
-        let mut stream = EventStream::begin(source, head, self.options, socket).ok()?;
-        // An error means that the client has left, or takes too little.
-        stream.serve().ok()?;
-        stream.into_kept_socket()
+        let serve = || {
+            let mut stream = EventStream::begin(source, head, self.options, socket).ok()?;
+            // An error means that the client has left, or takes too little.
+            stream.serve().ok()?;
+            stream.into_kept_socket()
+        };
+        let kept = serve();
+        for value in self.guards {
+            guarded(|| drop(value));
+        }
+        kept
     }
 }
 

@@ -5,10 +5,11 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::user_code::guarded;
 
 /// How long a thread waits for another item before it ends.
 const KEEP: Duration = Duration::from_secs(5);
@@ -24,6 +25,10 @@ pub(crate) fn spawn(
     if let Some(bytes) = stack_bytes {
         builder = builder.stack_size(bytes);
     }
+    // The payload of a panic would end the process where its `Drop` panics in std.
+    let run = || {
+        guarded(run);
+    };
     builder.spawn(run).map(drop)
 }
 
@@ -170,8 +175,8 @@ impl<T: Send + 'static> Shared<T> {
         // In one step with the look into the queue: until then this thread is on its way to an item.
         state.starting -= 1;
         while let Some(item) = self.next(state) {
-            // A panic, of which the panic hook has told, ends one item and not the thread that others count on.
-            let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.handle)(item)));
+            // A panic ends one item, not the thread.
+            guarded(|| (self.handle)(item));
             state = self.lock();
         }
     }

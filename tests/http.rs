@@ -702,6 +702,44 @@ fn a_handlers_error_is_for_the_hook_and_not_for_the_client() {
     stays(&mut client);
 }
 
+/// Its `Drop` panics as well, with another one.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        std::panic::panic_any(Bomb);
+    }
+}
+
+/// Handlers, producers, what a stream guards; and the default hook, which cannot write.
+#[cfg(target_os = "linux")]
+#[test]
+fn user_code_that_panics_ends_that_call_alone() {
+    let test = "user_code_that_panics_ends_that_call_alone";
+    let Some(child) = Child::without_stderr(test) else {
+        let explode = |_: &Request| -> Response { std::panic::panic_any(Bomb) };
+        let server = site(Server::bind("127.0.0.1:0").unwrap())
+            .get("/explodes", explode)
+            .get("/producer", |_| {
+                Sse::spawn(|_| std::panic::panic_any(Bomb)).last(Event::data("last"))
+            })
+            .get("/guard", |_| Sse::spawn(|_| ()).guard(Bomb));
+        announce(server.addr());
+        server.spawn().unwrap();
+        return wait_for_parent();
+    };
+    let mut client = Client::connect(child.addr());
+    for _ in 0..3 {
+        for target in ["/fails", "/panics", "/explodes"] {
+            assert_eq!(client.get(target).status(), 500);
+        }
+        let whole = ": connected\ndata: last\n\n";
+        assert_eq!(client.get("/producer").text(), whole);
+        assert_eq!(client.get("/guard").text(), ": connected\n");
+    }
+    stays(&mut client);
+}
+
 #[test]
 fn a_hook_that_panics_costs_no_answer() {
     let server = site(Server::bind("127.0.0.1:0").unwrap())

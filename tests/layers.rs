@@ -11,13 +11,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("random", &[]),
     ("lock", &[]),
-    ("threads", &[]),
+    ("user_code", &[]),
+    ("threads", &["user_code"]),
     ("event/line", &[]),
     ("event/encode", &[]),
     ("event/json", &[]),
     ("event/decode", &[]), // The two agree because each follows the specification.
     ("event/mod", &[]),
-    ("slots", &["config"]),
+    ("slots", &["config", "user_code"]),
     ("socket", &["config", "slots"]),
     ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
     ("http/request", &["config", "lock"]),
@@ -29,27 +30,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/lines", &["socket"]),
     ("http/mod", &[]),
-    ("router", &["http"]),
+    ("router", &["http", "user_code"]),
     ("guard/secret", &[]), // Middleware that users could have written, and nothing knows of.
     ("guard/allow", &["http", "router"]),
     ("guard/cors", &["http", "router"]),
     ("guard/access", &["http", "router"]),
     ("guard/mod", &[]),
     ("stream", &["event", "http", "random", "socket"]), // The loop, which knows no source of events, only their trait.
-    ("sse", &["event", "http", "socket", "stream", "threads"]),
+    ("sse", &["event", "http", "socket", "stream", "threads", "user_code"]),
     ("hub/id", &[]),
     ("hub/topics", &[]),
     ("hub/error", &["http"]),
     ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
-    ("hub/archive", &["event"]),
-    ("hub/config", &["slots"]), // The type of the error hook.
+    ("hub/config", &["user_code"]),
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
     ("hub/file", &["http", "lock", "random"]), // The bytes of a stream without chunks.
     ("hub/registry", &["lock"]),
-    ("hub/shared", &["lock"]),
+    ("hub/shared", &["lock", "user_code"]),
     ("hub/cursor", &[]), // The plain half ends with those who have a cursor:
     ("hub/receiver", &["event", "socket"]),
-    ("hub/subscriber", &["http", "stream", "threads"]),
+    ("hub/subscriber", &["http", "stream", "threads", "user_code"]),
     ("hub/poll", &["event", "http", "socket", "stream"]),
     ("hub/fast", &["slots", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
     ("hub/subscription", &["event", "http", "socket", "stream"]),
@@ -58,7 +58,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("testing", &["config", "event", "http", "slots", "socket", "threads"]),
-    ("server", &["config", "connection", "http", "router", "slots", "socket", "threads"]), // Nobody imports the server.
+    ("server", &["config", "connection", "http", "router", "slots", "socket", "threads", "user_code"]), // Nobody imports the server.
 ];
 
 #[test]

@@ -1,14 +1,10 @@
 //! What a hub keeps, and how far its queues go.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::mem;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::slots::ErrorHook;
+use crate::user_code::{ErrorHook, stderr_hook};
 
 /// The limits of a [`Hub`](crate::Hub). Start from [`HubConfig::default`] and change what you need.
 #[derive(Clone)]
@@ -49,8 +45,7 @@ impl Default for HubConfig {
             catch_up_threads: 64,
             poll_timeout: Duration::from_secs(25),
             max_polls: 2_000,
-            // Unlike `eprintln!`, this does not panic where standard error cannot be written.
-            on_error: Arc::new(|problem| drop(writeln!(io::stderr(), "tiny-sse: {problem}"))),
+            on_error: stderr_hook(),
         }
     }
 }

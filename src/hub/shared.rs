@@ -12,6 +12,7 @@ use super::log::Log;
 use super::registry::Registry;
 use super::topics::TopicSet;
 use crate::lock::lock;
+use crate::user_code::guarded;
 
 /// How long a request waits until a hub knows its id that follows a log, before its client is sent away.
 const KNOWLEDGE_WAIT: Duration = Duration::from_secs(1);
@@ -105,7 +106,7 @@ impl Shared {
     }
 
     pub(crate) fn report(&self, problem: &str) {
-        self.config.report(problem);
+        guarded(|| (self.config.on_error)(problem));
     }
 
     pub(crate) fn is_failing(&self) -> bool {

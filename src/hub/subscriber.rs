@@ -1,7 +1,6 @@
 //! A hub's reader as the source of an event stream: its cursor, what happens when it is too slow, and what follows its end.
 
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::registry::Reader;
 use crate::http::Coding;
 use crate::stream::{Source, Supply, Unsent};
 use crate::threads;
+use crate::user_code::guarded;
 
 /// Most bytes that a reader takes out of the log at a time.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -217,21 +217,17 @@ fn run_apart(job: Job) {
     static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
     let jobs = JOBS.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<Job>();
-        let run = Box::new(move || receiver.into_iter().for_each(guarded));
+        let run = Box::new(move || receiver.into_iter().for_each(run_guarded));
         threads::spawn("sse-on-end", None, run).ok()?;
         Some(sender)
     });
     match jobs {
         // The thread lives as long as the process.
         Some(jobs) => drop(jobs.send(job)),
-        None => guarded(job),
+        None => run_guarded(job),
     }
 }
 
-/// Calls user code. The panic hook reports its panic, which ends this call alone.
-fn guarded(call: impl FnOnce()) {
-    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(call)) {
-        // Dropping a payload is user code too.
-        std::mem::forget(payload);
-    }
+fn run_guarded(job: Job) {
+    guarded(job);
 }

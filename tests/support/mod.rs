@@ -529,6 +529,13 @@ impl Child {
         Child::start(test, shell)
     }
 
+    /// As [`Child::of`], where nothing can be written to standard error.
+    pub(crate) fn without_stderr(test: &str) -> Option<Child> {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.stderr(std::fs::File::create("/dev/full").unwrap());
+        Child::start(test, command)
+    }
+
     fn start(test: &str, mut command: Command) -> Option<Child> {
         if std::env::var_os(CHILD).is_some() {
             return None;
