@@ -16,6 +16,13 @@ use crate::slots::{Connected, Slot, Slots};
 /// Maximum bytes that a client may send on an event stream: requests that it pipelines.
 const MAX_STRAY_BYTES: usize = 64 * 1024;
 
+/// Maximum bytes that are written to a blocking socket at once: an ordinary response, which costs one system call.
+const BLOCKING_WRITE_BYTES: usize = 20 * 1024;
+
+/// Linux ends the wait for a socket only when a third of its buffer is free, so a wait in vain may leave room for some bytes.
+/// After this time, more than the 40 ms of a delayed acknowledgement, that room is used: later progress is the peer's.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+
 /// How long a body may come slower than the least rate, for connections that take a while to get going.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
@@ -125,38 +132,52 @@ impl Socket {
     }
 
     /// Writes everything, waiting for the peer as long as it takes bytes often and fast enough.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pace::took`], or when the connection fails.
     pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        if !self.streaming && !self.has_write_timeout {
-            let timeout = self.config().write_timeout.max(SHORTEST);
-            self.stream().set_write_timeout(Some(timeout))?;
-            self.has_write_timeout = true;
-        }
         let mut pace = Pace::new(Instant::now());
-        // Where the socket blocks, this may already take the whole time-out, and end with a part.
-        let mut n = self.try_write(bytes)?;
-        let mut written = n;
+        let mut written = 0;
+        if !self.streaming && bytes.len() <= BLOCKING_WRITE_BYTES {
+            if !self.has_write_timeout {
+                let timeout = self.config().write_timeout.max(SHORTEST);
+                self.stream().set_write_timeout(Some(timeout))?;
+                self.has_write_timeout = true;
+            }
+            // A part means that all of the time is over.
+            written = self.try_write(bytes)?;
+        }
+        let mut wait = self.config().write_timeout.saturating_sub(pace.elapsed());
         while written < bytes.len() {
-            let wait = pace.took(n, self.config())?;
-            n = self.write_waiting(&bytes[written..], wait)?;
+            let n = self.write_waiting(&bytes[written..], wait)?;
             written += n;
+            if written < bytes.len() {
+                wait = pace.took(n, self.config())?;
+            }
         }
         Ok(())
     }
 
-    /// Waits at most `wait` for the socket to take a part of the bytes; leaves a stream non-blocking again.
-    pub(crate) fn write_waiting(&self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
-        self.stream().set_nonblocking(false)?;
-        self.stream().set_write_timeout(Some(wait.max(SHORTEST)))?;
-        let written = try_write(&mut self.stream(), bytes);
-        self.stream().set_nonblocking(self.streaming)?;
-        match written? {
-            // Linux wakes a writer only when a third is free, so a wait that ended may have been about to succeed.
-            0 => self.try_write(bytes),
-            n => Ok(n),
+    /// Writes what the socket takes at once, or waits at most `wait` until it takes something. Leaves a stream non-blocking.
+    pub(crate) fn write_waiting(&mut self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
+        self.has_write_timeout = false;
+        self.stream().set_nonblocking(true)?;
+        let mut written = self.try_write(bytes)?;
+        for time in [wait.min(SETTLE_TIME), wait] {
+            if written > 0 || bytes.is_empty() {
+                break;
+            }
+            self.stream().set_nonblocking(false)?;
+            self.stream().set_write_timeout(Some(time.max(SHORTEST)))?;
+            // One byte: of more the system would take a part and wait for the rest, and when the peer has last taken
+            // something would not be known.
+            written = self.try_write(&bytes[..1])?;
+            self.stream().set_nonblocking(true)?;
+            written += self.try_write(&bytes[written..])?;
         }
+        self.stream().set_nonblocking(self.streaming)?;
+        Ok(written)
     }
 
     /// Reads what the client has sent on its stream, and returns whether it has left: closed its side, failed, or sent more
@@ -338,6 +359,10 @@ impl Pace {
         }
     }
 
+    fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+
     /// Notes that the peer took `n` bytes, and says how long it may take nothing from now on.
     ///
     /// # Errors
@@ -366,6 +391,7 @@ impl Pace {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::thread;
 
     fn pair() -> (TcpStream, Arc<Connected>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -432,6 +458,40 @@ mod tests {
         assert!(!check(TIMEOUT, second, 999, 0)); // It took something, but not enough.
         assert!(check(TIMEOUT, second, 999, 1)); // Just enough.
         assert!(check(90 * second, second, 0, 0)); // Not judged before it has been behind for the time-out.
+    }
+
+    /// A peer that takes nothing is cut off after one write time-out, however a response is sent.
+    #[test]
+    fn the_write_time_out_holds_once() {
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        let check = |bytes: usize, streaming: bool| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (stream, peer) = listener.accept().unwrap();
+            let config = Config {
+                write_timeout: TIMEOUT,
+                ..Config::default()
+            };
+            let slots = Slots::new(config, Arc::new(|_| ()));
+            let mut socket = Socket::new(&slots, stream, peer);
+            if streaming {
+                socket.start_stream().unwrap();
+            }
+            let bytes = vec![0; bytes];
+            let took = loop {
+                let start = Instant::now();
+                if socket.write_all(&bytes).is_err() {
+                    break start.elapsed();
+                }
+            };
+            assert!((TIMEOUT..2 * TIMEOUT).contains(&took), "{took:?}");
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| check(16 * 1024, false)); // Small responses, one after the other.
+            scope.spawn(|| check(50_000_000, false)); // A response that no buffer holds.
+            scope.spawn(|| check(16 * 1024, true)); // Events.
+            scope.spawn(|| check(50_000_000, true)); // An event that no buffer holds.
+        });
     }
 
     /// Takes this many bytes, then blocks.
