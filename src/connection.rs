@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::http::{
     Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, client_ip,
-    read_body,
+    is_token, read_body,
 };
 use crate::random::jitter;
 use crate::router::{Handler, Router};
@@ -18,6 +18,9 @@ const ONE_WRITE_BYTES: usize = 16 * 1024;
 
 /// Room for the head of an ordinary answer. Not less, as of a request's buffers: it may carry a stream for days.
 const HEAD_BYTES: usize = 1280;
+
+/// The first byte of a TLS connection: the content type of a handshake record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// How long a closing connection waits for the client to take its answer and close.
 const LINGER: Duration = Duration::from_secs(1);
@@ -62,6 +65,10 @@ fn answer_requests(
             Ok(handler) => router.answer(&connection.request, handler),
             Err(refusal) => refusal?,
         };
+        if matches!(response.body, Body::Stream(_)) && !response.has_content() {
+            let problem = format!("a stream cannot have status {}", response.status());
+            response = Response::failed(problem);
+        }
         if let Some(error) = &response.error {
             let (method, path) = (connection.request.method(), connection.request.path());
             connection
@@ -150,6 +157,7 @@ impl Connection {
     fn read_request<'a>(&mut self, router: &'a Router) -> Read<Option<&'a Handler>> {
         let time = self.socket.config().head_timeout;
         self.reader.get_mut().set_deadline(time);
+        self.check_first_byte()?;
         self.read_head()?;
         self.request.client_ip = client_ip(&self.request, &self.socket.config().trusted_proxies);
         if !self.socket.count_for(self.request.client_ip) {
@@ -176,6 +184,22 @@ impl Connection {
             Err(error) => return Err(self.refusal(error)),
         }
         Ok(handler)
+    }
+
+    /// Refuses at once what cannot become a request: a line end, up to which a head would be read, may never come.
+    fn check_first_byte(&mut self) -> Read<()> {
+        let first = self.reader.buffer().first().copied().unwrap_or(b'\n');
+        // Some clients send a line end after a body (RFC 9112 section 2.2).
+        if is_token(&[first]) || matches!(first, b'\r' | b'\n') {
+            return Ok(());
+        }
+        if first == TLS_HANDSHAKE {
+            self.socket.report_tls();
+        }
+        Err(self.refusal(RequestError {
+            status: Some(400),
+            reason: "this is not HTTP",
+        }))
     }
 
     #[inline(never)] // Else its code would be there twice.

@@ -61,11 +61,21 @@ pub struct Server {
 impl Server {
     /// Listens on an address; port 0 takes any free one.
     ///
+    /// Of several addresses the first one that is possible is taken, and no other. `localhost` stands for `127.0.0.1` and
+    /// `::1` on many machines, so that clients of one family find nobody: bind `127.0.0.1`, or `[::]`, which takes both
+    /// families where the system allows it.
+    ///
     /// # Errors
     ///
-    /// As [`TcpListener::bind`]: the address is in use, not this machine's, or not allowed.
+    /// As [`TcpListener::bind`], with the addresses: they are in use, not this machine's, or not allowed.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Server> {
-        Server::from_listener(TcpListener::bind(address)?)
+        let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+        let listener = TcpListener::bind(addresses.as_slice()).map_err(|error| {
+            let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+            let problem = format!("cannot listen on {}: {error}", texts.join(", "));
+            io::Error::new(error.kind(), problem)
+        })?;
+        Server::from_listener(listener)
     }
 
     /// Serves a listener that the caller brings: from socket activation, or with a larger backlog.

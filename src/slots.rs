@@ -14,6 +14,7 @@ pub(crate) struct Slots {
     on_error: ErrorHook,
     /// Set once the server shuts down.
     pub(crate) closing: Arc<AtomicBool>,
+    pub(crate) has_reported_tls: AtomicBool,
     open: Mutex<Open>,
     emptied: Condvar,
 }
@@ -54,6 +55,7 @@ impl Slots {
             config,
             on_error,
             closing: Arc::default(),
+            has_reported_tls: AtomicBool::new(false),
             open: Mutex::default(),
             emptied: Condvar::new(),
         })

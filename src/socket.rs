@@ -75,6 +75,21 @@ impl Socket {
         self.slot.slots.report(problem);
     }
 
+    /// Reports that a client speaks TLS, once for a server: anybody can send such a byte.
+    pub(crate) fn report_tls(&self) {
+        if !self
+            .slot
+            .slots
+            .has_reported_tls
+            .swap(true, Ordering::SeqCst)
+        {
+            self.report(&format!(
+                "{} tried TLS, as for https, on a port of plain HTTP (further tries are not reported)",
+                self.peer
+            ));
+        }
+    }
+
     /// The server is shutting down.
     pub(crate) fn is_closing(&self) -> bool {
         self.slot.slots.is_closing()

@@ -1562,3 +1562,62 @@ fn random_bytes_break_nothing() {
     assert_eq!(server.errors(), [""; 0]);
     stays(&mut server.connect());
 }
+
+/// A client of a stream without content would take its chunks for the next response (RFC 9110 section 6.4.1).
+#[test]
+fn a_stream_needs_a_status_with_content() {
+    let server = start(Config::default(), |server| {
+        server.any("/{status}", |request: &Request| {
+            let status = request.param("status").parse().unwrap();
+            Response::from(Sse::spawn(|_| ())).with_status(status)
+        })
+    });
+    let mut client = server.connect();
+    for status in ["204", "304"] {
+        assert_eq!(client.get(&format!("/{status}")).status(), 500);
+        let error = server.errors().pop().unwrap();
+        let expected = format!("GET /{status}: a stream cannot have status {status}");
+        assert_eq!(error, expected);
+    }
+    assert_eq!(client.get("/404").text(), ": connected\n");
+}
+
+#[test]
+fn what_cannot_begin_a_request_is_refused_at_once() {
+    const NEVER: Duration = Duration::from_secs(3600);
+    let patient = Config {
+        head_timeout: NEVER,
+        idle_timeout: NEVER,
+        ..Config::default()
+    };
+    let server = start(patient, |server| server.get("/hello", |_| "hello\n"));
+    let tls: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+    for bytes in [tls, tls, b"\0", b"\xff", b" ", b"\"", b"\x05\x01\x00"] {
+        let mut fresh = server.connect();
+        fresh.send(bytes);
+        assert_eq!(fresh.answer().status(), 400, "{bytes:?}");
+        fresh.ends();
+        // Also as the second request of a connection.
+        let mut used = server.connect();
+        assert_eq!(used.get("/hello").status(), 200);
+        used.send(bytes);
+        assert_eq!(used.answer().status(), 400, "{bytes:?}");
+        used.ends();
+    }
+    let errors = server.errors();
+    assert_eq!(errors.len(), 1, "said once: {errors:?}");
+    assert!(errors[0].contains("tried TLS"), "{errors:?}");
+}
+
+#[test]
+fn a_server_that_cannot_listen_names_the_address() {
+    let server = Server::bind("127.0.0.1:0").unwrap();
+    let taken = server.addr();
+    let error = Server::bind(taken).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    let expected = format!("cannot listen on {taken}: ");
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    let error = Server::bind([taken, taken].as_slice()).unwrap_err();
+    let expected = format!("cannot listen on {taken}, {taken}: ");
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}

@@ -173,7 +173,6 @@ impl Response {
         let is_read = matches!(request.method(), Method::Get | Method::Head);
         if is_read && request.accepts("text/event-stream") {
             let milliseconds = time.as_millis().min(i32::MAX as u128);
-            // No blank line: some clients would show a page an empty event.
             let text = format!(": come back later\nretry: {milliseconds}\n");
             return Response::bytes("text/event-stream", text.into_bytes())
                 .with_field("Cache-Control", "no-cache, no-transform");
