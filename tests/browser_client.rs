@@ -1,6 +1,6 @@
 //! The crate's own client for browsers in a real one. Run it with `cargo test --test browser_client -- --ignored`.
 //!
-//! The checks are in `browser/client.js`; here is what they are served.
+//! The checks are in `browser/client.js`. This file has the server that they need.
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use browser::{Browser, Reports, findings, proxy, script, wait_for_a_try_in_vain};
-use tiny_sse::{Config, Event, Hub, KeepAlive, Request, Response, Server};
+use tiny_sse::{Config, Event, Hub, KeepAlive, Method, Request, Response, Server, Subscription};
 
 #[test]
 #[ignore = "needs Chromium"]
@@ -52,13 +52,13 @@ struct Stage {
     visits: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-impl Stage {
-    fn visit(&self, request: &Request) {
-        if request.method() == tiny_sse::Method::Get {
-            let mut visits = self.visits.lock().unwrap();
-            *visits.entry(request.param("name").to_string()).or_default() += 1;
-        }
-    }
+/// A handler that has a stage of its own, whose parts all of them share.
+fn on<R>(
+    stage: &Stage,
+    handler: fn(&Stage, &Request) -> R,
+) -> impl Fn(&Request) -> R + Send + Sync + use<R> {
+    let stage = stage.clone();
+    move |request| handler(&stage, request)
 }
 
 /// Starts the server of this generation. Asked to restart, it gives way to the next one on the same port.
@@ -69,11 +69,10 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
     };
     let server = Server::bind(address).unwrap().config(config);
     let address = server.addr();
-
     let (shutdown, next) = (server.handle(), (reports.clone(), stage.clone()));
     let restarting = AtomicBool::new(false);
     let restart = move |_request: &Request| {
-        // A browser sends a request again when its answer was cut off.
+        // A browser sends a request again when its response was cut off.
         if !restarting.swap(true, Ordering::SeqCst) {
             let (shutdown, (reports, stage)) = (shutdown.clone(), next.clone());
             thread::spawn(move || {
@@ -85,97 +84,118 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
         }
         Response::new(202)
     };
-
-    let page = |checks: &str| {
-        let page = "<!doctype html><meta charset=utf-8><title>client.js</title><body data-checks=CHECKS>\
-             <script type=module src=/checks.js></script>";
-        Response::html(page.replace("CHECKS", checks))
-    };
-    let [events, silent, beats, status, visits] = [(); 5].map(|()| stage.clone());
-    let [publishing, counting, polls, ending, readers, mine] = [(); 6].map(|()| stage.hub.clone());
+    let tab = |_request: &Request| Response::html(include_str!("browser/client.html"));
+    let checks = |_request: &Request| script(include_str!("browser/client.js"));
     reports
         .serve(server)
-        .get("/client", move |_request| page("client"))
-        .get("/mute", move |_request| page("mute"))
-        .get("/checks.js", |_request| {
-            script(include_str!("browser/client.js"))
-        })
-        .get("/tab", |_request| {
-            Response::html(include_str!("browser/client.html"))
-        })
+        .get("/client", |_request| page("client"))
+        .get("/mute", |_request| page("mute"))
+        .get("/checks.js", checks)
+        .get("/tab", tab)
         .get("/client.js", |_request| Response::client_script())
-        .get("/events/{name}", move |request| {
-            events.visit(request);
-            events.hub.subscribe(request, request.param("name"))
-        })
-        // The same address for all users: whose events they are is in the cookie alone.
-        .get("/mine", move |request| {
-            let user = request.cookie("user").unwrap_or("nobody");
-            mine.subscribe(request, user)
-        })
-        .get("/silent/{name}", move |request| {
-            silent.visit(request);
-            let never = KeepAlive::every(Duration::from_secs(3600));
-            silent
-                .hub
-                .subscribe(request, request.param("name"))
-                .keep_alive(never)
-        })
-        .get("/beats/{name}", move |request| {
-            beats.visit(request);
-            let often = KeepAlive::every(Duration::from_millis(100));
-            beats
-                .hub
-                .subscribe(request, request.param("name"))
-                .keep_alive(often)
-        })
-        .get("/status/{name}", move |request| {
-            status.visit(request);
-            Response::new(request.param("name").parse().unwrap())
-        })
-        .get("/visits/{name}", move |request| {
-            let visits = visits.visits.lock().unwrap();
-            visits.get(request.param("name")).unwrap_or(&0).to_string()
-        })
-        .get("/readers/{name}", move |request| {
-            let name = request.param("name");
-            let readers = readers.readers();
-            let of_topic = readers
-                .iter()
-                .filter(|it| it.topics().any(|topic| topic == name));
-            of_topic.count().to_string()
-        })
-        .get("/polls", move |_request| polls.stats().polls.to_string())
+        .get("/events/{name}", on(&stage, Stage::events))
+        .get("/mine", on(&stage, Stage::mine))
+        .get("/silent/{name}", on(&stage, Stage::silent))
+        .get("/beats/{name}", on(&stage, Stage::beats))
+        .get("/status/{name}", on(&stage, Stage::status))
+        .get("/visits/{name}", on(&stage, Stage::visits))
+        .get("/readers/{name}", on(&stage, Stage::readers))
+        .get("/polls", on(&stage, Stage::polls))
         .get("/generation", move |_request| generation.to_string())
-        .post("/publish/{name}", move |request| {
-            let text = String::from_utf8_lossy(request.body());
-            let name = request.query("event").unwrap_or("message");
-            let event = Event::data(text).event(name).unwrap();
-            publishing.publish(request.param("name"), event).unwrap();
-            Response::new(204)
-        })
-        .post("/numbers/{name}", move |request| {
-            let (hub, name) = (counting.clone(), request.param("name").to_string());
-            let n: u32 = request.query("n").unwrap().parse().unwrap();
-            thread::spawn(move || {
-                for number in 1..=n {
-                    // Another topic moves the hub's ids on.
-                    hub.publish("noise", Event::data("")).unwrap();
-                    hub.publish(&name, Event::data(number.to_string())).unwrap();
-                    thread::sleep(Duration::from_millis(4));
-                }
-            });
-            Response::new(202)
-        })
-        .post("/end/{name}", move |request| {
-            let text = String::from_utf8_lossy(request.body());
-            ending
-                .finish(request.param("name"), Event::data(text))
-                .unwrap();
-            Response::new(204)
-        })
+        .post("/publish/{name}", on(&stage, Stage::publish))
+        .post("/numbers/{name}", on(&stage, Stage::numbers))
+        .post("/end/{name}", on(&stage, Stage::end))
         .post("/restart", restart)
         .spawn()
         .unwrap()
         .addr()
+}
+
+/// The page that runs these checks.
+fn page(checks: &str) -> Response {
+    let page = "<!doctype html><meta charset=utf-8><title>client.js</title><body data-checks=CHECKS>\
+         <script type=module src=/checks.js></script>";
+    Response::html(page.replace("CHECKS", checks))
+}
+
+impl Stage {
+    fn events(&self, request: &Request) -> Subscription {
+        self.visit(request);
+        self.hub.subscribe(request, request.param("name"))
+    }
+
+    /// The same URL for all users: only the cookie says whose events they are.
+    fn mine(&self, request: &Request) -> Subscription {
+        let user = request.cookie("user").unwrap_or("nobody");
+        self.hub.subscribe(request, user)
+    }
+
+    fn silent(&self, request: &Request) -> Subscription {
+        let never = KeepAlive::every(Duration::from_secs(3600));
+        self.events(request).keep_alive(never)
+    }
+
+    fn beats(&self, request: &Request) -> Subscription {
+        let often = KeepAlive::every(Duration::from_millis(100));
+        self.events(request).keep_alive(often)
+    }
+
+    fn status(&self, request: &Request) -> Response {
+        self.visit(request);
+        Response::new(request.param("name").parse().unwrap())
+    }
+
+    fn visit(&self, request: &Request) {
+        if request.method() == Method::Get {
+            let mut visits = self.visits.lock().unwrap();
+            *visits.entry(request.param("name").to_string()).or_default() += 1;
+        }
+    }
+
+    fn visits(&self, request: &Request) -> String {
+        let visits = self.visits.lock().unwrap();
+        visits.get(request.param("name")).unwrap_or(&0).to_string()
+    }
+
+    fn readers(&self, request: &Request) -> String {
+        let name = request.param("name");
+        let readers = self.hub.readers();
+        let of_topic = readers
+            .iter()
+            .filter(|reader| reader.topics().any(|topic| topic == name));
+        of_topic.count().to_string()
+    }
+
+    fn polls(&self, _request: &Request) -> String {
+        self.hub.stats().polls.to_string()
+    }
+
+    fn publish(&self, request: &Request) -> Response {
+        let text = String::from_utf8_lossy(request.body());
+        let name = request.query("event").unwrap_or("message");
+        let event = Event::data(text).event(name).unwrap();
+        self.hub.publish(request.param("name"), event).unwrap();
+        Response::new(204)
+    }
+
+    /// Publishes the numbers up to `n`, one after another.
+    fn numbers(&self, request: &Request) -> Response {
+        let (hub, name) = (self.hub.clone(), request.param("name").to_string());
+        let n: u32 = request.query("n").unwrap().parse().unwrap();
+        thread::spawn(move || {
+            for number in 1..=n {
+                // An event of another topic, so that the ids of this one have holes.
+                hub.publish("noise", Event::data("")).unwrap();
+                hub.publish(&name, Event::data(number.to_string())).unwrap();
+                thread::sleep(Duration::from_millis(4));
+            }
+        });
+        Response::new(202)
+    }
+
+    fn end(&self, request: &Request) -> Response {
+        let last = Event::data(String::from_utf8_lossy(request.body()));
+        self.hub.finish(request.param("name"), last).unwrap();
+        Response::new(204)
+    }
 }

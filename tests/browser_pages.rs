@@ -9,6 +9,7 @@ mod browser;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
@@ -21,24 +22,12 @@ const CHECKS: [&str; 4] = ["/checks", "/pages.js", "/check.js", "/findings"];
 #[test]
 #[ignore = "needs Chromium"]
 fn every_page_can_be_read_and_looks_like_the_others() {
-    let pages = [
-        "auth",
-        "channels",
-        "dashboard",
-        "fallback",
-        "hub",
-        "journal",
-        "notifications",
-        "progress",
-        "resilient",
-        "tokens",
-    ];
-    for page in pages {
+    for (page, next) in pages() {
         let example = Example::start(page);
         let (reports, findings) = findings();
         let html = format!(
             "<!doctype html><meta charset=utf-8><title>Checks</title>\
-             <body data-page={page} data-token={}><script type=module src=/pages.js></script>",
+             <body data-page={page} data-next={next} data-token={}><script type=module src=/pages.js></script>",
             example.token,
         );
         let server = reports
@@ -61,6 +50,26 @@ fn every_page_can_be_read_and_looks_like_the_others() {
         let browser = Browser::open(&format!("http://{proxy}/checks"));
         assert_eq!(findings.all_ok(&browser).len(), 4, "{page}");
     }
+}
+
+/// Returns the examples that have a page, each with the next one in the README's reading order.
+fn pages() -> Vec<(&'static str, &'static str)> {
+    let readme = include_str!("../README.md");
+    let (_, readme) = readme.split_once("## Examples, in reading order").unwrap();
+    let (course, _) = readme.split_once("| `testbed` |").unwrap(); // No lesson.
+    let rows = course.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names: Vec<&str> = rows.map(|row| row.split('`').next().unwrap()).collect();
+    // The last one begins again.
+    let pairs = names
+        .iter()
+        .copied()
+        .zip(names.iter().copied().cycle().skip(1));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let pages: Vec<_> = pairs
+        .filter(|(name, _)| folder.join(name).join("page.html").exists())
+        .collect();
+    assert!(pages.len() >= 10, "{pages:?}");
+    pages
 }
 
 /// An example that serves on a port of its own until it is dropped.

@@ -52,13 +52,14 @@ fn main() -> io::Result<()> {
     for call in calls.unanswered() {
         work(&calls, call)?;
     }
-    let (post, get, delete) = (Arc::clone(&calls), Arc::clone(&calls), calls);
+    let resumed = Arc::clone(&calls);
+    let ended = Arc::clone(&calls);
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .middleware(allow_hosts(["localhost", "127.0.0.1"])?)
         .middleware(allow_same_origin())
-        .post("/mcp", move |request| answer(&post, request))
-        .get("/mcp", move |request| resume(&get, request))
-        .route(Method::Delete, "/mcp", move |request| end(&delete, request));
+        .post("/mcp", move |request| answer(&calls, request))
+        .get("/mcp", move |request| resume(&resumed, request))
+        .route(Method::Delete, "/mcp", move |request| end(&ended, request));
     println!("mcp at http://{}", server.addr());
     server.run()
 }

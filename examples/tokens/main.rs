@@ -37,7 +37,7 @@ fn main() -> io::Result<()> {
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", |_request| Response::html(PAGE))
         .get("/main.rs", |_request| include_str!("main.rs"))
-        .get("/next.rs", |_request| include_str!("../channels/main.rs"))
+        .get("/next.rs", |_request| include_str!("../mcp/main.rs"))
         .post("/v1/chat/completions", complete);
     println!("tokens at http://{}", server.addr());
     server.run()

@@ -2,7 +2,7 @@
 
 import { check, done, equal, fail, pause } from '/check.js';
 
-const { page, token } = document.body.dataset;
+const { page, next, token } = document.body.dataset;
 const [NARROW, WIDE] = [390, 1_200];
 
 const MIN_CONTRAST = 4.5; // WCAG 2.2, 1.4.3.
@@ -219,9 +219,9 @@ await check('it links to its source and to the next lesson', async () => {
     const link = frame.one(`footer a[href="${path}"]`);
     const text = await (await fetch(link.href)).text();
     if (!text.startsWith('//! ')) fail(`${path}: ${text.slice(0, 80)}`);
-    const name = link.textContent;
     const [, runs] = /cargo run --example (\w+)/.exec(text) ?? [];
-    equal([path, runs], [path, path === '/main.rs' ? page : name]);
+    equal([path, runs], [path, path === '/main.rs' ? page : next]);
+    if (!link.textContent.includes(runs)) fail(`${path} is called ${link.textContent}`);
   }
 });
 
