@@ -1,11 +1,11 @@
-//! The server that load tools and conformance tests drive: plain answers, an echo, streams, and a broadcast as large as
-//! one asks for.
+//! Testbed: the server for load tools and conformance tests. It has plain responses, an echo, streams, and a broadcast of any
+//! size.
 //!
-//! Run it with `cargo run --release --example testbed -- 7733`, then type `curl -N http://127.0.0.1:7733/load/events`
-//! in one terminal and `curl 'http://127.0.0.1:7733/load/publish?n=3&size=40&rate=1'` in another: the first shows the
-//! event `hello`, then three events, one a second, that begin with the time at which they were published.
+//! Run it with `cargo run --release --example testbed`, then type `curl -N http://127.0.0.1:7733/load/events` in one
+//! terminal and `curl 'http://127.0.0.1:7733/load/publish?n=3&size=40&rate=1'` in another. The first prints the event
+//! `hello`, then three events, one a second. Each begins with the time at which it was published.
 //!
-//! `$PORT` stands in for the argument, `$CAP` is the number of events kept for each topic of the load (1,024).
+//! Without an argument the port is `$PORT`, or else 7733. For each topic of the load, `$CAP` events are kept (1,024).
 
 use std::env;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tiny_sse::{
-    Config, Event, History, Hub, HubConfig, KeepAlive, PublishError, Request, Response, Server, Sse,
+    Config, Event, History, Hub, HubConfig, KeepAlive, PublishError, Request, Response, Server,
+    Sse, Subscription,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,8 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .unwrap_or(1024);
     let live = open_hub(1024)?;
     let load = open_hub(cap)?;
-    let (publisher, load_publisher) = (live.clone(), load.clone());
-    // What a load tool asks for may be more than a deployment would want.
+    let publisher = live.clone();
+    let broadcaster = load.clone();
+    // A load tool opens more connections than a deployment would allow.
     let config = Config {
         max_connections: 100_000,
         max_threads: 15_000,
@@ -39,55 +41,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .config(config)
         .get("/plain", |_request| Response::bytes("text/plain", b"ok"))
         .get("/poll", |_request| Response::json(POLL))
-        .post("/echo", |request| {
-            Response::bytes("application/octet-stream", request.body().to_vec())
-        })
-        .get("/slow-close", |_request| {
-            Sse::spawn(|events| {
-                for number in 1..=3 {
-                    thread::sleep(Duration::from_millis(50));
-                    if events.send(Event::data(format!("slow {number}"))).is_err() {
-                        return;
-                    }
-                }
-            })
-        })
-        .get("/events", move |request| {
-            let stream = live.subscribe(request, "live");
-            let Some(origin) = request.header("origin") else {
-                return stream;
-            };
-            stream
-                .header("Access-Control-Allow-Origin", origin)
-                .header("Access-Control-Allow-Credentials", "true")
-                .header("Vary", "Origin")
-        })
-        .post("/publish", move |request| {
-            match publish(&publisher, request) {
-                Ok(()) => Response::new(204),
-                Err(error) => Response::text(format!("{error}\n")).with_status(422),
-            }
-        })
-        .get("/load/events", move |request| {
-            let topic = request.query("topic").unwrap_or("load");
-            // A heartbeat in the midst of a measurement would only be noise.
-            load.subscribe(request, topic)
-                .keep_alive(KeepAlive::every(Duration::from_secs(60)))
-                .first([Event::data("hello")])
-        })
+        .post("/echo", echo)
+        .get("/slow-close", |_request| slow_close())
+        .get("/events", move |request| events(&live, request))
+        .post("/publish", move |request| publish(&publisher, request))
+        .get("/load/events", move |request| load_events(&load, request))
         .get("/load/publish", move |request| {
-            broadcast(&load_publisher, request)
+            broadcast(&broadcaster, request)
         });
     println!("listening on http://{}", server.addr());
     server.run()?;
     Ok(())
 }
 
-/// About a hundred bytes for those who poll.
+/// About a hundred bytes, as the response to a poll.
 const POLL: &str = r#"{"status":"ok","value":1234.5678,"unit":"widgets","message":"nothing has changed since then"}"#;
 
 fn open_hub(events: usize) -> std::io::Result<Hub> {
-    // Bounded by number alone: the load tool asks for events of any size.
+    // Only the number of events is bounded, because the load tool publishes events of any size.
     let history = History::events(events).bytes(usize::MAX);
     Hub::open(HubConfig {
         history,
@@ -96,8 +67,52 @@ fn open_hub(events: usize) -> std::io::Result<Hub> {
     })
 }
 
-/// Publishes a request's body under the fields of its query.
-fn publish(hub: &Hub, request: &Request) -> Result<(), Box<dyn std::error::Error>> {
+fn echo(request: &Request) -> Response {
+    Response::bytes("application/octet-stream", request.body().to_vec())
+}
+
+/// Sends three events, and ends the stream.
+fn slow_close() -> Sse {
+    Sse::spawn(|events| {
+        for number in 1..=3 {
+            thread::sleep(Duration::from_millis(50));
+            if events.send(Event::data(format!("slow {number}"))).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Subscribes to what `publish` publishes. Pages of all sites may read it.
+fn events(hub: &Hub, request: &Request) -> Subscription {
+    let stream = hub.subscribe(request, "live");
+    let Some(origin) = request.header("origin") else {
+        return stream;
+    };
+    stream
+        .header("Access-Control-Allow-Origin", origin)
+        .header("Access-Control-Allow-Credentials", "true")
+        .header("Vary", "Origin")
+}
+
+/// Subscribes to a topic of the load.
+fn load_events(hub: &Hub, request: &Request) -> Subscription {
+    let topic = request.query("topic").unwrap_or("load");
+    hub.subscribe(request, topic)
+        // A heartbeat during a measurement would be noise.
+        .keep_alive(KeepAlive::every(Duration::from_secs(60)))
+        .first([Event::data("hello")])
+}
+
+/// Publishes the body of a request with the fields in its query.
+fn publish(hub: &Hub, request: &Request) -> Response {
+    match publish_event(hub, request) {
+        Ok(()) => Response::new(204),
+        Err(error) => Response::text(format!("{error}\n")).with_status(422),
+    }
+}
+
+fn publish_event(hub: &Hub, request: &Request) -> Result<(), Box<dyn std::error::Error>> {
     let mut event = Event::data(std::str::from_utf8(request.body())?);
     if let Some(name) = request.query("event") {
         event = event.event(name)?;
@@ -112,8 +127,8 @@ fn publish(hub: &Hub, request: &Request) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
-/// Publishes `n` events of `size` bytes, `rate` a second, each stamped right before; spread over the topics `t0`, `t1`
-/// and so on, and over as many threads, where `topics` and `publishers` say so.
+/// Publishes `n` events of `size` bytes, `rate` a second. Each begins with its time. `topics` spreads the events over the
+/// topics `t0`, `t1` and so on, and `publishers` over so many threads.
 fn broadcast(hub: &Hub, request: &Request) -> Response {
     let number = |name, default| match request.query(name) {
         Some(text) => text

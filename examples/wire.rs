@@ -1,13 +1,13 @@
-//! Wire: every byte of an event stream between a client and a server, with a note on what it is.
+//! Wire: every byte of an event stream between a client and a server, each line with its meaning.
 //!
-//! Run it with `cargo run --example wire`. It starts a server, connects to it as any client would, and prints each line
-//! that goes over the wire: `>` is what the client sends, `<` what the server answers. Between the two events is a pause
-//! that is long enough for a heartbeat, and after two seconds all is over. In the midst of it you see
+//! Run it with `cargo run --example wire`. It starts a server, connects to it as a client, and prints each line that goes
+//! over the wire: `>` is sent by the client, `<` by the server. The pause between the two events is long enough for a
+//! heartbeat, and after two seconds the program ends. Among other lines you see
 //!
 //! ```text
-//! < 48\r\n                                         how many bytes the chunk has, in hexadecimal
-//! < id: 42\n                                       the id that a client brings back
-//! < data: two lines\n                              data of an event; a line for each of its lines
+//! < 48\r\n                                         the size of the chunk in bytes, in hexadecimal
+//! < id: 42\n                                       the id that a client sends when it reconnects
+//! < data: two lines\n                              a line of the event's data
 //! ```
 
 use std::error::Error;
@@ -37,12 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(server.shutdown(Duration::from_secs(2))?)
 }
 
-/// An event with every field that there is, a pause, and an event with none but data.
+/// Sends an event that has every field, and after a pause an event that has only data.
 fn answer() -> Result<Sse, Response> {
     let first = Event::data("two lines\nare one event").event("greeting")?;
     let first = first.id("42")?.retry(Duration::from_secs(5));
     let stream = Sse::spawn(|events| {
-        // An error would say that the client has left, and it is the only one here.
+        // An error means that the client has left, and this program is the client.
         let _ = events.send(first);
         thread::sleep(Duration::from_millis(1500));
         let _ = events.send(Event::data("goodbye"));
@@ -50,7 +50,7 @@ fn answer() -> Result<Sse, Response> {
     Ok(stream.keep_alive(KeepAlive::every(Duration::from_secs(1))))
 }
 
-/// Prints line after line as it comes, until there are no more.
+/// Prints each line as it arrives, until the end.
 fn explain(direction: char, mut lines: impl BufRead) -> io::Result<()> {
     let (mut before, mut line) = (String::new(), String::new());
     while lines.read_line(&mut line)? > 0 {
@@ -61,34 +61,34 @@ fn explain(direction: char, mut lines: impl BufRead) -> io::Result<()> {
     Ok(())
 }
 
-/// What a line is, which for an empty one depends on the line before.
+/// Returns the meaning of a line. That of an empty line depends on the line before.
 fn meaning(line: &str, before: &str) -> &'static str {
     match line.split([':', ' ']).next().unwrap_or_default() {
         "GET" => "request line: method, target, version",
-        "Host" => "which of a server's names is meant; HTTP/1.1 demands it",
-        "Accept" => "what the client wants",
-        "Last-Event-ID" => "a client that comes back says what it has",
+        "Host" => "the name of the server; HTTP/1.1 requires it",
+        "Accept" => "the media type that the client wants",
+        "Last-Event-ID" => "the last event that the client has",
         "HTTP/1.1" => "status line",
-        "Date" => "when it was answered",
-        "Content-Type" => "this makes it an event stream",
-        "Cache-Control" => "nobody on the way may keep or change it",
-        "X-Accel-Buffering" => "nginx is not to collect it",
-        "Connection" => "it stays open",
-        "Transfer-Encoding" => "no length is known: it comes in chunks",
-        "" if line == ": heartbeat\n" => "a comment: nothing to say, but still here",
-        "" => "a comment, for clients that wait for a first byte",
-        "id" => "the id that a client brings back",
-        "event" => "the event's name; `message` when there is none",
-        "data" => "data of an event; a line for each of its lines",
-        "retry" => "come back after so many milliseconds",
+        "Date" => "the time of the response",
+        "Content-Type" => "the media type of event streams",
+        "Cache-Control" => "no cache may keep it, and no proxy change it",
+        "X-Accel-Buffering" => "nginx must pass it on without buffering",
+        "Connection" => "whether the connection stays open afterwards",
+        "Transfer-Encoding" => "the length is unknown, so the body is sent in chunks",
+        "" if line == ": heartbeat\n" => "a comment: the connection is alive",
+        "" => "a comment, for clients that wait for the first byte",
+        "id" => "the id that a client sends when it reconnects",
+        "event" => "the event's name; without it, `message`",
+        "data" => "a line of the event's data",
+        "retry" => "the reconnection time in milliseconds",
         "\n" => "an empty line: the event ends",
-        "0\r\n" => "the last chunk: nothing more comes",
-        "\r\n" if before == "0\r\n" => "the answer ends",
-        // Lines of a head end like this one, those of an event do not.
+        "0\r\n" => "the last chunk: the body ends",
+        "\r\n" if before == "0\r\n" => "the response ends",
+        // The lines of a head end with CR and LF, those of an event with LF.
         "\r\n" if before.ends_with("\r\n") => "an empty line: the head ends",
         "\r\n" => "the chunk ends",
         size if u32::from_str_radix(size.trim_end(), 16).is_ok() => {
-            "how many bytes the chunk has, in hexadecimal"
+            "the size of the chunk in bytes, in hexadecimal"
         }
         _ => "something else",
     }

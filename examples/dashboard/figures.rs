@@ -2,30 +2,30 @@
 //!
 //! ```text
 //! {
-//!   "time_ms": 1767225600000,        when they were taken, milliseconds since 1970
-//!   "interval_ms": 1000,             the span before it that rates and percentages are about, as measured
-//!   "source": "machine",             or "process", where this system has no /proc: then only what is marked * is there
+//!   "time_ms": 1767225600000,        when the figures were taken, in milliseconds since 1970
+//!   "interval_ms": 1000,             the measured span before that, which rates and percentages are about
+//!   "source": "machine",             or "process" without /proc, and then only the keys that are marked *
 //!   "host": "vm",                    the machine's name
-//!   "uptime_s": 86400,               * since the machine started; with "process": since this program did
+//!   "uptime_s": 86400,               * since the machine started, or with "process" this program
 //!   "cpu_percent": [12.5, 0.0],      busy time of each core
-//!   "memory_bytes": {"used": 1, "total": 2},                 used: what a program could not get without swapping
-//!   "load": [0.52, 0.40, 0.31],      processes that run or wait for it, averaged over 1, 5 and 15 minutes
+//!   "memory_bytes": {"used": 1, "total": 2},                 used: not available without swapping
+//!   "load": [0.52, 0.40, 0.31],      running and waiting processes, averages over 1, 5 and 15 minutes
 //!   "network_bytes_per_s": {"received": 1.0, "sent": 2.0},   all network cards
 //!   "disk_bytes_per_s": {"read": 1.0, "written": 2.0},       all drives
-//!   "streams": 3,                    * event streams that this server has open
-//!   "late_ms": 0.07                  * how much later than asked the system woke the thread that takes the figures
+//!   "streams": 3,                    * open event streams of this server
+//!   "late_ms": 0.07                  * how much too late the system woke the sampling thread
 //! }
 //! ```
 //!
-//! A key whose file cannot be read is left out: a figure is there and right, or it is not there. Because each event says
-//! which span it covers, a reader that missed one sees it: the next span does not begin where the last one ended.
+//! A key whose file cannot be read is left out, so no figure is made up. Each event says which span it covers, so a reader
+//! that missed an event notices: the next span does not begin where the last one ended.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use std::{fs, mem};
 
-/// Turns counters that only ever grow into rates: it remembers what they were the last time.
+/// Turns counters into rates. It keeps the values of the counters from the last time.
 pub(crate) struct Sampler {
     started: Instant,
     host: String,
@@ -34,7 +34,7 @@ pub(crate) struct Sampler {
 
 impl Sampler {
     pub(crate) fn new() -> Sampler {
-        // The only text in the object: what would need escaping in JSON has no place in a host name either.
+        // A host name has none of the characters that need escaping in JSON, so any other character is dropped.
         let plain = |c: &char| c.is_ascii_alphanumeric() || "-._".contains(*c);
         let name = read("/proc/sys/kernel/hostname").unwrap_or_default();
         Sampler {
@@ -44,7 +44,7 @@ impl Sampler {
         }
     }
 
-    /// Takes the figures now, and writes them as JSON.
+    /// Reads the figures, and returns them as JSON.
     pub(crate) fn take(&mut self, streams: usize, late: Duration) -> String {
         let before = mem::replace(&mut self.before, Counters::read());
         let now = &self.before;
@@ -61,7 +61,7 @@ impl Sampler {
         let mut json = format!(r#"{{"time_ms":{time},"interval_ms":{interval}"#);
         json += &format!(r#","source":"{source}","host":"{host}","uptime_s":{uptime}"#);
         if let (Some(before), Some(now)) = (&before.cores, &now.cores) {
-            // `{:?}` of a list of finite numbers happens to be a JSON array.
+            // `{:?}` of a list of finite numbers is a JSON array.
             let busy: Vec<f64> = growth(before, now).map(percent).collect();
             json += &format!(r#","cpu_percent":{busy:.1?}"#);
         }
@@ -86,7 +86,7 @@ impl Sampler {
     }
 }
 
-/// Two counters for each device, by its name: a card or a core that comes or goes then makes no false jump.
+/// Two counters for each device, with its name, so that a device that comes or goes makes no false jump.
 type Devices = Vec<(String, [u64; 2])>;
 
 struct Counters {
@@ -107,7 +107,7 @@ impl Counters {
     }
 }
 
-/// How much each device's counters grew. The kernel's iowait may even shrink, hence the saturation.
+/// Returns how much the counters of each device grew. The kernel's iowait may shrink, hence the saturation.
 fn growth(before: &Devices, now: &Devices) -> impl Iterator<Item = [u64; 2]> {
     now.iter().filter_map(|(name, new)| {
         let (_, old) = before.iter().find(|(old_name, _)| old_name == name)?;
@@ -115,7 +115,7 @@ fn growth(before: &Devices, now: &Devices) -> impl Iterator<Item = [u64; 2]> {
     })
 }
 
-/// What all devices moved together, a second.
+/// Returns the sum of all devices, per second.
 fn rates(before: &Devices, now: &Devices, span: Duration) -> [f64; 2] {
     let sum = growth(before, now).fold([0, 0], |sum, grown| [sum[0] + grown[0], sum[1] + grown[1]]);
     sum.map(|bytes| bytes as f64 / span.as_secs_f64().max(0.001))
@@ -125,7 +125,7 @@ fn percent([busy, all]: [u64; 2]) -> f64 {
     100.0 * busy.min(all) as f64 / all.max(1) as f64
 }
 
-/// `cpu0 user nice system idle iowait irq softirq steal guest guest_nice`; user and nice include the guests' already.
+/// `cpu0 user nice system idle iowait irq softirq steal guest guest_nice`. User and nice include the guests.
 fn cores() -> Option<Devices> {
     let text = read("/proc/stat")?;
     let core = |line: &str| {
@@ -134,7 +134,7 @@ fn cores() -> Option<Devices> {
         let busy = u64::saturating_sub(all, ticks.get(3)? + ticks.get(4)?);
         Some((name, [busy, all]))
     };
-    // The first line is the sum of the cores; behind them come lines about other things.
+    // The first line is the sum of the cores. The lines after the cores are about other things.
     let lines = text.lines().skip(1);
     let lines = lines.take_while(|line| line.starts_with("cpu"));
     Some(lines.filter_map(core).collect())
@@ -150,7 +150,7 @@ fn network() -> Option<Devices> {
     };
     let mut cards: Devices = text.lines().skip(2).filter_map(card).collect();
     cards.retain(|(name, _)| name != "lo");
-    // A bridge or tunnel counts again what a card has counted. A container has no card: there, all but the loopback.
+    // A bridge or tunnel counts again what a card has counted. A container has no card, so there all but the loopback count.
     let in_hardware = |(name, _): &(String, _)| is_hardware("/sys/class/net", name);
     if cards.iter().any(in_hardware) {
         cards.retain(in_hardware);
@@ -158,7 +158,7 @@ fn network() -> Option<Devices> {
     Some(cards)
 }
 
-/// `major minor vda reads merged sectors-read ms writes merged sectors-written ...`; a sector is 512 bytes here, always.
+/// `major minor vda reads merged sectors-read ms writes merged sectors-written ...`. A sector is always 512 bytes here.
 fn disk() -> Option<Devices> {
     let text = read("/proc/diskstats")?;
     let drive = |line: &str| {
@@ -166,7 +166,7 @@ fn disk() -> Option<Devices> {
         Some((name, [counts.get(2)? * 512, counts.get(6)? * 512]))
     };
     let mut drives: Devices = text.lines().filter_map(drive).collect();
-    // Whole drives only: partitions, loop devices and volumes lie on one and would count twice.
+    // Only whole drives: partitions, loop devices and volumes are parts of one, and would count twice.
     drives.retain(|(name, _)| is_hardware("/sys/block", name));
     Some(drives).filter(|drives| !drives.is_empty())
 }
@@ -193,7 +193,7 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// The first word, and the numbers behind it as far as there are some.
+/// Returns the first word of a line, and the numbers after it.
 fn numbers(line: &str) -> Option<(String, Vec<u64>)> {
     let mut words = line.split_ascii_whitespace();
     let name = words.next()?.to_owned();
