@@ -1,6 +1,6 @@
 //! The `EventSource` of a real browser against a real server. Run it with `cargo test --test browser -- --ignored`.
 //!
-//! The checks are in `browser/eventsource.js`; here is what they are served.
+//! The checks are in `browser/eventsource.js`. This file has the server that they need.
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use browser::{Browser, Reports, findings, script, wait_for_a_try_in_vain};
 use tiny_sse::{Config, Event, KeepAlive, Request, Response, Server, Sse};
 
-/// What a page must get back as it was sent, but for its line breaks.
+/// Texts that a page must receive as they were sent, except for their line breaks.
 const TEXTS: [&str; 16] = [
     "one line",
     "",
@@ -37,7 +37,7 @@ const TEXTS: [&str; 16] = [
     "no line breaks here:\u{2028}\u{2029}\u{85}\u{0B}\u{0C}",
 ];
 
-/// A reconnection time for checks that are not about it.
+/// A short reconnection time, and a short time between heartbeats.
 const SOON: Duration = Duration::from_millis(20);
 
 #[test]
@@ -62,7 +62,7 @@ fn serve(address: SocketAddr, number: usize, reports: Reports) -> SocketAddr {
     let next = reports.clone();
     let restarting = AtomicBool::new(false);
     let restart = move |_request: &Request| {
-        // A browser sends a request again when its answer was cut off.
+        // A browser sends a request again when its response was cut off.
         if !restarting.swap(true, Ordering::SeqCst) {
             let (shutdown, next) = (shutdown.clone(), next.clone());
             thread::spawn(move || {
@@ -119,74 +119,64 @@ impl Stage {
         }
     }
 
-    /// The stream of the check of this name.
+    /// Returns the stream of the check of this name.
     fn stream(&self, request: &Request) -> Result<Response, Response> {
         let name = request.param("name");
         let first = self.visit(name) == 1;
-        let last_id = request.last_event_id();
-        let behind = last_id.map_or("from the start".to_string(), |id| format!("behind {id}"));
-        Ok(match name {
-            "open" => self.on_go(name, vec![Event::data("hello")]).into(),
-            "named" => self
-                .stays([
-                    Event::data("rain").event("weather")?,
-                    Event::data("Regen").event("wétter 🌦")?,
-                    Event::data("nobody listens").event("Weather")?,
-                    Event::new().event("without data")?,
-                    Event::data("the end"),
-                ])
-                .into(),
-            "texts" => self.stays(TEXTS.map(Event::data)).into(),
-            "large" => self.stays([Event::data(large_text())]).into(),
-            "ids" => self
-                .stays([
-                    Event::data("none"),
-                    Event::data("first").id("1")?,
-                    Event::data("no id of its own"),
-                    Event::new().id("ü 🦀")?,
-                    Event::data("behind an id alone"),
-                    Event::data("forgotten").id("")?,
-                ])
-                .into(),
-            "resume" => {
-                let number: u32 = last_id.map_or(0, |id| id[2..].parse().unwrap());
-                ends([Event::data(behind).id(format!("ü{}", number + 1))?])
-                    .retry(SOON)
-                    .into()
-            }
-            "stop" if last_id.is_some() => Response::new(204),
-            "stop" => ends([Event::data("the last one").id("1")?])
-                .retry(SOON)
-                .into(),
-            "retry" if first => ends([Event::new().retry(Duration::from_secs(4))]).into(),
-            "retry" => self.stays([Event::data("back")]).into(),
-            "heartbeat" => {
-                let heartbeat = Duration::from_millis(20);
-                let quiet = 20 * heartbeat;
-                Sse::spawn(move |events| {
-                    thread::sleep(quiet);
-                    let _ = events.send(Event::data("after a while"));
-                })
-                .keep_alive(KeepAlive::every(heartbeat))
-                .into()
-            }
-            "ping" => self
-                .stays([Event::data("").id("1")?])
-                .keep_alive(KeepAlive::every(Duration::from_millis(20)).event("ping")?)
-                .into(),
+        let stream = match name {
+            "resume" | "stop" | "retry" | "away" => return self.reconnecting(request, first),
+            "open" => self.on_go(name, vec![Event::data("hello")]),
+            "heartbeat" => heartbeats(),
             "answer" => {
                 let words = String::from_utf8_lossy(request.body()).into_owned();
                 self.on_go(name, words.split(' ').map(Event::data).collect())
-                    .into()
             }
-            "away" => {
-                let text = format!("server {}, {behind}", self.number);
-                self.stays([Event::data(text).id(self.number.to_string())?])
-                    .retry(SOON)
-                    .into()
+            "named" => self.stays([
+                Event::data("rain").event("weather")?,
+                Event::data("Regen").event("wétter 🌦")?,
+                Event::data("nobody listens").event("Weather")?,
+                Event::new().event("without data")?,
+                Event::data("the end"),
+            ]),
+            "texts" => self.stays(TEXTS.map(Event::data)),
+            "large" => self.stays([Event::data(large_text())]),
+            "ids" => self.stays([
+                Event::data("none"),
+                Event::data("first").id("1")?,
+                Event::data("no id of its own"),
+                Event::new().id("ü 🦀")?,
+                Event::data("after an id alone"),
+                Event::data("forgotten").id("")?,
+            ]),
+            "ping" => self
+                .stays([Event::data("").id("1")?])
+                .keep_alive(KeepAlive::every(SOON).event("ping")?),
+            _ => return Err(Response::text("no such check\n").with_status(404)),
+        };
+        Ok(stream.into())
+    }
+
+    /// Returns the stream of a check in which the browser reconnects.
+    fn reconnecting(&self, request: &Request, first: bool) -> Result<Response, Response> {
+        let last_id = request.last_event_id();
+        let after = last_id.map_or("from the start".to_string(), |id| format!("after {id}"));
+        let stream = match request.param("name") {
+            "resume" => {
+                let number: u32 = last_id.map_or(0, |id| id[2..].parse().unwrap());
+                let event = Event::data(after).id(format!("ü{}", number + 1))?;
+                ends([event]).retry(SOON)
             }
-            _ => Response::text("no such check\n").with_status(404),
-        })
+            "stop" if last_id.is_some() => return Ok(Response::new(204)),
+            "stop" => ends([Event::data("the last one").id("1")?]).retry(SOON),
+            "retry" if first => ends([Event::new().retry(Duration::from_secs(4))]),
+            "retry" => self.stays([Event::data("back")]),
+            _ => {
+                let text = format!("server {}, {after}", self.number);
+                let event = Event::data(text).id(self.number.to_string())?;
+                self.stays([event]).retry(SOON)
+            }
+        };
+        Ok(stream.into())
     }
 
     /// Sends these events, and then nothing.
@@ -229,6 +219,16 @@ impl Stage {
     fn visits(&self, name: &str) -> usize {
         self.visits.lock().unwrap().get(name).copied().unwrap_or(0)
     }
+}
+
+/// Sends heartbeats, and then an event.
+fn heartbeats() -> Sse {
+    let quiet = 20 * SOON;
+    let stream = Sse::spawn(move |events| {
+        thread::sleep(quiet);
+        let _ = events.send(Event::data("after a while"));
+    });
+    stream.keep_alive(KeepAlive::every(SOON))
 }
 
 /// Sends these events and ends.

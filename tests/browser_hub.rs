@@ -1,7 +1,7 @@
-//! The `EventSource` of a real browser and a hub: what it gets when it comes back. Run it with
+//! What the `EventSource` of a real browser gets from a hub when it reconnects. Run it with
 //! `cargo test --test browser_hub -- --ignored`.
 //!
-//! The checks are in `browser/hub.js`; here is what they are served.
+//! The checks are in `browser/hub.js`. This file has the server that they need.
 
 #[path = "support/browser.rs"]
 mod browser;
@@ -19,7 +19,9 @@ use tiny_sse::{Config, Event, History, Hub, HubConfig, Response, Server};
 fn a_browser_comes_back_to_where_it_was() {
     let (reports, findings) = findings();
     let stage = Arc::new(Stage::new());
-    let (hub, short, retained) = (stage.long.clone(), stage.short.clone(), stage.short.clone());
+    let hub = stage.long.clone();
+    let short = stage.short.clone();
+    let retained = stage.short.clone();
     let config = Config {
         reconnect_spread: Duration::from_millis(20),
         ..Config::default()

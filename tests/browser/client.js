@@ -1,5 +1,5 @@
-// What client.js does in tabs, against what tests/browser_client.rs serves. A tab is a frame here: it has a document of
-// its own, and all that belongs to it ends when it is taken away.
+// What client.js does in tabs, with the server of tests/browser_client.rs. Here a tab is a frame: it has its own document,
+// and all that belongs to the document ends when the frame is removed.
 
 import { check, done, equal, fail, pause } from '/check.js';
 
@@ -11,7 +11,7 @@ const SHARED = { share: 'everyone' };
 /** The name of the lock and the channel of tabs that share. */
 const channelOf = (url) => `tiny-sse ${JSON.stringify(['everyone', false, url])}`;
 
-/** A tab, and what it has read, each event as one line of text. Its responses may come from a function of the check. */
+/** A tab, and its events, each as one line of text. A check can give a function that makes the responses. */
 class Tab {
   read = [];
 
@@ -42,12 +42,12 @@ class Tab {
   }
 }
 
-/** Waits for what comes true at last; the check says when it has taken too long. */
+/** Waits until a condition is true. A check that waits too long fails. */
 async function until(condition) {
   while (!(await condition())) await pause(10);
 }
 
-/** Opens tabs of one URL and takes them away behind the check. */
+/** Opens tabs, and removes them after the check. */
 async function using(tabs, run) {
   const opened = [];
   try {
@@ -283,6 +283,18 @@ const checks = {
           await until(() => dan.events.length > 0);
           equal([dan.events, await readers('cid'), await readers('dan')], [['for dan'], 1, 1]);
         });
+        // The same page logs in again, as another user.
+        first.source.close();
+        await until(() => second.source.transport === 'stream');
+        const read = [];
+        document.cookie = 'user=eve';
+        const source = new first.window.SharedEventSource('/mine', { share: 'eve' });
+        source.onmessage = (event) => read.push(event.data);
+        await until(() => source.readyState === OPEN);
+        await publish('eve', 'for eve');
+        await until(() => read.length > 0);
+        equal([read, await readers('eve')], [['for eve'], 1]);
+        source.close();
       });
       const { SharedEventSource } = await import('/client.js');
       for (const share of [true, '', 7]) {

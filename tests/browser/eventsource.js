@@ -1,4 +1,4 @@
-// What the EventSource of a browser makes of what tests/browser.rs serves. Each check has its own route there.
+// What the EventSource of a browser does with the streams of tests/browser.rs, which has a route for each check.
 
 import { Stream, check, done, equal, fail, pause } from '/check.js';
 
@@ -14,12 +14,12 @@ async function using(stream, run) {
   }
 }
 
-/** How often this stream has been asked for. */
+/** Returns how many requests there were for this stream. */
 async function visits(name) {
   return Number(await (await fetch(`/visits/${name}`)).text());
 }
 
-// Longer than the default of any browser, and meanwhile there is a lot else to do.
+// Longer than the default of any browser. The other checks run meanwhile.
 const retry = check('a retry field sets the time until the reconnect', () =>
   using(new Stream('/stream/retry'), async (stream) => {
     await stream.next('open');
@@ -84,7 +84,7 @@ await check('lastEventId stays until another id comes', () =>
       ['none', ''],
       ['first', '1'],
       ['no id of its own', '1'],
-      ['behind an id alone', 'ü 🦀'],
+      ['after an id alone', 'ü 🦀'],
       ['forgotten', ''],
     ]);
   }),
@@ -92,17 +92,17 @@ await check('lastEventId stays until another id comes', () =>
 
 await check('a stream that the server ended goes on from Last-Event-ID', () =>
   using(new Stream('/stream/resume'), async (stream) => {
-    // The server says what it was asked for; it ends the stream after each event.
+    // The server sends back what it was asked for, and ends the stream after each event.
     equal((await stream.next()).data, 'from the start');
-    equal((await stream.next()).data, 'behind ü1');
-    equal((await stream.next()).data, 'behind ü2');
+    equal((await stream.next()).data, 'after ü1');
+    equal((await stream.next()).data, 'after ü2');
   }),
 );
 
 await check('the header goes before the query', () =>
   using(new Stream('/stream/resume?last_event_id=ü7'), async (stream) => {
-    equal((await stream.next()).data, 'behind ü7');
-    equal((await stream.next()).data, 'behind ü8');
+    equal((await stream.next()).data, 'after ü7');
+    equal((await stream.next()).data, 'after ü8');
   }),
 );
 
@@ -138,7 +138,7 @@ await check('a page sees heartbeats that are events', () =>
   }),
 );
 
-await check('fetch reads the answer to a POST as it comes', async () => {
+await check('fetch reads the response to a POST as it arrives', async () => {
   const answer = await fetch('/stream/answer', { method: 'POST', body: 'one two three' });
   equal(answer.headers.get('content-type'), 'text/event-stream');
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -155,17 +155,17 @@ await check('fetch reads the answer to a POST as it comes', async () => {
   equal((await reader.read()).done, true);
 });
 
-await check('the server goes away, cleanly and not, and comes back', () =>
+await check('the server restarts, cleanly and not', () =>
   using(new Stream('/stream/away'), async (stream) => {
     equal((await stream.next()).data, 'server 1, from the start');
     equal(stream.rest, ['open']);
     for (const [next, before] of [[2, 1], [3, 2]]) {
-      // The answer may be lost with the server.
+      // The response may be lost with the server.
       fetch('/restart', { method: 'POST' }).catch(() => {});
-      equal((await stream.next()).data, `server ${next}, behind ${before}`);
+      equal((await stream.next()).data, `server ${next}, after ${before}`);
       equal(stream.source.readyState, OPEN);
     }
-    // Each time the end of the stream, and at least one try in vain.
+    // For each restart the end of the stream, and at least one attempt that fails.
     const errors = stream.rest.filter((type) => type === 'error').length;
     if (errors < 4) fail(`the server was not away: ${stream.rest}`);
   }),

@@ -1,8 +1,8 @@
-// How the EventSource of a browser comes back to a hub. tests/browser_hub.rs serves it.
+// How the EventSource of a browser reconnects to the hub of tests/browser_hub.rs.
 
 import { Stream, check, done, equal, fail } from '/check.js';
 
-/** Has the server do something. */
+/** Makes the server do something. */
 async function ask(what) {
   const { status } = await fetch(`/do/${what}`, { method: 'POST' });
   equal(status, 204);
@@ -19,7 +19,7 @@ async function using(stream, run) {
 await check('no number is missed or comes twice, however often the stream ends', () =>
   using(new Stream('/events/numbers'), async (stream) => {
     await stream.next('open');
-    await ask('count'); // The server counts, fast, until it is told to stop.
+    await ask('count'); // The server counts until it is told to stop.
     const first = Number((await stream.next()).data);
     let expected = first + 1;
     for (let end = 0; end < 3; end++) {
@@ -41,13 +41,13 @@ await check('no number is missed or comes twice, however often the stream ends',
 await check('a reader that has seen no event yet misses none either', () =>
   using(new Stream('/events/quiet'), async (stream) => {
     await stream.next('open');
-    await ask('break-silence'); // Its stream ends, and before it is back an event is published.
+    await ask('break-silence'); // The stream ends, and an event is published before the browser reconnects.
     equal((await stream.next()).data, 'the first');
     equal(stream.rest.filter((type) => type === 'message'), []);
   }),
 );
 
-await check('what the history has no more is a gap, from which it goes on', async () => {
+await check('events that the history no longer has are a gap, and the stream goes on after it', async () => {
   let start;
   await using(new Stream('/short/news'), async (stream) => {
     await stream.next('open');
@@ -80,7 +80,7 @@ await check('a new page gets the newest value first', () =>
   }),
 );
 
-await check('an end for good is one', () =>
+await check('a finished stream is not opened again', () =>
   using(new Stream('/events/exam'), async (stream) => {
     await stream.next('open');
     await ask('end');

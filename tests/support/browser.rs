@@ -1,8 +1,8 @@
-//! A real browser, and a page that tells the test what it found.
+//! A real browser, and a page that reports its findings to the test.
 //!
 //! A test gives its server the routes of [`Reports::serve`], opens a page in a [`Browser`], and waits with
 //! [`Findings::all_ok`]. The page imports `/check.js`, whose functions run checks and post a line for each to `/findings`:
-//! `ok NAME` or `failed NAME: WHY`, and at last `done`. No package drives the browser: it does nothing but open a page.
+//! `ok NAME` or `failed NAME: WHY`, and at the end `done`. No package drives the browser: it only opens a page.
 
 #![allow(dead_code)] // Each test file uses a part of it.
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tiny_sse::{Request, Response, Server};
 
-/// How long the page may take from one finding to the next. A single check gives up sooner, and says which it was.
+/// The longest time between two findings. A single check gives up sooner, and names itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Chromium with a profile of its own. Ended, by its own handle, when dropped.
@@ -63,7 +63,7 @@ impl Browser {
         Browser { process, profile }
     }
 
-    /// What the browser itself had to say.
+    /// Returns the browser's own log.
     fn log(&self) -> String {
         fs::read_to_string(self.profile.join("chromium.log")).unwrap_or_default()
     }
@@ -73,7 +73,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        // Its helper processes end when they miss it, and until then may still write.
+        // Its child processes end soon after it, and may write until then.
         for _ in 0..100 {
             if fs::remove_dir_all(&self.profile).is_ok() {
                 break;
@@ -83,7 +83,7 @@ impl Drop for Browser {
     }
 }
 
-/// Where a page reports to, and what it has reported.
+/// Returns where a page reports to, and what it has reported.
 pub(crate) fn findings() -> (Reports, Findings) {
     let (sender, receiver) = mpsc::channel();
     (Reports(sender), Findings(receiver))
@@ -103,7 +103,7 @@ impl Reports {
             .get("/favicon.ico", |_request| Response::new(204))
             .post("/findings", move |request: &Request| {
                 let line = String::from_utf8_lossy(request.body()).into_owned();
-                // A page that reports behind the end of its test is no one's concern.
+                // Its test may have ended.
                 let _ = findings.send(line);
                 Response::new(204)
             })
@@ -115,7 +115,7 @@ impl Reports {
 pub(crate) struct Findings(Receiver<String>);
 
 impl Findings {
-    /// Waits until the page is done, and fails with what it found wrong. Returns the names of what was right.
+    /// Waits until the page is done, and returns the names of the checks. Fails with the checks that failed.
     #[track_caller]
     pub(crate) fn all_ok(&self, browser: &Browser) -> Vec<String> {
         let mut right = Vec::new();
@@ -137,12 +137,12 @@ impl Findings {
     }
 }
 
-/// Stands where a server was until the browser has come back for this path, in vain.
+/// Listens in place of a server, until the browser has tried in vain to request this path.
 pub(crate) fn wait_for_a_try_in_vain(address: SocketAddr, path: &str) {
     let listener = TcpListener::bind(address).unwrap();
     for stream in listener.incoming() {
         let stream = stream.unwrap();
-        // A connection that asks nothing is one that browsers open in advance.
+        // Browsers open connections in advance, which send nothing.
         let patience = Some(Duration::from_millis(100));
         stream.set_read_timeout(patience).unwrap();
         let mut line = String::new();
@@ -153,7 +153,7 @@ pub(crate) fn wait_for_a_try_in_vain(address: SocketAddr, path: &str) {
     }
 }
 
-/// A script as an answer.
+/// Returns a script as a response.
 pub(crate) fn script(text: &'static str) -> Response {
     Response::bytes("text/javascript; charset=utf-8", text.as_bytes())
 }
