@@ -3,7 +3,7 @@
 //   import { SharedEventSource as EventSource } from '/client.js';
 //   const news = new EventSource('/events/news', { share: 'everyone' });
 //   news.onmessage = (event) => show(event.data);
-//   news.ongap = (event) => warn(JSON.parse(event.data).lost); // Events that the server could not bring back.
+//   news.ongap = (event) => warn(JSON.parse(event.data).lost); // Events that the server no longer has.
 //
 // What it does beyond EventSource:
 // - Tabs with the same `share` key and the same URL use one connection (browsers allow six to a host over HTTP/1.1).

@@ -143,7 +143,7 @@ impl Stage {
             "ids" => self.stays([
                 Event::data("none"),
                 Event::data("first").id("1")?,
-                Event::data("no id of its own"),
+                Event::data("without an id"),
                 Event::new().id("ü 🦀")?,
                 Event::data("after an id alone"),
                 Event::data("forgotten").id("")?,

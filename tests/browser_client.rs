@@ -52,7 +52,7 @@ struct Stage {
     visits: Arc<Mutex<HashMap<String, usize>>>,
 }
 
-/// A handler that has a stage of its own, whose parts all of them share.
+/// Returns a handler with a clone of the stage.
 fn on<R>(
     stage: &Stage,
     handler: fn(&Stage, &Request) -> R,

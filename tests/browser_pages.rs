@@ -72,7 +72,7 @@ fn pages() -> Vec<(&'static str, &'static str)> {
     pages
 }
 
-/// An example that serves on a port of its own until it is dropped.
+/// An example that serves on a free port until it is dropped.
 struct Example {
     process: Child,
     address: SocketAddr,

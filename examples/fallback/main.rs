@@ -46,7 +46,7 @@ fn main() -> io::Result<()> {
     server.run()
 }
 
-/// Publishes events, and keeps the newest one for those who poll.
+/// Publishes events, and keeps the newest one for polls.
 fn produce(hub: &Hub, latest: &Mutex<String>) {
     for (number, pause) in (1..).zip(PAUSES.into_iter().cycle()) {
         let now = UNIX_EPOCH.elapsed().unwrap_or_default().as_millis();

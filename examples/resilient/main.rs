@@ -72,7 +72,7 @@ fn produce(mut next: u64, events: &SyncSender<Event>) -> Result<(), Box<dyn Erro
             Err(problem) => {
                 failures += 1;
                 let text = format!("{problem}, attempt {failures} of {ATTEMPTS}");
-                // An `EventSource` has an "error" event of its own, so this one has another name. It has no id, so that a
+                // An `EventSource` dispatches its own "error" events, so this one has another name. It has no id, so that a
                 // client that reconnects still asks for this reading.
                 let trouble = Event::data(text).event("trouble")?;
                 if failures == ATTEMPTS {

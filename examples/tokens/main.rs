@@ -16,7 +16,7 @@
 //! Without `"stream": true` the response is one JSON text. An invalid request gets 400, with the reason as JSON. So the
 //! official clients work with this server: give them `http://127.0.0.1:7733/v1` as the base URL, and any key.
 //!
-//! An `EventSource` can only send GET, so the page reads the stream with `fetch`. The stream has a channel of its own, and
+//! An `EventSource` can only send GET, so the page reads the stream with `fetch`. The stream has its own channel, and
 //! no hub: it has one reader, and nothing to resume.
 
 #[path = "../shared/json.rs"]

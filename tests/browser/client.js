@@ -375,7 +375,7 @@ const checks = {
       channel.close();
     });
 
-    await check('a gap has a callback of its own', () =>
+    await check('a gap has its own callback', () =>
       using([['/events/gap?last_event_id=0123456789abcdef-7']], async (tab) => {
         const gaps = [];
         tab.source.ongap = (event) => gaps.push(JSON.parse(event.data));

@@ -83,7 +83,7 @@ await check('lastEventId stays until another id comes', () =>
     equal(seen, [
       ['none', ''],
       ['first', '1'],
-      ['no id of its own', '1'],
+      ['without an id', '1'],
       ['after an id alone', 'ü 🦀'],
       ['forgotten', ''],
     ]);

@@ -22,7 +22,7 @@ use tiny_sse::{Request, Response, Server};
 /// The longest time between two findings. A single check gives up sooner, and names itself.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A Chromium with a profile of its own. Ended, by its own handle, when dropped.
+/// A Chromium with its own profile. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Browser {
     process: Child,
@@ -158,7 +158,7 @@ pub(crate) fn script(text: &'static str) -> Response {
     Response::bytes("text/javascript; charset=utf-8", text.as_bytes())
 }
 
-/// Listens on a port of its own, and passes each request on to the server that the function returns for its head. Without
+/// Listens on a free port, and passes each request on to the server that the function returns for its head. Without
 /// a server, the client gets the head of an event stream and nothing more.
 pub(crate) fn proxy(
     upstream: impl Fn(&str) -> Option<SocketAddr> + Clone + Send + 'static,
