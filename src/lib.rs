@@ -108,6 +108,7 @@
 //! | `config` | every limit and duration of a server |
 //! | `event/encode`, `event/decode`, `event/line` | an event's bytes, and the way back |
 //! | `event/json` | a text as a JSON string |
+//! | `client` | the blocking client of an event stream |
 //! | `http/target`, `http/head`, `http/body` | one request, read within limits |
 //! | `http/request` | that request as a handler sees it |
 //! | `http/forwarded` | whom a proxy speaks for |
@@ -160,6 +161,7 @@
 // A little of what the other modules offer is for the hub alone.
 #![cfg_attr(not(feature = "hub"), allow(dead_code))]
 
+mod client;
 mod config;
 mod connection;
 mod event;
@@ -179,6 +181,7 @@ mod testing;
 mod threads;
 mod user_code;
 
+pub use client::EventSource;
 pub use config::Config;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message, json_string};
 pub use guard::{

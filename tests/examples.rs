@@ -21,8 +21,8 @@ fn every_example_answers() {
     names.sort();
     assert!(names.len() > 5, "{names:?}");
     for name in names {
-        if name == "wire" {
-            continue; // It answers itself, and ends.
+        if name == "wire" || name == "follow" {
+            continue; // The one is its own client, the other has no server.
         }
         let Some(example) = Program::example(&name) else {
             continue;
@@ -72,6 +72,28 @@ fn resume_goes_on_behind_an_id_and_knows_when_it_cannot() {
     let foreign = [("Last-Event-ID", "6ad1c3e5b2f04c97-12")];
     let gap = EventSource::open(address, "/", &foreign).next().unwrap();
     assert_eq!(gap.event, "gap");
+}
+
+/// The server's process ends in the midst of the stream, and another one serves at the same address.
+#[test]
+fn follow_survives_a_restart() {
+    let Some(clock) = Program::example("clock") else {
+        return;
+    };
+    let address = clock.address();
+    let url = format!("http://{address}/");
+    let Some(follow) = Program::example_with("", "follow", &url) else {
+        return;
+    };
+    let read = || follow.told("data: ").parse::<u64>().unwrap();
+    let first = read();
+    drop(clock);
+    let port = address.port().to_string();
+    let _clock = Program::example_with("", "clock", &port).unwrap();
+    // What the first clock has sent is read before.
+    let restart = UNIX_EPOCH.elapsed().unwrap().as_secs();
+    assert!(first <= restart);
+    while read() <= restart {}
 }
 
 #[test]

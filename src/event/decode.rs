@@ -75,6 +75,15 @@ impl Decoder {
         }
     }
 
+    /// Makes a decoder for a stream that a client asked for with this last event ID, which holds until an `id` comes.
+    pub(crate) fn after(last_event_id: &str) -> Decoder {
+        Decoder {
+            id: last_event_id.to_string(),
+            last_event_id: last_event_id.to_string(),
+            ..Decoder::new()
+        }
+    }
+
     /// Sets how many bytes one event may have, so that an event or a line that never ends does not use up the memory.
     ///
     /// All its lines count, those of unknown fields too, its blank line and one byte for the end of each. A comment

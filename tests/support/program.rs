@@ -43,6 +43,11 @@ impl Program {
 
     /// Starts an example that keeps its files in a folder of this name, apart from those of other tests.
     pub(crate) fn example_in(folder: &str, name: &str) -> Option<Program> {
+        Program::example_with(folder, name, "0") // The port.
+    }
+
+    /// Starts an example with this argument.
+    pub(crate) fn example_with(folder: &str, name: &str, argument: &str) -> Option<Program> {
         // Cargo puts a test into `deps`, and the examples beside that.
         let tests = env::current_exe().unwrap();
         let examples = tests.ancestors().nth(2).unwrap().join("examples");
@@ -57,7 +62,7 @@ impl Program {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
         fs::create_dir_all(&folder).unwrap();
         let mut command = Command::new(program);
-        command.arg("0"); // The port.
+        command.arg(argument);
         Some(Program::start(
             command.env("TMPDIR", &folder).env("TMP", &folder),
         ))

@@ -1,0 +1,372 @@
+//! A blocking client of event streams, which reconnects as an `EventSource` does
+//! ([WHATWG HTML](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-eventsource-interface)).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::thread;
+use std::time::Duration;
+
+use crate::event::{Decoded, Decoder, Message};
+use crate::random::jitter;
+
+/// How long connecting to one address may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time without a byte after which a connection counts as lost: three default heartbeats of a server.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// The reconnection time while the server has sent no `retry`: that of Chromium.
+const RETRY: Duration = Duration::from_secs(3);
+
+/// The shortest pause, also after `retry: 0`, so that a server that is down is not asked all the time.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many failed attempts double the pause.
+const MAX_DOUBLINGS: u32 = 4;
+
+/// The longest `retry` and `Retry-After` that is obeyed.
+const MAX_RETRY: Duration = Duration::from_secs(3600);
+
+/// The limits of a response's head. The line before a chunk has the same.
+const MAX_LINE_BYTES: u64 = 16 * 1024;
+const MAX_FIELDS: usize = 256;
+
+/// A blocking client of an event stream over plain HTTP: for tests, tools and devices.
+///
+/// It is an iterator of messages that connects by itself. An error says that a connection failed, was silent for too long or
+/// has ended; the next call waits and connects again, with the last event id as `Last-Event-ID`. So
+/// [`flatten`](Iterator::flatten) makes an iterator of messages that survives restarts of the server.
+///
+/// The wait is the server's `retry`, 3 seconds by default, and up to half as much again at random, so that not all clients
+/// return at once. Each failed attempt doubles it, up to 16 times as long. After a status of 429 or 500 to 599, it is at least the
+/// `Retry-After` in seconds.
+///
+/// The iterator ends when the server answers 204. It also ends after an error of the kind `InvalidData`, where another attempt
+/// would fail too: another status, redirects among them, a response that is no event stream, an event over 1 MiB.
+///
+/// ```
+/// use tiny_sse::{Event, EventSource, Server, Sse};
+///
+/// let server = Server::bind("127.0.0.1:0")?
+///     .get("/news", |_request| Sse::spawn(|events| drop(events.send(Event::data("hello")))))
+///     .spawn()?;
+///
+/// let mut source = EventSource::new(&format!("http://{}/news", server.addr()))?;
+/// let message = source.next().expect("no 204")?;
+/// assert_eq!(message.data, "hello");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct EventSource {
+    /// `host:port`.
+    address: String,
+    /// The request without `Last-Event-ID` and without the empty line at the end.
+    request: String,
+    silence: Duration,
+    retry: Duration,
+    last_event_id: String,
+    stream: Option<Stream>,
+    /// Attempts since the last event stream.
+    failures: u32,
+    /// How long the next attempt waits.
+    pause: Duration,
+    is_over: bool,
+}
+
+impl EventSource {
+    /// Makes a client for a URL such as `http://localhost:60000/news?topic=a`. It connects when a message is asked for.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the URL has another scheme, no host, a user name, or characters that must be percent-encoded.
+    pub fn new(url: &str) -> io::Result<EventSource> {
+        let rest = url.strip_prefix("http://").unwrap_or_default();
+        let rest = rest.split('#').next().unwrap_or_default();
+        let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let is_valid = !host.is_empty() && !host.starts_with(':') && !host.contains('@');
+        if !is_valid || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(invalid_input(
+                "not a URL of the form http://host:port/path",
+                url,
+            ));
+        }
+        // The port stands after the last colon, unless that is inside the brackets of an IPv6 address.
+        let has_port = host.rfind(':') > host.rfind(']');
+        let address = host.to_string() + if has_port { "" } else { ":80" };
+        let slash = if target.starts_with('/') { "" } else { "/" };
+        let accept = "Accept: text/event-stream\r\nCache-Control: no-store\r\n";
+        Ok(EventSource {
+            address,
+            request: format!("GET {slash}{target} HTTP/1.1\r\nHost: {host}\r\n{accept}"),
+            silence: SILENCE,
+            retry: RETRY,
+            last_event_id: String::new(),
+            stream: None,
+            failures: 0,
+            pause: Duration::ZERO,
+            is_over: false,
+        })
+    }
+
+    /// Adds a field to each request, for example `Authorization`.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the name or the value cannot stand in a field.
+    pub fn header(mut self, name: &str, value: &str) -> io::Result<EventSource> {
+        let is_token =
+            |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
+        if name.is_empty() || !name.bytes().all(is_token) || value.contains(is_control) {
+            return Err(invalid_input("not a header field", name));
+        }
+        self.request += &format!("{name}: {value}\r\n");
+        Ok(self)
+    }
+
+    /// Starts after the event with this id; an empty one is none.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when the id has control characters.
+    pub fn start_after(mut self, id: &str) -> io::Result<EventSource> {
+        if id.contains(is_control) {
+            return Err(invalid_input("not an event id", id));
+        }
+        self.last_event_id = id.to_string();
+        Ok(self)
+    }
+
+    /// Sets the time without a byte after which a connection counts as lost: 45 seconds by default. It must be longer than the
+    /// server's heartbeat interval.
+    pub fn silence(mut self, limit: Duration) -> EventSource {
+        self.silence = limit.max(Duration::from_millis(1)); // A socket refuses zero.
+        self
+    }
+
+    /// Sets the reconnection time that holds until the server sends a `retry`: 3 seconds by default.
+    pub fn retry(mut self, time: Duration) -> EventSource {
+        self.retry = time.min(MAX_RETRY);
+        self
+    }
+
+    /// The id of the last event that had one. With [`start_after`](EventSource::start_after), another run goes on from there.
+    pub fn last_event_id(&self) -> &str {
+        &self.last_event_id
+    }
+
+    /// How long the call after an error will wait.
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// The next message; `None` after 204.
+    fn read(&mut self) -> io::Result<Option<Message>> {
+        if self.stream.is_none() {
+            thread::sleep(self.pause);
+            self.pause = Duration::ZERO;
+            self.stream = self.connect()?;
+            self.failures = 0;
+        }
+        while let Some(stream) = &mut self.stream {
+            let item = stream.next();
+            // Also an event without data sets the id.
+            self.last_event_id = stream.decoder.last_event_id().to_string();
+            match item? {
+                Decoded::Message(message) => return Ok(Some(message)),
+                Decoded::Retry(time) => self.retry = time.min(MAX_RETRY),
+                Decoded::Comment(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Connects and sends the request; `None` for 204.
+    fn connect(&mut self) -> io::Result<Option<Stream>> {
+        let mut connected = Err(io::Error::other("the host has no address"));
+        for address in self.address.to_socket_addrs()? {
+            if connected.is_err() {
+                connected = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
+            }
+        }
+        let mut socket = connected?;
+        socket.set_read_timeout(Some(self.silence))?;
+        let last = match &*self.last_event_id {
+            "" => String::new(),
+            id => format!("Last-Event-ID: {id}\r\n"),
+        };
+        socket.write_all(format!("{}{last}\r\n", self.request).as_bytes())?;
+        let mut stream = Stream {
+            reader: BufReader::new(socket),
+            decoder: Decoder::after(&self.last_event_id),
+            left: u64::MAX,
+            is_chunked: false,
+        };
+        let (status, fields) = stream.read_head()?;
+        let field = |name: &str| fields.get(name).map_or("", |value| value);
+        match status {
+            200 => {}
+            204 => return Ok(None),
+            429 | 500..=599 => {
+                let seconds = field("retry-after").parse().unwrap_or(0);
+                self.pause = Duration::from_secs(seconds).min(MAX_RETRY);
+                return Err(io::Error::other(format!("the server answers {status}")));
+            }
+            _ => return Err(invalid_data(format!("the server answers {status}"))),
+        }
+        let media_type = field("content-type");
+        let essence = media_type.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("text/event-stream") {
+            let error = format!("not an event stream, but {media_type:?}");
+            return Err(invalid_data(error));
+        }
+        // How the body ends (RFC 9112 section 6.3): with its last chunk, after its length, or with the connection.
+        stream.is_chunked = field("transfer-encoding").eq_ignore_ascii_case("chunked");
+        stream.left = match stream.is_chunked {
+            true => 0,
+            false => field("content-length").parse().unwrap_or(u64::MAX),
+        };
+        Ok(Some(stream))
+    }
+}
+
+impl Iterator for EventSource {
+    type Item = io::Result<Message>;
+
+    fn next(&mut self) -> Option<io::Result<Message>> {
+        if self.is_over {
+            return None;
+        }
+        let result = self.read();
+        match &result {
+            Ok(message) => self.is_over = message.is_none(),
+            Err(error) => {
+                self.stream = None;
+                self.is_over = error.kind() == ErrorKind::InvalidData;
+                let doubled = 1 << self.failures.min(MAX_DOUBLINGS);
+                let pause = (self.retry.max(MIN_PAUSE) * doubled).max(self.pause);
+                self.pause = pause + jitter(pause / 2);
+                self.failures += 1;
+            }
+        }
+        result.transpose()
+    }
+}
+
+impl fmt::Debug for EventSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The request may hold secrets.
+        write!(f, "EventSource({})", self.address)
+    }
+}
+
+/// A response's body, decoded as it comes.
+struct Stream {
+    reader: BufReader<TcpStream>,
+    decoder: Decoder,
+    /// The bytes left of the chunk, or of a body without chunks.
+    left: u64,
+    is_chunked: bool,
+}
+
+impl Stream {
+    /// Reads the head of the final response: its status, and its fields by their names in lower case.
+    fn read_head(&mut self) -> io::Result<(u16, HashMap<String, String>)> {
+        let (mut status, mut fields) = (100, HashMap::new());
+        // After interim responses comes another (RFC 9110 section 15.2).
+        while (100..200).contains(&status) {
+            let line = self.read_line()?;
+            let code = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
+            let code = code.and_then(|code| code.parse().ok());
+            status = code.ok_or_else(|| invalid_data("the response is not HTTP/1".to_string()))?;
+            fields.clear();
+            while let Some((name, value)) = self.read_line()?.split_once(':') {
+                fields.insert(name.to_lowercase(), value.trim().to_string());
+                if fields.len() > MAX_FIELDS {
+                    return Err(io::Error::other("the response has too many fields"));
+                }
+            }
+        }
+        Ok((status, fields))
+    }
+
+    /// The next item of the stream.
+    fn next(&mut self) -> io::Result<Decoded> {
+        loop {
+            if self.left == 0 && self.is_chunked {
+                self.left = self.next_chunk()?;
+            }
+            let bytes = self.reader.fill_buf().map_err(name_silence)?;
+            let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+            let before = bytes.len().min(left);
+            if before == 0 {
+                return Err(ended());
+            }
+            let mut rest = &bytes[..before];
+            let item = self.decoder.decode(&mut rest);
+            let taken = before - rest.len();
+            self.reader.consume(taken);
+            self.left -= taken as u64;
+            if let Some(item) = item.map_err(|error| invalid_data(error.to_string()))? {
+                return Ok(item);
+            }
+        }
+    }
+
+    /// Reads the line end after a chunk, if there was one, and the line before the next. Returns the next chunk's size.
+    ///
+    /// ```text
+    /// chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF    (RFC 9112 section 7.1)
+    /// ```
+    fn next_chunk(&mut self) -> io::Result<u64> {
+        let mut line = String::new();
+        while line.trim_end().is_empty() {
+            line = self.read_line()?;
+        }
+        let size = line.split(';').next().unwrap_or_default().trim_end();
+        let size = Some(size).filter(|size| size.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match size.and_then(|size| u64::from_str_radix(size, 16).ok()) {
+            Some(0) => Err(ended()),
+            Some(size) => Ok(size),
+            None => Err(io::Error::other("a chunk has no size")),
+        }
+    }
+
+    /// Reads the next line with its line end.
+    fn read_line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        let mut limited = (&mut self.reader).take(MAX_LINE_BYTES);
+        limited.read_until(b'\n', &mut line).map_err(name_silence)?;
+        match (limited.limit(), line.last()) {
+            (_, Some(b'\n')) => Ok(String::from_utf8_lossy(&line).into_owned()),
+            (0, _) => Err(io::Error::other("a line is too long")),
+            _ => Err(ended()),
+        }
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "the server has ended the stream")
+}
+
+/// A read that takes too long is `WouldBlock` on Unix, and `TimedOut` on Windows.
+fn name_silence(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            io::Error::new(ErrorKind::TimedOut, "the server was silent for too long")
+        }
+        _ => error,
+    }
+}
+
+fn invalid_data(message: String) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, message)
+}
+
+fn invalid_input(problem: &str, text: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, format!("{problem}: {text:?}"))
+}
+
+fn is_control(character: char) -> bool {
+    character.is_ascii_control()
+}
