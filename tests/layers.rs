@@ -45,7 +45,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
     ("hub/config", &["user_code"]),
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
-    ("hub/file", &["http", "lock", "random"]), // The bytes of a stream without chunks.
+    ("hub/record", &["http"]), // The bytes of a stream without chunks.
+    ("hub/file", &["lock", "random"]),
     ("hub/registry", &["lock"]),
     ("hub/shared", &["lock", "user_code"]),
     ("hub/cursor", &[]), // The plain half ends with those who have a cursor:

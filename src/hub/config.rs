@@ -120,8 +120,8 @@ impl History {
     /// over restarts, and those that want more than memory has read it from the file.
     ///
     /// The file is an event stream like any other. Its full parts are beside it, under its name and a number. A second hub
-    /// that opens any of these files is refused, whatever path it comes through. What cannot be read is never removed:
-    /// [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing, and copies a damaged end to another file
+    /// that opens any of these files is refused, whatever path it comes through. What cannot be read is never destroyed:
+    /// [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing, and copies a file whose end is damaged
     /// before it cuts that end off.
     ///
     /// Default: 1 GiB in parts of 16 MiB, [`Durability::Sync`].

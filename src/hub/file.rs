@@ -1,16 +1,4 @@
-//! The history's file: an event stream like any other, with a comment before each event for recovery.
-//!
-//! ```text
-//! : epoch 5c0f9a3be1d27764 from 1 8a08aa7f01c18f19
-//!
-//! : 1 3516dbc49fe79101 36 news
-//! id: 5c0f9a3be1d27764-1
-//! data: hello
-//!
-//! ```
-//!
-//! The comment has the event's sequence, a checksum, the event's length in bytes, and its topics with tabs between them.
-//! `cat`, `grep` and every parser of event streams can read the file.
+//! The history's file: append, recover, and read what memory has no more. [`record`](super::record) has its format.
 //!
 //! | file | what it has |
 //! | --- | --- |
@@ -22,9 +10,8 @@
 //! A hub locks the segments themselves. A lock on a name would not keep out a hub that comes through another name.
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::fs::{self, File, Metadata, TryLockError};
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -32,21 +19,18 @@ use std::sync::{Arc, Mutex};
 use super::archive::{Entries, Entry, EventLog};
 use super::config::{Durability, History, HubConfig};
 use super::frame::Frame;
-use super::id::{self, EventId};
 use super::log::{Epoch, Log, Numbered};
-use super::topics;
-use crate::http::Coding;
+use super::record::{self, Record, Records};
+use super::topics::TopicSet;
 use crate::lock::lock;
 use crate::random::random_u64;
 
-/// Longest comment line: 64 topics of 256 bytes, and the numbers.
-const MAX_LINE_BYTES: u64 = 32 * 1024;
+/// Bytes of other topics' events that a reader skips in one call, for each byte that it may take. A call then lasts some
+/// milliseconds, after which its thread can serve another reader.
+const SKIPPED_PER_BYTE: usize = 64;
 
-/// Bytes that are read at a time, unless an event needs more.
-const BLOCK_BYTES: usize = 64 * 1024;
-
-/// The writing end, and the reading end.
-pub(crate) type Opened = (Box<dyn Store>, Box<dyn EventLog>);
+/// The writing end, and what makes a reader.
+pub(crate) type Opened = (Box<dyn Store>, Readers);
 
 /// The writing end, owned by the hub thread.
 pub(crate) trait Store: Send {
@@ -66,19 +50,19 @@ pub(crate) trait Store: Send {
 /// What the system says; `WouldBlock` when another hub has the file, `InvalidData` when it is no history.
 pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Result<Opened> {
     // Before the full segments: a hub that is about to rename the newest one keeps its lock.
-    let newest = Segment::open(given)?;
+    let newest = LockedFile::open(given)?;
     // Renaming a symbolic link would leave the file where it is.
     let path = fs::canonicalize(given)?;
     // Tells the log that there is a file.
-    log.raise_archive_lost_to(0);
-    let mut places = full_segments(&path)?;
-    let mut full = Vec::new();
-    for place in &places {
-        full.push(Segment::open(&place.path)?);
-        recover(&place.path, log, config)?;
+    log.raise_file_lost_to(0);
+    let (mut segments, mut full) = (full_segments(&path)?, Vec::new());
+    for segment in &segments {
+        full.push(LockedFile::open(&segment.path)?);
+        recover(&segment.path, log, config)?;
     }
-    // A name that no full segment has, also where nothing of the last one could be read.
-    let first = 1 + places.last().map_or(0, |last| last.first).max(log.head);
+    // Later than that of the last full segment, also where nothing of that one could be read.
+    let named = segments.last().map_or(0, |last| last.first);
+    let first = named.max(log.head).saturating_add(1);
     let valid_len = recover(&path, log, config)?;
     let len = newest.file.metadata()?.len();
     let mark = open_regular(&with_suffix(&path, "next"))?;
@@ -87,21 +71,18 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
         // Where the end is missing, at least one acknowledged event may be.
         None => log.head + u64::from(valid_len < len || (len == 0 && !full.is_empty())),
     };
-    // No sequence is given out again, and the log takes those that it has not seen for lost.
+    // The epoch begins after all that may have been acknowledged. What the log has not seen of that is lost.
     let epoch = (random_u64(), last + 1);
     log.begin_epoch(epoch);
     if valid_len < len {
-        let copy = with_suffix(&path, &format!("before-{:016x}", epoch.0));
-        fs::copy(&path, &copy)?;
-        File::open(&copy)?.sync_all()?;
-        let (name, copy) = (path.display(), copy.display());
-        config.report(&format!(
-            "{copy} is a copy of {name}, which now ends at byte {valid_len}"
-        ));
+        keep_copy(&path, epoch, config)?;
     }
-    let place = path.clone();
-    places.push(Place { path: place, first });
-    let places = Arc::new(Mutex::new(places));
+    let newest_path = path.clone();
+    segments.push(Segment {
+        path: newest_path,
+        first,
+    });
+    let segments = Arc::new(Mutex::new(segments));
     let mut store = FileStore {
         given: given.to_path_buf(),
         path,
@@ -113,103 +94,118 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
         has_partial_tail: true,
         epoch,
         removed_to: 0,
-        places: Arc::clone(&places),
+        segments: Arc::clone(&segments),
     };
-    store.write(epoch_line(epoch).as_bytes())?;
+    store.write(record::epoch_line(epoch).as_bytes())?;
     store.write_mark(epoch.1)?;
     store.sync_folder()?;
-    Ok((Box::new(store), Box::new(FileLog(places))))
+    let reader = move || -> Box<dyn OnDisk> {
+        Box::new(FileReader {
+            segments: Arc::clone(&segments),
+            ..FileReader::default()
+        })
+    };
+    Ok((Box::new(store), Box::new(reader)))
 }
 
-/// Gives the log what one segment holds, and returns where its last whole item ends.
+/// Gives the log what one segment holds, and returns where its last whole record ends.
 fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
     let report = |from, to| {
         let name = path.display();
-        config.report(&format!(
-            "{name} cannot be read from byte {from} to byte {to}"
-        ));
+        let text = format!("{name} cannot be read from byte {from} to byte {to}");
+        config.report(&text);
     };
-    let mut items = Items::open(path)?;
+    let mut records = Records::of(File::open(path)?);
     let mut is_damaged = false;
     loop {
-        let from = items.position;
-        let Some((begin, item)) = items.next()? else {
+        let end = records.position;
+        let Some((begin, record)) = records.next()? else {
             break;
         };
-        if begin > from {
+        if begin > end {
             is_damaged = true;
-            report(from, begin);
+            report(end, begin);
         }
-        match item {
-            Item::Epoch(epoch) => log.begin_epoch(epoch),
-            Item::Event(event) => {
-                // The damage may have been the line of this event's epoch.
-                let id =
-                    wire_id(event.frame.bytes(Coding::CloseDelimited)).and_then(EventId::parse);
-                let new = id.filter(|id| is_damaged && id.epoch != log.next_id().epoch);
-                if let Some(id) = new {
-                    log.begin_epoch((id.epoch, event.sequence));
-                }
-                log.restore(event);
-            }
+        let (epoch, first) = match &record {
+            Record::Epoch((epoch, first)) => (Some(*epoch), *first),
+            // The damage may have been the line of this event's epoch.
+            Record::Event(event) if is_damaged => (record::epoch_in_id(event), event.sequence),
+            Record::Event(event) => (None, event.sequence),
+        };
+        if let Some(epoch) = epoch.filter(|epoch| *epoch != log.next_id().epoch) {
+            log.begin_epoch((epoch, first));
+        }
+        if let Record::Event(event) = record {
+            log.restore(event);
         }
     }
-    let end = items.file.seek(SeekFrom::End(0))?;
-    if items.position < end {
-        if items.position == 0 && !items.may_be_new()? {
-            let text = "is not a history, and stays as it is";
-            return Err(problem(path, ErrorKind::InvalidData, text));
-        }
-        report(items.position, end);
+    let (end, len) = (records.position, records.len()?);
+    if end == 0 && !records.may_be_new()? {
+        let text = "is not a history, and stays as it is";
+        return Err(problem(path, ErrorKind::InvalidData, text));
     }
-    Ok(items.position)
+    if end < len {
+        report(end, len);
+    }
+    Ok(end)
 }
 
-/// The path of a segment, and its first sequence.
-struct Place {
+/// Copies a segment that is about to be cut off.
+fn keep_copy(path: &Path, epoch: Epoch, config: &HubConfig) -> io::Result<()> {
+    let copy = with_suffix(path, &format!("before-{:016x}", epoch.0));
+    let copied = fs::copy(path, &copy).and_then(|_| File::open(&copy)?.sync_all());
+    copied.map_err(|error| failed(&copy, "written", &error))?;
+    let (name, copy) = (path.display(), copy.display());
+    config.report(&format!("{name} is cut off there; {copy} is a copy"));
+    Ok(())
+}
+
+/// A part of the history.
+struct Segment {
     path: PathBuf,
+    /// Its first sequence.
     first: u64,
 }
 
 /// The segments that there are, oldest first. Shared by the store, which changes the list, and its readers.
-type Places = Arc<Mutex<Vec<Place>>>;
+type Segments = Arc<Mutex<Vec<Segment>>>;
 
 /// What tells two files apart, whatever their names: device and inode.
 type FileId = (u64, u64);
 
-/// The segments that the hubs of this process have locked.
+/// What the hubs of this process have locked.
 static LOCKED: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 
-/// A segment that no other hub can open, in this process or in another one, until it is dropped.
-struct Segment {
+/// A segment's file. No other hub, in this process or in another one, can open the file until this value is dropped.
+struct LockedFile {
     file: File,
     id: FileId,
 }
 
-impl Segment {
-    /// Opens and locks a segment, and creates it where there is none.
-    fn open(path: &Path) -> io::Result<Segment> {
+impl LockedFile {
+    /// Opens and locks a file, and creates it where there is none.
+    fn open(path: &Path) -> io::Result<LockedFile> {
         let file = open_regular(path)?;
         let id = file_id(&file.metadata()?);
         // On Windows a lock would keep readers away as well, and opening has kept other writers away.
-        if let Err(error) = if cfg!(windows) {
-            Ok(())
-        } else {
-            file.try_lock()
-        } {
+        let locked = match cfg!(windows) {
+            true => Ok(()),
+            false => file.try_lock(),
+        };
+        if let Err(error) = locked {
             let owner = match error {
-                TryLockError::Error(error) => return Err(problem(path, error.kind(), error)),
+                TryLockError::Error(error) => return Err(failed(path, "locked", &error)),
                 _ if lock(&LOCKED).contains(&id) => "is in use by another hub of this process",
                 _ => "is in use by another process",
             };
             return Err(problem(path, ErrorKind::WouldBlock, owner));
         }
         lock(&LOCKED).push(id);
-        Ok(Segment { file, id })
+        Ok(LockedFile { file, id })
     }
 }
 
-impl Drop for Segment {
+impl Drop for LockedFile {
     fn drop(&mut self) {
         lock(&LOCKED).retain(|locked| *locked != self.id);
         // Closing would not unlock the file while a child process that is being started has a copy of the descriptor.
@@ -217,24 +213,26 @@ impl Drop for Segment {
     }
 }
 
+/// Writes the newest segment, and removes the oldest ones.
 struct FileStore {
-    /// The path that the caller gave, under which a restart looks for the newest segment.
+    /// The path that the caller gave, under which a restart will look for the newest segment.
     given: PathBuf,
-    /// Where that is without symbolic links.
+    /// The same without symbolic links.
     path: PathBuf,
     history: History,
-    newest: Segment,
-    /// The older ones, as `places` has them before its last.
-    full: Vec<Segment>,
+    newest: LockedFile,
+    /// Those of `segments` before the last.
+    full: Vec<LockedFile>,
+    /// The file for the sequence after the last acknowledged one.
     mark: File,
-    /// Where the last whole item of the newest segment ends.
+    /// Where the last whole record of the newest segment ends.
     valid_len: u64,
-    /// Something may stand after that; the next write cuts it off first.
+    /// The file may have bytes after that. The next write cuts them off first.
     has_partial_tail: bool,
     epoch: Epoch,
     /// The last sequence that was removed at the old end.
     removed_to: u64,
-    places: Places,
+    segments: Segments,
 }
 
 impl Store for FileStore {
@@ -245,13 +243,13 @@ impl Store for FileStore {
         self.make_room(first.sequence)?;
         let mut bytes = Vec::new();
         if self.valid_len == 0 {
-            bytes.extend_from_slice(epoch_line(self.epoch).as_bytes());
+            bytes.extend_from_slice(record::epoch_line(self.epoch).as_bytes());
         }
         for event in batch {
-            append_event(&mut bytes, event);
+            record::append_event(&mut bytes, event);
         }
         self.write(&bytes)?;
-        // The events are in the file. With an older mark, recovery only notices less.
+        // The events are in the file. With an older mark, recovery may overlook a lost end.
         let _ = self.write_mark(last.sequence + 1);
         Ok(self.removed_to)
     }
@@ -283,7 +281,7 @@ impl FileStore {
 
     fn write_mark(&mut self, next: u64) -> io::Result<()> {
         self.mark.seek(SeekFrom::Start(0))?;
-        let line = epoch_line((self.epoch.0, next));
+        let line = record::epoch_line((self.epoch.0, next));
         self.mark.write_all(line.as_bytes())
     }
 
@@ -301,25 +299,25 @@ impl FileStore {
         if is_in_place && self.valid_len < max_len {
             return Ok(());
         }
-        let mut places = lock(&self.places);
-        if is_in_place && let Some(newest) = places.last_mut() {
+        let mut segments = lock(&self.segments);
+        if is_in_place && let Some(newest) = segments.last_mut() {
             let full = with_suffix(&self.path, &format!("{:020}", newest.first));
             fs::rename(&self.path, &full)?;
             newest.path = full;
         }
-        let newest = Segment::open(&self.path)?;
+        let newest = LockedFile::open(&self.path)?;
         if newest.file.metadata()?.len() > 0 {
             return Err(self.replaced());
         }
         let older = mem::replace(&mut self.newest, newest);
         (self.valid_len, self.has_partial_tail) = (0, false);
-        // Without what was removed: readers go on with what memory has of it.
-        if places.pop_if(|newest| newest.path == self.path).is_none() {
+        // Where the newest one was removed, readers go on with what memory has of its events.
+        if segments.pop_if(|newest| newest.path == self.path).is_none() {
             self.full.push(older);
         }
         let path = self.path.clone();
-        places.push(Place { path, first: next });
-        drop(places);
+        segments.push(Segment { path, first: next });
+        drop(segments);
         self.remove_old();
         self.sync_folder()
     }
@@ -330,20 +328,21 @@ impl FileStore {
         problem(&self.given, ErrorKind::Other, text)
     }
 
-    /// Removes the oldest segments while all are too large. One that cannot be removed is tried again with the next one.
+    /// Removes the oldest segments while all together are too large. One that cannot be removed is tried again after the
+    /// next rotation.
     fn remove_old(&mut self) {
-        let mut places = lock(&self.places);
-        let len = |place: &Place| fs::metadata(&place.path).map_or(0, |it| it.len());
-        let mut bytes: u64 = places.iter().map(len).sum();
-        while places.len() > 1 && bytes > self.history.file_bytes {
-            let oldest = len(&places[0]);
-            if fs::remove_file(&places[0].path).is_err() && oldest > 0 {
+        let mut segments = lock(&self.segments);
+        let len = |segment: &Segment| fs::metadata(&segment.path).map_or(0, |it| it.len());
+        let mut bytes: u64 = segments.iter().map(len).sum();
+        while segments.len() > 1 && bytes > self.history.file_bytes {
+            let oldest = len(&segments[0]);
+            if fs::remove_file(&segments[0].path).is_err() && oldest > 0 {
                 break;
             }
             bytes -= oldest;
-            places.remove(0);
+            segments.remove(0);
             self.full.remove(0);
-            self.removed_to = places[0].first.saturating_sub(1);
+            self.removed_to = segments[0].first.saturating_sub(1);
         }
     }
 
@@ -356,45 +355,70 @@ impl FileStore {
     }
 }
 
-/// The segments as readers see them.
-struct FileLog(Places);
+/// Reads events of some topics, segment after segment.
+#[derive(Default)]
+struct FileReader {
+    segments: Segments,
+    records: Option<Records>,
+    /// Events that were returned, and perhaps not sent.
+    events: Vec<(u64, Frame)>,
+    /// All events up to this one have been read.
+    read_to: u64,
+}
 
-impl EventLog for FileLog {
-    fn read(&self, after: u64) -> io::Result<Entries> {
-        Ok(Box::new(FileEntries {
-            places: Arc::clone(&self.0),
-            after,
-            segment: None,
-        }))
+impl OnDisk for FileReader {
+    fn read(
+        &mut self,
+        topics: &TopicSet,
+        cursor: &mut u64,
+        head: u64,
+        max_bytes: usize,
+    ) -> Option<Vec<(u64, Frame)>> {
+        if let Some(records) = &mut self.records {
+            // Events that were read ahead may have been refused since, and their sequences given to others.
+            records.reread().ok()?;
+        }
+        self.events.retain(|(sequence, _)| sequence > cursor);
+        self.read_to = self.read_to.max(*cursor);
+        let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
+        let mut skipped = 0;
+        while bytes < max_bytes && skipped / SKIPPED_PER_BYTE < max_bytes && self.read_to < head {
+            let Some(event) = self.next() else { break };
+            self.read_to = event.sequence;
+            skipped += event.frame.len();
+            if event.topics.iter().any(|name| topics.contains(name)) {
+                bytes += event.frame.len();
+                self.events.push((event.sequence, event.frame));
+            }
+        }
+        if self.read_to <= *cursor {
+            return None;
+        }
+        if self.events.is_empty() {
+            *cursor = self.read_to;
+        }
+        Some(self.events.clone())
     }
 }
 
-/// The entries of one segment after the other. What is damaged or was removed is left out.
-struct FileEntries {
-    places: Places,
-    after: u64,
-    /// The segment that is being read, and its first sequence.
-    segment: Option<(u64, Items)>,
-}
-
-impl Iterator for FileEntries {
-    type Item = io::Result<Entry>;
-
-    fn next(&mut self) -> Option<io::Result<Entry>> {
-        loop {
-            if let Some((_, items)) = &mut self.segment
-                && let Ok(Some((_, item))) = items.next()
+impl FileReader {
+    /// Returns the event after those that have been read, from this segment or the next one; `None` also where that event
+    /// is damaged, or was just removed.
+    fn next(&mut self) -> Option<Numbered> {
+        let next = self.read_to + 1;
+        for _ in 0..2 {
+            while let Some(records) = &mut self.records
+                && let Ok(Some((_, record))) = records.next()
             {
-                match item {
-                    Item::Event(event) if event.sequence > self.after => {
-                        return Some(Ok(entry(&event)));
-                    }
-                    _ => continue,
+                if let Record::Event(event) = record
+                    && event.sequence >= next
+                {
+                    return (event.sequence == next).then_some(event);
                 }
             }
-            let (first, path) = self.next_place()?;
-            // A segment that was just removed has nothing: another call finds the oldest that is there.
-            self.segment = Some((first, Items::open(&path).ok()?));
+            let segments = lock(&self.segments);
+            let segment = segments.iter().rfind(|segment| segment.first <= next)?;
+            self.records = Some(Records::of(File::open(&segment.path).ok()?));
         }
     }
 }
@@ -422,164 +446,12 @@ fn entry(event: &Numbered) -> Entry {
     }
 }
 
-/// A whole record of a segment.
-enum Item {
-    Event(Numbered),
-    Epoch(Epoch),
-}
-
-/// Reads the items of one segment, in order.
-struct Items {
-    file: BufReader<File>,
-    /// Where the last item ends.
-    position: u64,
-}
-
-impl Items {
-    fn open(path: &Path) -> io::Result<Items> {
-        let file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
-        Ok(Items { file, position: 0 })
-    }
-
-    /// Returns the next whole item and where it begins, which is later than the last one's end where there is damage.
-    fn next(&mut self) -> io::Result<Option<(u64, Item)>> {
-        let mut begin = self.position;
-        loop {
-            if let Some((item, len)) = read_item(&mut self.file)? {
-                self.position = begin + len;
-                return Ok(Some((begin, item)));
-            }
-            // An item begins after a blank line, as no comment within an event does.
-            self.seek(begin)?;
-            let mut line = Vec::new();
-            while line != b"\n" {
-                line.clear();
-                match self.file.read_until(b'\n', &mut line)? {
-                    0 => {
-                        self.seek(self.position)?;
-                        return Ok(None);
-                    }
-                    len => begin += len as u64,
-                }
-            }
-        }
-    }
-
-    /// Goes to a place in the file, and keeps what has been read where that is near.
-    fn seek(&mut self, to: u64) -> io::Result<()> {
-        let here = self.file.stream_position()?;
-        self.file.seek_relative(to.wrapping_sub(here) as i64)
-    }
-
-    /// Whether a file without a whole item can be a history that a crash or a power failure stopped at its beginning: the
-    /// file has a part of the first line, or zeros. Anything else is not ours to cut off.
-    fn may_be_new(&mut self) -> io::Result<bool> {
-        let line = epoch_line((0, 0));
-        let mut bytes = Vec::new();
-        self.file.rewind()?;
-        let limit = line.len() as u64;
-        self.file.by_ref().take(limit).read_to_end(&mut bytes)?;
-        let start = &bytes[..bytes.len().min(8)];
-        let is_part = bytes.len() < line.len() && line.as_bytes().starts_with(start);
-        Ok(is_part || start.iter().all(|byte| *byte == 0))
-    }
-}
-
-/// Reads the item at the file's position. Returns it with its length, or `None` when none is whole there.
-fn read_item(file: &mut BufReader<File>) -> io::Result<Option<(Item, u64)>> {
-    let (mut line, mut text) = (Vec::new(), Vec::new());
-    file.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
-    let Some(line) = line
-        .strip_prefix(b": ")
-        .and_then(|line| line.strip_suffix(b"\n"))
-    else {
-        return Ok(None);
-    };
-    let Ok(line) = str::from_utf8(line) else {
-        return Ok(None);
-    };
-    let epoch = parse_epoch(line);
-    let fields: Vec<&str> = line.splitn(4, ' ').collect();
-    // An epoch has a blank line for its text.
-    let len = match epoch {
-        Some(_) => Some(1),
-        None => fields.get(2).and_then(|len| len.parse().ok()),
-    };
-    let Some(len) = len else { return Ok(None) };
-    file.take(len).read_to_end(&mut text)?;
-    let item = match epoch {
-        Some(epoch) => (text == b"\n").then_some(Item::Epoch(epoch)),
-        None => parse_event(&fields, &text).map(Item::Event),
-    };
-    Ok(item.map(|item| (item, (line.len() + 3 + text.len()) as u64)))
-}
-
-fn parse_event(fields: &[&str], text: &[u8]) -> Option<Numbered> {
-    let [sequence, sum, len, names] = fields else {
-        return None;
-    };
-    let sequence = sequence.parse().ok()?;
-    let sum = u64::from_str_radix(sum, 16).ok()?;
-    if sum != checksum(sequence, names, text) || len.parse() != Ok(text.len()) {
-        return None;
-    }
-    let id = wire_id(text);
-    let own_id = id.filter(|id| id::check_callers(id).is_ok());
-    Some(Numbered {
-        sequence,
-        topics: topics::check(names.split('\t').collect()).ok()?,
-        frame: Frame::from_text(text),
-        own_id: own_id.map(Arc::from),
-        finishes: id.is_some_and(id::is_ending),
-    })
-}
-
-fn append_event(out: &mut Vec<u8>, event: &Numbered) {
-    let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
-    let names = names.join("\t");
-    let text = event.frame.bytes(Coding::CloseDelimited);
-    let (sequence, len) = (event.sequence, text.len());
-    let sum = checksum(sequence, &names, text);
-    // Writing to a vector cannot fail.
-    let _ = writeln!(out, ": {sequence} {sum:016x} {len} {names}");
-    out.extend_from_slice(text);
-}
-
-fn epoch_line((epoch, first): Epoch) -> String {
-    let sum = checksum(first, "epoch", &epoch.to_be_bytes());
-    format!(": epoch {epoch:016x} from {first} {sum:016x}\n\n")
-}
-
-fn parse_epoch(line: &str) -> Option<Epoch> {
-    let (epoch, rest) = line.strip_prefix("epoch ")?.split_once(" from ")?;
-    let (first, _) = rest.split_once(' ')?;
-    let epoch = (u64::from_str_radix(epoch, 16).ok()?, first.parse().ok()?);
-    (epoch_line(epoch).trim_end() == format!(": {line}")).then_some(epoch)
-}
-
-/// Reads the last acknowledged sequence.
+/// The last acknowledged sequence.
 fn read_mark(mark: &File) -> Option<u64> {
-    let read = read_item(&mut BufReader::new(mark.try_clone().ok()?)).ok()?;
-    match read? {
-        (Item::Epoch((_, next)), _) => next.checked_sub(1),
-        (Item::Event(_), _) => None,
+    match Records::of(mark.try_clone().ok()?).next() {
+        Ok(Some((_, Record::Epoch((_, next))))) => next.checked_sub(1),
+        _ => None,
     }
-}
-
-/// The id of an event on the wire.
-fn wire_id(text: &[u8]) -> Option<&str> {
-    let line = text.split(|byte| *byte == b'\n').next()?;
-    str::from_utf8(line.strip_prefix(b"id: ")?).ok()
-}
-
-/// FNV-1a of 64 bits over all parts of a record. One damaged byte always changes the checksum; any other damage leaves it
-/// unchanged once in 2^64 times.
-fn checksum(sequence: u64, names: &str, text: &[u8]) -> u64 {
-    let parts = [&sequence.to_be_bytes()[..], names.as_bytes(), b"\n", text];
-    let bytes = parts.into_iter().flatten();
-    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -590,7 +462,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The full segments, oldest first: their names end in 20 digits.
-fn full_segments(newest: &Path) -> io::Result<Vec<Place>> {
+fn full_segments(newest: &Path) -> io::Result<Vec<Segment>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder(newest))? {
         let path = entry?.path();
@@ -599,29 +471,24 @@ fn full_segments(newest: &Path) -> io::Result<Vec<Place>> {
             && path.file_stem() == newest.file_name()
             && let Ok(first) = digits.parse()
         {
-            found.push(Place { path, first });
+            found.push(Segment { path, first });
         }
     }
-    found.sort_by_key(|place| place.first);
+    found.sort_by_key(|segment| segment.first);
     Ok(found)
 }
 
 fn folder(path: &Path) -> &Path {
-    let folder = path.parent();
-    folder
-        .filter(|folder| *folder != "")
-        .unwrap_or(Path::new("."))
+    let folder = path.parent().filter(|folder| *folder != "");
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Opens a regular file to read and write, and creates it where there is none.
 fn open_regular(path: &Path) -> io::Result<File> {
     // Opening or reading anything else may never end.
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(problem(
-            path,
-            ErrorKind::InvalidData,
-            "is not a regular file",
-        ));
+        let text = "is not a regular file";
+        return Err(problem(path, ErrorKind::InvalidData, text));
     }
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
@@ -631,11 +498,15 @@ fn open_regular(path: &Path) -> io::Result<File> {
     options.open(path).map_err(|error| {
         let folder = folder(path);
         let missing = if folder.exists() { path } else { folder };
-        problem(missing, error.kind(), format!("cannot be opened: {error}"))
+        failed(missing, "opened", &error)
     })
 }
 
-fn problem(path: &Path, kind: ErrorKind, text: impl Display) -> io::Error {
+fn failed(path: &Path, what: &str, error: &io::Error) -> io::Error {
+    problem(path, error.kind(), &format!("cannot be {what}: {error}"))
+}
+
+fn problem(path: &Path, kind: ErrorKind, text: &str) -> io::Error {
     io::Error::new(kind, format!("{} {text}", path.display()))
 }
 
@@ -654,7 +525,8 @@ fn file_id(_: &Metadata) -> FileId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::archive::{ArchiveReader, Found};
+    use crate::http::Coding;
+    use crate::hub::topics;
 
     fn event(sequence: u64, text: &str) -> Numbered {
         Numbered {
@@ -695,7 +567,7 @@ mod tests {
 
         store.append(&[event(1, "one")]).unwrap();
         let mut left = Vec::new();
-        append_event(&mut left, &event(2, "refused"));
+        record::append_event(&mut left, &event(2, "refused"));
         let mut file = File::options().append(true).open(&path).unwrap();
         file.write_all(&left).unwrap();
         assert_eq!(read(1), "data: one\n\n");
@@ -705,5 +577,17 @@ mod tests {
         assert_eq!(read(3), "data: two\n\n");
         assert_eq!(read(3), "data: three\n\n");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// A child process that is being started has copies of all descriptors for a moment.
+    #[test]
+    fn a_copied_descriptor_does_not_keep_the_lock() {
+        let name = format!("tiny-sse-copied-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let locked = LockedFile::open(&path).unwrap();
+        let _copy = locked.file.try_clone().unwrap();
+        drop(locked);
+        drop(LockedFile::open(&path).unwrap());
+        fs::remove_file(&path).unwrap();
     }
 }

@@ -9,8 +9,7 @@
 //! | `frame` | an encoded event, and several in one write |
 //! | `config` | a hub's limits |
 //! | `log` | the events in memory, and what a reader at a position gets |
-//! | `archive` | a log outside memory, and a reader's way through it |
-//! | `file` | the one that is a file: append, recover, read |
+//! | `record`, `file` | the format of the log's file; append, recover, read what memory has no more |
 //! | `registry`, `shared` | who reads; what all parts of one hub share |
 //! | `cursor` | how events leave the log, whoever reads |
 //! | `receiver`, `subscriber`, `poll` | the three that have a cursor: code in this process, a stream, a long-poll |
@@ -39,6 +38,7 @@ mod id;
 mod log;
 mod poll;
 mod receiver;
+mod record;
 mod registry;
 mod shared;
 mod subscriber;

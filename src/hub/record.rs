@@ -1,0 +1,187 @@
+//! The records of a history's file, which is an event stream like any other, with a comment before each event.
+//!
+//! ```text
+//! : epoch 5c0f9a3be1d27764 from 1 8a08aa7f01c18f19
+//!
+//! : 1 3516dbc49fe79101 36 news
+//! id: 5c0f9a3be1d27764-1
+//! data: hello
+//!
+//! ```
+//!
+//! The comment has the event's sequence, a checksum, the event's length in bytes, and its topics with tabs between them.
+//! `cat`, `grep` and every parser of event streams can read the file.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::sync::Arc;
+
+use super::frame::Frame;
+use super::id::{self, EventId};
+use super::log::{Epoch, Numbered};
+use super::topics;
+use crate::http::Coding;
+
+/// Longest comment line: 64 topics of 256 bytes, and the numbers.
+const MAX_LINE_BYTES: u64 = 32 * 1024;
+
+/// Bytes that are read at a time, unless an event needs more.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// A comment line of ours, with the event that follows it.
+pub(crate) enum Record {
+    Event(Numbered),
+    Epoch(Epoch),
+}
+
+/// Reads the records of a file, in order.
+pub(crate) struct Records {
+    file: BufReader<File>,
+    /// Where the last record ends.
+    pub(crate) position: u64,
+}
+
+impl Records {
+    pub(crate) fn of(file: File) -> Records {
+        let file = BufReader::with_capacity(BLOCK_BYTES, file);
+        Records { file, position: 0 }
+    }
+
+    /// Returns the next whole record and where it begins. Where there is damage, that is after the end of the last record.
+    pub(crate) fn next(&mut self) -> io::Result<Option<(u64, Record)>> {
+        let mut begin = self.position;
+        loop {
+            if let Some((record, len)) = read_record(&mut self.file)? {
+                self.position = begin + len;
+                return Ok(Some((begin, record)));
+            }
+            // A record begins after a blank line, as no comment within an event does.
+            self.seek(begin)?;
+            let mut line = Vec::new();
+            while line != b"\n" {
+                line.clear();
+                match self.file.read_until(b'\n', &mut line)? {
+                    0 => {
+                        self.seek(self.position)?;
+                        return Ok(None);
+                    }
+                    len => begin += len as u64,
+                }
+            }
+        }
+    }
+
+    /// Goes to a place in the file, and keeps what has been read where that is near.
+    fn seek(&mut self, to: u64) -> io::Result<()> {
+        let here = self.file.stream_position()?;
+        self.file.seek_relative(to.wrapping_sub(here) as i64)
+    }
+
+    /// Drops what was read ahead, as the file may have changed there.
+    pub(crate) fn reread(&mut self) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(self.position)).map(drop)
+    }
+
+    /// The length of the file.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.get_ref().metadata()?.len())
+    }
+
+    /// Whether a file without a whole record can be a history that a crash or a power failure stopped at its beginning: the
+    /// file has a part of the first line, or zeros. Anything else is not ours to cut off.
+    pub(crate) fn may_be_new(&mut self) -> io::Result<bool> {
+        let line = epoch_line((0, 0));
+        let mut bytes = Vec::new();
+        self.file.rewind()?;
+        let limit = line.len() as u64;
+        self.file.by_ref().take(limit).read_to_end(&mut bytes)?;
+        let start = &bytes[..bytes.len().min(8)];
+        let is_part = bytes.len() < line.len() && line.as_bytes().starts_with(start);
+        Ok(is_part || start.iter().all(|byte| *byte == 0))
+    }
+}
+
+/// Reads the record at the file's position. Returns the record and its length, or `None` when none is whole there.
+fn read_record(file: &mut BufReader<File>) -> io::Result<Option<(Record, u64)>> {
+    let (mut line, mut text) = (Vec::new(), Vec::new());
+    file.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+    let fields = str::from_utf8(&line).ok();
+    let fields = fields.and_then(|line| line.strip_prefix(": ")?.strip_suffix('\n'));
+    let Some(fields) = fields else {
+        return Ok(None);
+    };
+    let len = match fields.split(' ').nth(2) {
+        Some("from") => 1, // The blank line after the line of an epoch.
+        len => len.and_then(|len| len.parse().ok()).unwrap_or(0),
+    };
+    file.take(len).read_to_end(&mut text)?;
+    let epoch = parse_epoch(fields).filter(|_| text == b"\n");
+    let event = || parse_event(fields, &text).map(Record::Event);
+    let record = epoch.map(Record::Epoch).or_else(event);
+    Ok(record.map(|record| (record, (line.len() + text.len()) as u64)))
+}
+
+fn parse_event(fields: &str, text: &[u8]) -> Option<Numbered> {
+    let mut fields = fields.splitn(4, ' ');
+    let (sequence, sum) = (fields.next()?, fields.next()?);
+    let (len, names) = (fields.next()?, fields.next()?);
+    let sequence = sequence.parse().ok()?;
+    let sum = u64::from_str_radix(sum, 16).ok()?;
+    if sum != checksum(sequence, names, text) || len.parse() != Ok(text.len()) {
+        return None;
+    }
+    let id = wire_id(text);
+    let own_id = id.filter(|id| id::check_callers(id).is_ok());
+    Some(Numbered {
+        sequence,
+        topics: topics::check(names.split('\t').collect()).ok()?,
+        frame: Frame::from_text(text),
+        own_id: own_id.map(Arc::from),
+        finishes: id.is_some_and(id::is_ending),
+    })
+}
+
+pub(crate) fn append_event(out: &mut Vec<u8>, event: &Numbered) {
+    let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
+    let names = names.join("\t");
+    let text = event.frame.bytes(Coding::Bare);
+    let (sequence, len) = (event.sequence, text.len());
+    let sum = checksum(sequence, &names, text);
+    // Writing to a vector cannot fail.
+    let _ = writeln!(out, ": {sequence} {sum:016x} {len} {names}");
+    out.extend_from_slice(text);
+}
+
+pub(crate) fn epoch_line((epoch, first): Epoch) -> String {
+    let sum = checksum(first, "epoch", &epoch.to_be_bytes());
+    format!(": epoch {epoch:016x} from {first} {sum:016x}\n\n")
+}
+
+fn parse_epoch(line: &str) -> Option<Epoch> {
+    let (epoch, rest) = line.strip_prefix("epoch ")?.split_once(" from ")?;
+    let (first, _) = rest.split_once(' ')?;
+    let epoch = (u64::from_str_radix(epoch, 16).ok()?, first.parse().ok()?);
+    (epoch_line(epoch).trim_end() == format!(": {line}")).then_some(epoch)
+}
+
+/// The epoch in an event's id, where the hub gave the id.
+pub(crate) fn epoch_in_id(event: &Numbered) -> Option<u64> {
+    let id = wire_id(event.frame.bytes(Coding::Bare));
+    id.and_then(EventId::parse).map(|id| id.epoch)
+}
+
+/// The id of an event on the wire.
+fn wire_id(text: &[u8]) -> Option<&str> {
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    str::from_utf8(line.strip_prefix(b"id: ")?).ok()
+}
+
+/// FNV-1a of 64 bits over all parts of a record. One damaged byte always changes the checksum; any other damage leaves it
+/// unchanged once in 2^64 times.
+fn checksum(sequence: u64, names: &str, text: &[u8]) -> u64 {
+    let parts = [&sequence.to_be_bytes()[..], names.as_bytes(), b"\n", text];
+    let bytes = parts.into_iter().flatten();
+    bytes.fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
