@@ -826,6 +826,94 @@ fn a_comment_is_no_record() {
     assert!(id.ends_with("-3"), "{id}");
 }
 
+/// Several parts, epochs and topics, and whatever can happen to one of the files: what a reader misses is in a gap.
+#[test]
+fn no_damage_is_passed_over_in_silence() {
+    let rounds = std::env::var("FILE_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
+    let mut random = Random::new(20_261_128);
+    let whole = Folder::new("several");
+    let history = |folder: &Folder| {
+        let history = History::file(folder.file()).durability(Durability::Os);
+        history.with_events(4).file_bytes(64 * 1024)
+    };
+    // Of each topic, the sequences and ids.
+    let mut published: [Vec<(u64, String)>; 2] = Default::default();
+    for _ in 0..4 {
+        let (hub, _) = open_with(history(&whole));
+        for _ in 0..6 {
+            let topic = random.below(2);
+            let text = "x".repeat(random.below(2_000));
+            let id = say(&hub, ["a", "b"][topic], &text);
+            published[topic].push((sequence(&id), id));
+        }
+    }
+    let files = names(&whole);
+    let server = Served::new();
+    for round in 0..rounds {
+        let folder = Folder::new("changed");
+        for name in &files {
+            fs::copy(whole.0.join(name), folder.0.join(name)).unwrap();
+        }
+        let path = folder.0.join(random.pick(&files));
+        let mut bytes = fs::read(&path).unwrap();
+        let at = random.below(bytes.len());
+        match random.below(4) {
+            0 => bytes.truncate(at),
+            1 => bytes[at] ^= 1 << random.below(8),
+            2 => drop(bytes.splice(at.., vec![0; random.below(500)])),
+            _ => drop(bytes.drain(at..(at + random.below(3_000)).min(bytes.len()))),
+        }
+        match random.below(5) {
+            0 => fs::remove_file(&path).unwrap(),
+            _ => fs::write(&path, bytes).unwrap(),
+        }
+        let config = HubConfig {
+            history: history(&folder),
+            on_error: Arc::new(|_: &str| {}),
+            ..HubConfig::default()
+        };
+        let hub = match Hub::open(config) {
+            Ok(hub) => hub,
+            Err(error) => {
+                assert!(error.to_string().ends_with("stays as it is"), "{error}");
+                continue;
+            }
+        };
+        server.serve(&hub);
+        for (topic, of_topic) in ["a", "b"].into_iter().zip(&published) {
+            let from = random.below(of_topic.len());
+            let mut stream = resume(&server, topic, &of_topic[from].1);
+            say(&hub, topic, "end");
+            let (mut last, mut covered) = (of_topic[from].0, 0);
+            let mut rest = of_topic[from + 1..].iter().peekable();
+            loop {
+                let message = stream.next().unwrap();
+                if message.event == "gap" {
+                    let to = message.data.split('"').nth(7).unwrap();
+                    covered = sequence(to).max(covered);
+                    continue;
+                }
+                let next = sequence(&message.id);
+                assert!(next > covered.max(last), "{topic} {next} in round {round}");
+                while let Some((missing, _)) = rest.next_if(|(known, _)| *known < next) {
+                    assert!(*missing <= covered, "{topic} {missing} in round {round}");
+                }
+                let is_known = rest.next_if(|(_, id)| *id == message.id).is_some();
+                if message.data == "end" {
+                    break;
+                }
+                assert!(is_known, "{topic} {next} in round {round}");
+                last = next;
+            }
+        }
+        server.let_go();
+    }
+}
+
+fn sequence(id: &str) -> u64 {
+    id.split_once('-').unwrap().1.parse().unwrap()
+}
+
 #[test]
 fn what_cannot_be_written_is_an_error_and_not_delivered() {
     let folder = Folder::new("full");

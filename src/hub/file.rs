@@ -66,8 +66,8 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
     let valid_len = recover(&path, log, config)?;
     let len = newest.file.metadata()?.len();
     let mark = open_regular(&with_suffix(&path, "next"))?;
-    let last = match read_mark(&mark) {
-        Some(acknowledged) => acknowledged.max(log.head),
+    let last = match record::read_epoch(&mark) {
+        Some((_, next)) => next.saturating_sub(1).max(log.head),
         // Where the end is missing, at least one acknowledged event may be.
         None => log.head + u64::from(valid_len < len || (len == 0 && !full.is_empty())),
     };
@@ -443,14 +443,6 @@ fn entry(event: &Numbered) -> Entry {
         sequence: event.sequence,
         topics: event.topics.iter().map(|name| name.to_string()).collect(),
         event: event.frame.event(),
-    }
-}
-
-/// The last acknowledged sequence.
-fn read_mark(mark: &File) -> Option<u64> {
-    match Records::of(mark.try_clone().ok()?).next() {
-        Ok(Some((_, Record::Epoch((_, next))))) => next.checked_sub(1),
-        _ => None,
     }
 }
 

@@ -164,6 +164,14 @@ fn parse_epoch(line: &str) -> Option<Epoch> {
     (epoch_line(epoch).trim_end() == format!(": {line}")).then_some(epoch)
 }
 
+/// Reads the epoch with which a file begins.
+pub(crate) fn read_epoch(file: &File) -> Option<Epoch> {
+    match Records::of(file.try_clone().ok()?).next() {
+        Ok(Some((0, Record::Epoch(epoch)))) => Some(epoch),
+        _ => None,
+    }
+}
+
 /// The epoch in an event's id, where the hub gave the id.
 pub(crate) fn epoch_in_id(event: &Numbered) -> Option<u64> {
     let id = wire_id(event.frame.bytes(Coding::Bare));
