@@ -103,7 +103,7 @@ impl Records {
 
 /// Reads the record at the file's position. Returns the record and its length, or `None` when none is whole there.
 fn read_record(file: &mut BufReader<File>) -> io::Result<Option<(Record, u64)>> {
-    let (mut line, mut text) = (Vec::new(), Vec::new());
+    let mut line = Vec::new();
     file.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
     let fields = str::from_utf8(&line).ok();
     let fields = fields.and_then(|line| line.strip_prefix(": ")?.strip_suffix('\n'));
@@ -114,6 +114,8 @@ fn read_record(file: &mut BufReader<File>) -> io::Result<Option<(Record, u64)>> 
         Some("from") => 1, // The blank line after the line of an epoch.
         len => len.and_then(|len| len.parse().ok()).unwrap_or(0),
     };
+    // No more, as the length may be damaged.
+    let mut text = Vec::with_capacity(BLOCK_BYTES.min(len as usize));
     file.take(len).read_to_end(&mut text)?;
     let epoch = parse_epoch(fields).filter(|_| text == b"\n");
     let event = || parse_event(fields, &text).map(Record::Event);
