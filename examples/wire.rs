@@ -33,7 +33,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     client.write_all(REQUEST.as_bytes())?;
     explain('>', REQUEST.as_bytes())?;
     explain('<', BufReader::new(client))?;
-    println!("  the server closes the connection");
     Ok(server.shutdown(Duration::from_secs(2))?)
 }
 
@@ -50,12 +49,15 @@ fn answer() -> Result<Sse, Response> {
     Ok(stream.keep_alive(KeepAlive::every(Duration::from_secs(1))))
 }
 
-/// Prints each line as it arrives, until the end.
+/// Prints each line as it arrives, until the end of the request or response.
 fn explain(direction: char, mut lines: impl BufRead) -> io::Result<()> {
     let (mut before, mut line) = (String::new(), String::new());
     while lines.read_line(&mut line)? > 0 {
         let bytes = line.escape_debug().to_string();
         println!("{direction} {bytes:<46} {}", meaning(&line, &before));
+        if before == "0\r\n" {
+            break; // The response has ended, and the connection is there for another request.
+        }
         before = std::mem::take(&mut line);
     }
     Ok(())

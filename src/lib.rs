@@ -129,8 +129,9 @@
 //! | `hub/id`, `hub/topics`, `hub/config`, `hub/error` | what may be an id or a topic; limits and errors |
 //! | `hub/frame` | an encoded event, and a write that may be partial |
 //! | `hub/log` | what is kept; positions, gaps, and what a reader gets next |
+//! | `hub/archive` | a log outside memory, and a reader's way through it |
 //! | `hub/record` | the format of the log's file, an event stream |
-//! | `hub/file` | that file: append, recover, segments, and reading what memory has no more |
+//! | `hub/file` | that file: append, recover, segments, read |
 //! | `hub/registry`, `hub/shared` | who reads; what a hub's threads share |
 //! | `hub/cursor` | how events leave the log, whoever reads |
 //! | `hub/receiver`, `hub/subscriber`, `hub/poll` | who has a cursor: code in this process, a stream, a long-poll |

@@ -19,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("event/decode", &[]), // The two agree because each follows the specification.
     ("event/mod", &[]),
     ("client", &["event", "random"]), // The server and the client know nothing of each other.
-    ("slots", &["config"]),
+    ("slots", &["config", "user_code"]),
     ("socket", &["config", "slots"]),
     ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
     ("http/request", &["config", "lock"]),
@@ -43,6 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/topics", &[]),
     ("hub/error", &["http"]),
     ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
+    ("hub/archive", &["event"]),
     ("hub/config", &["user_code"]),
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
     ("hub/record", &["http"]), // The bytes of a stream without chunks.

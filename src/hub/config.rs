@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::user_code::{ErrorHook, stderr_hook};
+use crate::user_code::{ErrorHook, guarded, stderr_hook};
 
 /// The limits of a [`Hub`](crate::Hub). Start from [`HubConfig::default`] and change what you need.
 #[derive(Clone)]
@@ -53,11 +53,7 @@ impl Default for HubConfig {
 impl HubConfig {
     /// Calls the error hook. The hook is user code: its panic ends this call alone.
     pub(crate) fn report(&self, problem: &str) {
-        let hook = AssertUnwindSafe(|| (self.on_error)(problem));
-        if let Err(payload) = panic::catch_unwind(hook) {
-            // Dropping a payload is user code too.
-            mem::forget(payload);
-        }
+        guarded(|| (self.on_error)(problem));
     }
 }
 

@@ -18,19 +18,13 @@ use std::sync::{Arc, Mutex};
 
 use super::archive::{Entries, Entry, EventLog};
 use super::config::{Durability, History, HubConfig};
-use super::frame::Frame;
 use super::log::{Epoch, Log, Numbered};
 use super::record::{self, Record, Records};
-use super::topics::TopicSet;
 use crate::lock::lock;
 use crate::random::random_u64;
 
-/// Bytes of other topics' events that a reader skips in one call, for each byte that it may take. A call then lasts some
-/// milliseconds, after which its thread can serve another reader.
-const SKIPPED_PER_BYTE: usize = 64;
-
-/// The writing end, and what makes a reader.
-pub(crate) type Opened = (Box<dyn Store>, Readers);
+/// The writing end, and the reading end.
+pub(crate) type Opened = (Box<dyn Store>, Box<dyn EventLog>);
 
 /// The writing end, owned by the hub thread.
 pub(crate) trait Store: Send {
@@ -54,7 +48,7 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
     // Renaming a symbolic link would leave the file where it is.
     let path = fs::canonicalize(given)?;
     // Tells the log that there is a file.
-    log.raise_file_lost_to(0);
+    log.raise_archive_lost_to(0);
     let (mut segments, mut full) = (full_segments(&path)?, Vec::new());
     for segment in &segments {
         full.push(LockedFile::open(&segment.path)?);
@@ -99,13 +93,7 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
     store.write(record::epoch_line(epoch).as_bytes())?;
     store.write_mark(epoch.1)?;
     store.sync_folder()?;
-    let reader = move || -> Box<dyn OnDisk> {
-        Box::new(FileReader {
-            segments: Arc::clone(&segments),
-            ..FileReader::default()
-        })
-    };
-    Ok((Box::new(store), Box::new(reader)))
+    Ok((Box::new(store), Box::new(FileLog(segments))))
 }
 
 /// Gives the log what one segment holds, and returns where its last whole record ends.
@@ -355,94 +343,64 @@ impl FileStore {
     }
 }
 
-/// Reads events of some topics, segment after segment.
-#[derive(Default)]
-struct FileReader {
-    segments: Segments,
-    records: Option<Records>,
-    /// Events that were returned, and perhaps not sent.
-    events: Vec<(u64, Frame)>,
-    /// All events up to this one have been read.
-    read_to: u64,
-}
+/// The segments as readers see them.
+struct FileLog(Segments);
 
-impl OnDisk for FileReader {
-    fn read(
-        &mut self,
-        topics: &TopicSet,
-        cursor: &mut u64,
-        head: u64,
-        max_bytes: usize,
-    ) -> Option<Vec<(u64, Frame)>> {
-        if let Some(records) = &mut self.records {
-            // Events that were read ahead may have been refused since, and their sequences given to others.
-            records.reread().ok()?;
-        }
-        self.events.retain(|(sequence, _)| sequence > cursor);
-        self.read_to = self.read_to.max(*cursor);
-        let mut bytes: usize = self.events.iter().map(|(_, frame)| frame.len()).sum();
-        let mut skipped = 0;
-        while bytes < max_bytes && skipped / SKIPPED_PER_BYTE < max_bytes && self.read_to < head {
-            let Some(event) = self.next() else { break };
-            self.read_to = event.sequence;
-            skipped += event.frame.len();
-            if event.topics.iter().any(|name| topics.contains(name)) {
-                bytes += event.frame.len();
-                self.events.push((event.sequence, event.frame));
-            }
-        }
-        if self.read_to <= *cursor {
-            return None;
-        }
-        if self.events.is_empty() {
-            *cursor = self.read_to;
-        }
-        Some(self.events.clone())
+impl EventLog for FileLog {
+    fn read(&self, after: u64) -> io::Result<Entries> {
+        Ok(Box::new(FileEntries {
+            segments: Arc::clone(&self.0),
+            after,
+            current: None,
+        }))
     }
 }
 
-impl FileReader {
-    /// Returns the event after those that have been read, from this segment or the next one; `None` also where that event
-    /// is damaged, or was just removed.
-    fn next(&mut self) -> Option<Numbered> {
-        let next = self.read_to + 1;
-        for _ in 0..2 {
-            while let Some(records) = &mut self.records
+/// The entries of one segment after the other. What is damaged or was removed is left out.
+struct FileEntries {
+    segments: Segments,
+    after: u64,
+    /// The segment that is being read, by its first sequence.
+    current: Option<(u64, Records)>,
+}
+
+impl Iterator for FileEntries {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<io::Result<Entry>> {
+        loop {
+            while let Some((_, records)) = &mut self.current
                 && let Ok(Some((_, record))) = records.next()
             {
                 if let Record::Event(event) = record
-                    && event.sequence >= next
+                    && event.sequence > self.after
                 {
-                    return (event.sequence == next).then_some(event);
+                    return Some(Ok(Entry {
+                        sequence: event.sequence,
+                        topics: event.topics.iter().map(|name| name.to_string()).collect(),
+                        event: event.frame.event(),
+                    }));
                 }
             }
-            let segments = lock(&self.segments);
-            let segment = segments.iter().rfind(|segment| segment.first <= next)?;
-            self.records = Some(Records::of(File::open(&segment.path).ok()?));
+            let (first, path) = self.next_segment()?;
+            // A segment that was just removed has nothing: another call finds the oldest that is there.
+            self.current = Some((first, Records::of(File::open(path).ok()?)));
         }
     }
 }
 
 impl FileEntries {
     /// The segment after the one that was read; at first the one that has, or would have, the event asked for.
-    fn next_place(&self) -> Option<(u64, PathBuf)> {
-        let places = lock(&self.places);
-        let place = match &self.segment {
-            Some((first, _)) => places.iter().find(|place| place.first > *first),
+    fn next_segment(&self) -> Option<(u64, PathBuf)> {
+        let segments = lock(&self.segments);
+        let segment = match &self.current {
+            Some((first, _)) => segments.iter().find(|segment| segment.first > *first),
             None => {
-                let has = |place: &&Place| place.first <= self.after + 1;
-                places.iter().rfind(has).or(places.first())
+                let has = |segment: &&Segment| segment.first <= self.after + 1;
+                segments.iter().rfind(has).or(segments.first())
             }
         }?;
-        Some((place.first, place.path.clone()))
-    }
-}
-
-fn entry(event: &Numbered) -> Entry {
-    Entry {
-        sequence: event.sequence,
-        topics: event.topics.iter().map(|name| name.to_string()).collect(),
-        event: event.frame.event(),
+        Some((segment.first, segment.path.clone()))
     }
 }
 
@@ -518,6 +476,8 @@ fn file_id(_: &Metadata) -> FileId {
 mod tests {
     use super::*;
     use crate::http::Coding;
+    use crate::hub::archive::{ArchiveReader, Found};
+    use crate::hub::frame::Frame;
     use crate::hub::topics;
 
     fn event(sequence: u64, text: &str) -> Numbered {
@@ -554,7 +514,9 @@ mod tests {
             };
             let (sequence, frame) = events.last().unwrap();
             cursor = *sequence;
-            String::from_utf8_lossy(frame.bytes(Coding::CloseDelimited)).to_string()
+            let text = String::from_utf8_lossy(frame.bytes(Coding::CloseDelimited));
+            // After the line of the id.
+            text.split_once('\n').unwrap().1.to_string()
         };
 
         store.append(&[event(1, "one")]).unwrap();

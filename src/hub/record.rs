@@ -13,7 +13,7 @@
 //! `cat`, `grep` and every parser of event streams can read the file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::sync::Arc;
 
 use super::frame::Frame;
@@ -75,11 +75,6 @@ impl Records {
     fn seek(&mut self, to: u64) -> io::Result<()> {
         let here = self.file.stream_position()?;
         self.file.seek_relative(to.wrapping_sub(here) as i64)
-    }
-
-    /// Drops what was read ahead, as the file may have changed there.
-    pub(crate) fn reread(&mut self) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.position)).map(drop)
     }
 
     /// The length of the file.
@@ -146,7 +141,7 @@ fn parse_event(fields: &str, text: &[u8]) -> Option<Numbered> {
 pub(crate) fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
     let names = names.join("\t");
-    let text = event.frame.bytes(Coding::Bare);
+    let text = event.frame.bytes(Coding::CloseDelimited);
     let (sequence, len) = (event.sequence, text.len());
     let sum = checksum(sequence, &names, text);
     // Writing to a vector cannot fail.
@@ -176,7 +171,7 @@ pub(crate) fn read_epoch(file: &File) -> Option<Epoch> {
 
 /// The epoch in an event's id, where the hub gave the id.
 pub(crate) fn epoch_in_id(event: &Numbered) -> Option<u64> {
-    let id = wire_id(event.frame.bytes(Coding::Bare));
+    let id = wire_id(event.frame.bytes(Coding::CloseDelimited));
     id.and_then(EventId::parse).map(|id| id.epoch)
 }
 

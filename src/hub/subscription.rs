@@ -311,19 +311,7 @@ impl From<Subscription> for Response {
         let response = match subscription.refusal.take() {
             Some(refusal) => refusal,
             None if is_finished => Response::new(204),
-            None if subscription.is_poll => poll::respond(Poll {
-                first: match subscription.resumes() {
-                    true => Vec::new(),
-                    false => std::mem::take(&mut subscription.options.first),
-                },
-                timeout: match subscription.is_head {
-                    true => Duration::ZERO,
-                    false => subscription.shared.config.poll_timeout,
-                },
-                closing: Arc::clone(&subscription.closing),
-                received: subscription.received,
-                cursor: subscription.cursor(),
-            }),
+            None if subscription.is_poll => subscription.poll(),
             None => event_stream(Box::new(|head, socket| {
                 subscription.serve(head, socket);
                 None
