@@ -53,12 +53,14 @@ pub struct Config {
     /// Reconnects after a shutdown, a refusal, the end of a stream's lifetime or `Hub::close` are spread over this time, by
     /// the `retry` field. Default: 5 s.
     pub reconnect_spread: Duration,
-    /// Most connections at once; past it event streams get a soft refusal (200, `retry`, end), everything else 503.
+    /// Maximum number of connections at once. At the limit, the connection that has waited longest for a next request gives
+    /// way to a new one. Where none waits, a GET for an event stream gets a soft refusal (200, `retry`, end), everything else 503.
     /// One that has ended counts until a hub's callbacks have been told. Default: 10,000. Each takes a descriptor:
     /// where the process may open fewer (`ulimit -n`), the server lowers the limit to what fits, and says so through
     /// the error hook.
     pub max_connections: usize,
-    /// Most threads that serve connections. Default: 4,000: a process with default Linux settings ends at about
+    /// Maximum number of threads that serve connections. At the limit idle connections give way, as with
+    /// [`max_connections`](Config::max_connections). Default: 4,000: a process with default Linux settings ends at about
     /// 16,000 threads.
     pub max_threads: usize,
     /// Most connections from one client address. Default: none, since behind a proxy all clients are one; see

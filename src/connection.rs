@@ -39,28 +39,21 @@ struct Connection {
 
 /// Serves a connection until it ends or has become a stream that other threads carry on.
 pub(crate) fn serve(mut socket: Socket, router: &Router) {
-    // A new connection has no time to be idle: the client has opened it for a request.
-    let mut patience = socket.config().head_timeout;
-    while let Some((stream, head, stream_socket)) = answer_requests(socket, router, patience) {
+    while let Some((stream, head, stream_socket)) = answer_requests(socket, router) {
         match stream(head, stream_socket) {
             Some(kept) => socket = kept,
             None => return,
         }
-        patience = socket.config().idle_timeout;
     }
 }
 
 /// Answers requests, up to the first one whose response is a stream. Not inlined into the caller, so that the frame of this
 /// function is not on the stack while the stream is open: ten thousand streams would each touch one more page.
 #[inline(never)]
-fn answer_requests(
-    socket: Socket,
-    router: &Router,
-    mut patience: Duration,
-) -> Option<(Stream, StreamHead, Socket)> {
+fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
     let mut connection = Connection::new(socket);
-    while connection.await_request(patience) {
-        patience = connection.socket.config().idle_timeout;
+    while connection.await_request() {
+        connection.socket.has_served = true;
         let mut response = match connection.read_request(router) {
             Ok(handler) => router.answer(&connection.request, handler),
             Err(refusal) => refusal?,
@@ -75,7 +68,7 @@ fn answer_requests(
                 .socket
                 .report(&format!("{method} {path}: {error}"));
         }
-        connection.request.keep_alive &= !connection.socket.is_closing() && !response.is_last;
+        connection.request.keep_alive &= connection.socket.may_stay() && !response.is_last;
         match response.take_body() {
             Body::Whole(body) => connection.send_whole(&response, &body).ok()?,
             Body::Stream(stream) => {
@@ -139,17 +132,23 @@ impl Connection {
     }
 
     /// Waits for the first byte of a request; false when none comes.
-    fn await_request(&mut self, patience: Duration) -> bool {
+    fn await_request(&mut self) -> bool {
         if !self.reader.buffer().is_empty() {
             return true;
         }
-        if !self.socket.wait_idle() {
+        if !self.socket.start_idle() {
             return false;
         }
-        self.reader.get_mut().set_deadline(patience);
-        let came = self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        let config = self.socket.config();
+        let time = match self.socket.has_served {
+            // A new connection has no time to be idle: the client has opened it for a request.
+            false => config.head_timeout,
+            true => config.idle_timeout,
+        };
+        self.reader.get_mut().set_deadline(time);
+        let has_request = self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
         self.socket.end_idle();
-        came
+        has_request
     }
 
     /// Reads one request and finds its handler.

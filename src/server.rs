@@ -392,6 +392,16 @@ impl Running {
             true => self.connections.run(socket),
             false => Err(socket),
         };
+        let refused = match refused {
+            // An idle connection gives way, and its thread comes for this one.
+            Err(socket)
+                if socket.is_admitted() && (socket.has_evicted() || self.slots.evict_idle()) =>
+            {
+                self.connections.enqueue(socket);
+                Ok(())
+            }
+            other => other,
+        };
         // Whoever comes while the server closes gets no answer, and not one that says it is full.
         if let Err(refused) = refused
             && !self.slots.is_closing()

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::slots::{Connected, Slot, Slots};
+use crate::slots::{BUSY, Connected, NEW, Slot, Slots};
 
 /// Maximum bytes that a client may send on an event stream: requests that it pipelines.
 const MAX_STRAY_BYTES: usize = 64 * 1024;
@@ -37,6 +37,10 @@ pub(crate) struct Socket {
     has_write_timeout: bool,
     /// The connection goes on with another request after this response.
     pub(crate) keep_alive: bool,
+    /// The client has sent a request on this connection.
+    pub(crate) has_served: bool,
+    /// The connection was chosen to give way to another one.
+    gives_way: bool,
     /// Bytes of the next request that came before the response to this one had ended.
     early: Vec<u8>,
     /// Bytes that came during a stream.
@@ -56,6 +60,8 @@ impl Socket {
             streaming: false,
             has_write_timeout: false,
             keep_alive: false,
+            has_served: false,
+            gives_way: false,
             early: Vec::new(),
             stray_bytes: 0,
         }
@@ -117,15 +123,30 @@ impl Socket {
         reader
     }
 
-    /// Marks the connection as waiting for its next request; false when the server is closing.
-    pub(crate) fn wait_idle(&self) -> bool {
-        // First the mark, then the look: a shutdown that comes between sees the mark.
-        self.connected.idle.store(true, Ordering::SeqCst);
-        !self.is_closing()
+    /// Marks the connection as waiting for its next request; false when it is to close.
+    pub(crate) fn start_idle(&self) -> bool {
+        // First the mark, then the check: a shutdown that comes between sees the mark.
+        let mark = match self.has_served {
+            false => NEW,
+            true => self.slot.slots.next_idle_mark(),
+        };
+        self.connected.idle.store(mark, Ordering::SeqCst);
+        self.may_stay()
     }
 
-    pub(crate) fn end_idle(&self) {
-        self.connected.idle.store(false, Ordering::SeqCst);
+    /// Ends the wait. Where the connection was chosen to give way meanwhile, it closes after this request.
+    pub(crate) fn end_idle(&mut self) {
+        self.gives_way |= self.connected.idle.swap(BUSY, Ordering::SeqCst) == BUSY;
+    }
+
+    /// Whether the connection may wait for another request.
+    pub(crate) fn may_stay(&self) -> bool {
+        !self.is_closing() && !self.gives_way
+    }
+
+    /// Whether another connection gave way to this one.
+    pub(crate) fn has_evicted(&self) -> bool {
+        self.slot.has_evicted
     }
 
     /// Makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
@@ -223,7 +244,7 @@ impl Socket {
     ///
     /// When the connection is to go on and has failed.
     pub(crate) fn finish_stream(&mut self) -> io::Result<()> {
-        self.keep_alive &= !self.is_closing();
+        self.keep_alive &= self.may_stay();
         if self.keep_alive {
             self.streaming = false;
             self.stray_bytes = 0;

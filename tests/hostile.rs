@@ -501,10 +501,11 @@ fn without_descriptors_those_who_are_there_are_served() {
     );
 
     // More come than there are descriptors for.
+    let mut asking = Client::in_a_request(child.addr());
     let silent: Vec<Client> = (0..200).map(|_| Client::connect(child.addr())).collect();
     does_not_spin(&child, "a crowd at the door");
-    assert_eq!(client.get("/plain").status(), 200);
-    drop(silent);
+    asking.finish_request();
+    drop((silent, asking, client));
     let mut reader = None;
     eventually(|| {
         let mut client = Client::connect(child.addr());
@@ -517,6 +518,7 @@ fn without_descriptors_those_who_are_there_are_served() {
         served
     });
 
+    let mut client = Client::connect(child.addr());
     // None is left at all: `accept` fails.
     client.request("POST", "/hoard", &[], b"x");
     assert_eq!(client.answer().status(), 204);
@@ -555,12 +557,11 @@ fn without_threads_those_who_are_there_are_served() {
         return serve_parent(config, site);
     };
     let at_rest = child.at_rest();
-    let mut client = Client::connect(child.addr());
-    assert_eq!(client.get("/plain").status(), 200);
+    let mut client = Client::in_a_request(child.addr());
     let silent: Vec<Client> = (0..100).map(|_| Client::connect(child.addr())).collect();
     eventually(|| child.threads() > at_rest.0 + 10);
     does_not_spin(&child, "no thread to be had");
-    assert_eq!(client.get("/plain").status(), 200);
+    client.finish_request();
     assert!(child.threads() < at_rest.0 + 60);
     // Who finds no thread, not even one to be told so, is cut off.
     let mut refused = Client::connect(child.addr());

@@ -1252,15 +1252,7 @@ fn over_max_connections_clients_are_told_to_come_back() {
         max_connections: 2,
         ..Config::default()
     };
-    let server = start(config, site);
-    let mut first = server.connect();
-    stays(&mut first);
-    let mut second = server.connect();
-    stays(&mut second);
-    who_comes_too_late_is_told_so(&server);
-    stays(&mut first);
-    drop(second);
-    eventually(|| server.connect().get("/hello").status() == 200);
+    over_a_limit_of_two_clients_are_told_to_come_back(config);
 }
 
 #[test]
@@ -1269,15 +1261,70 @@ fn over_max_threads_clients_are_told_to_come_back() {
         max_threads: 2,
         ..Config::default()
     };
+    over_a_limit_of_two_clients_are_told_to_come_back(config);
+}
+
+#[track_caller]
+fn over_a_limit_of_two_clients_are_told_to_come_back(config: Config) {
     let server = start(config, site);
-    let mut first = server.connect();
-    stays(&mut first);
-    let mut second = server.connect();
-    stays(&mut second);
+    let mut first = Client::in_a_request(server.addr());
+    let second = Client::in_a_request(server.addr());
     who_comes_too_late_is_told_so(&server);
+    first.finish_request();
     stays(&mut first);
     drop(second);
     eventually(|| server.connect().get("/hello").status() == 200);
+}
+
+/// Connections that wait for nothing but a next request make room. What is in a request, or has not yet asked, stays.
+#[test]
+fn idle_connections_give_way_to_new_ones() {
+    let connections = Config {
+        max_connections: 3,
+        ..Config::default()
+    };
+    let threads = Config {
+        max_threads: 3,
+        ..Config::default()
+    };
+    let both = Config {
+        max_threads: 3,
+        ..connections.clone()
+    };
+    for config in [connections, threads, both] {
+        let server = start(config, site);
+        let mut idle: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+        idle.iter_mut().for_each(stays);
+        // One that has just been answered may not be idle yet.
+        let mut busy = Vec::new();
+        eventually(|| {
+            busy.extend(Client::try_in_a_request(server.addr()));
+            busy.len() == 3
+        });
+        idle.iter_mut().for_each(Client::ends);
+        let mut refused = server.connect();
+        refused.request("GET", "/hello", &[], b"");
+        is_refused(&mut refused);
+        busy.iter_mut().for_each(Client::finish_request);
+    }
+}
+
+/// Thousands of clients that keep their connections do not keep others out.
+#[test]
+fn a_crowd_of_idle_connections_gives_way_to_another() {
+    let config = Config {
+        max_connections: 100,
+        max_threads: 50,
+        ..Config::default()
+    };
+    let server = start(config, site);
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        let mut client = server.connect();
+        stays(&mut client);
+        clients.push(client);
+    }
+    assert_eq!(server.errors(), [""; 0]);
 }
 
 #[cfg(target_os = "linux")]
@@ -1291,16 +1338,14 @@ fn a_flood_of_refusals_costs_a_few_threads_and_leaves_nothing_behind() {
     let Some(child) = Child::of(name) else {
         return serve_parent(config, site);
     };
-    let mut admitted = Client::connect(child.addr());
-    stays(&mut admitted);
+    let mut admitted = Client::in_a_request(child.addr());
     let (threads, descriptors) = (child.threads(), child.descriptors());
     // They say nothing, so that each that is told takes the second that it has for its request.
     let mut flood: Vec<Client> = (0..300).map(|_| Client::connect(child.addr())).collect();
-    stays(&mut admitted);
     assert!(child.threads() <= threads + 16);
     flood.iter_mut().for_each(Client::is_cut);
     eventually(|| child.descriptors() == descriptors);
-    stays(&mut admitted);
+    admitted.finish_request();
     drop(admitted);
     eventually(|| Client::connect(child.addr()).get("/hello").status() == 200);
 }

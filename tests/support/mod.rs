@@ -122,6 +122,24 @@ impl Client {
         self.answer()
     }
 
+    /// Connects and begins a request to `/echo`, so that the connection is not idle until [`Client::finish_request`].
+    pub(crate) fn in_a_request(addr: SocketAddr) -> Client {
+        Client::try_in_a_request(addr).expect("room for one more")
+    }
+
+    /// As [`Client::in_a_request`]; `None` where there is no room.
+    pub(crate) fn try_in_a_request(addr: SocketAddr) -> Option<Client> {
+        let mut client = Client::connect(addr);
+        let fields = [("Content-Length", "2"), ("Expect", "100-continue")];
+        client.request("POST", "/echo", &fields, b"");
+        (client.head().status == 100).then_some(client)
+    }
+
+    pub(crate) fn finish_request(&mut self) {
+        self.send("ok");
+        assert_eq!(self.answer().text(), "ok");
+    }
+
     /// Sends a request with a body and reads its whole answer.
     pub(crate) fn answer_after(&mut self, method: &str, target: &str, body: &[u8]) -> Answer {
         self.request(method, target, &[], body);
