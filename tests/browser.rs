@@ -61,9 +61,10 @@ fn serve(address: SocketAddr, number: usize, reports: Reports) -> SocketAddr {
     let shutdown = server.handle();
     let next = reports.clone();
     let restarting = AtomicBool::new(false);
-    let restart = move |_request: &Request| {
-        // A browser sends a request again when its response was cut off.
-        if !restarting.swap(true, Ordering::SeqCst) {
+    let restart = move |request: &Request| {
+        // A browser sends a request again when its response was cut off, perhaps to the next server.
+        let is_meant = request.query("number") == Some(&number.to_string());
+        if is_meant && !restarting.swap(true, Ordering::SeqCst) {
             let (shutdown, next) = (shutdown.clone(), next.clone());
             thread::spawn(move || {
                 // The first server ends its streams, the second one drops them.

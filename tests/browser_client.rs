@@ -71,9 +71,10 @@ fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage)
     let address = server.addr();
     let (shutdown, next) = (server.handle(), (reports.clone(), stage.clone()));
     let restarting = AtomicBool::new(false);
-    let restart = move |_request: &Request| {
-        // A browser sends a request again when its response was cut off.
-        if !restarting.swap(true, Ordering::SeqCst) {
+    let restart = move |request: &Request| {
+        // A browser sends a request again when its response was cut off, perhaps to the next server.
+        let is_meant = request.query("generation") == Some(&generation.to_string());
+        if is_meant && !restarting.swap(true, Ordering::SeqCst) {
             let (shutdown, (reports, stage)) = (shutdown.clone(), next.clone());
             thread::spawn(move || {
                 let deadline = Duration::from_secs(if generation == 1 { 10 } else { 0 });

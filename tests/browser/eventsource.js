@@ -161,7 +161,7 @@ await check('the server restarts, cleanly and not', () =>
     equal(stream.rest, ['open']);
     for (const [next, before] of [[2, 1], [3, 2]]) {
       // The response may be lost with the server.
-      fetch('/restart', { method: 'POST' }).catch(() => {});
+      fetch(`/restart?number=${before}`, { method: 'POST' }).catch(() => {});
       equal((await stream.next()).data, `server ${next}, after ${before}`);
       equal(stream.source.readyState, OPEN);
     }
