@@ -1,6 +1,6 @@
 //! Follow: `curl -N` that survives restarts, and says what it did.
 //!
-//! Run it with `cargo run --example follow -- http://127.0.0.1:60000/`, beside a server such as `cargo run --example resume`.
+//! Run it with `cargo run --example follow -- http://127.0.0.1:7733/`, beside a server such as `cargo run --example resume`.
 //! It prints each message as it stands in the stream, and on standard error what happens to the connection. Stop the server,
 //! start it again, and you see
 //!
@@ -21,7 +21,7 @@ use tiny_sse::EventSource;
 
 fn main() -> io::Result<()> {
     let mut args = env::args().skip(1);
-    let url = args.next().unwrap_or("http://127.0.0.1:60000/".to_string());
+    let url = args.next().unwrap_or("http://127.0.0.1:7733/".to_string());
     let mut source = EventSource::new(&url)?.start_after(&args.next().unwrap_or_default())?;
     while let Some(next) = source.next() {
         match next {
