@@ -3,6 +3,8 @@
 //!
 //! `FILE_ROUNDS=1000 cargo test --release --test file` kills a publisher so many times.
 
+#![cfg_attr(not(target_os = "linux"), allow(unused_imports, dead_code))] // The tests that count threads are for Linux.
+
 mod support;
 
 use std::fs;

@@ -6,6 +6,8 @@
 //! `mutated_requests_are_answered_or_refused`, and `cargo test --release --test hostile -- --ignored --nocapture` for the
 //! whole crowd, which says how the good readers fared.
 
+#![cfg_attr(not(target_os = "linux"), allow(unused_imports, dead_code))] // The tests that count threads are for Linux.
+
 mod support;
 
 use std::io::{self, Read, Write};
@@ -544,7 +546,7 @@ fn without_descriptors_those_who_are_there_are_served() {
     is_well(&child, at_rest);
 }
 
-/// With address space for some thirty threads with stacks of 64 MiB.
+/// With address space for at most 61 stacks of 64 MiB; half as many where the allocator takes as much for each thread.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_threads_those_who_are_there_are_served() {
@@ -561,8 +563,8 @@ fn without_threads_those_who_are_there_are_served() {
     let silent: Vec<Client> = (0..100).map(|_| Client::connect(child.addr())).collect();
     eventually(|| child.threads() > at_rest.0 + 10);
     does_not_spin(&child, "no thread to be had");
-    client.finish_request();
-    assert!(child.threads() < at_rest.0 + 60);
+    assert_eq!(client.get("/plain").status(), 200);
+    assert!(child.threads() <= at_rest.0 + 61);
     // Who finds no thread, not even one to be told so, is cut off.
     let mut refused = Client::connect(child.addr());
     refused.is_cut();

@@ -1,5 +1,7 @@
 //! HTTP/1.1 over real sockets (RFC 9110, RFC 9112): what a client sends, byte for byte, and what it gets.
 
+#![cfg_attr(not(target_os = "linux"), allow(unused_imports, dead_code))] // The tests that count threads are for Linux.
+
 mod support;
 
 use std::error::Error;

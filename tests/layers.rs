@@ -138,6 +138,21 @@ fn sockets_appear_where_they_belong() {
     }
 }
 
+/// 32-bit PowerPC, MIPS and ARMv5 have no atomic operations on 64 bits, so std has no such types there.
+#[test]
+fn no_atomic_has_64_bits() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in files(&root) {
+        let text = fs::read_to_string(root.join(&file)).unwrap();
+        for (line, text) in (1..).zip(text.lines()) {
+            let found = ["AtomicU64", "AtomicI64"]
+                .iter()
+                .any(|name| text.contains(name));
+            assert!(!found, "src/{file}:{line}: {text}");
+        }
+    }
+}
+
 /// The `.rs` files below a folder, by their path in it.
 fn files(root: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();

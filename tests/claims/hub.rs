@@ -765,7 +765,7 @@ fn dropping_the_hub_ends_its_streams() {
 fn an_end_comes_behind_all_that_was_published_before() {
     for (size, for_good) in [(8_000, true), (8_000, false), (8, true), (8, false)] {
         let text = "x".repeat(size);
-        let hub = hub_of(History::events(1_000));
+        let hub = hub_of(History::events(1_001));
         let (server, shared) = serve_shared(&hub);
         let mut streams: Vec<_> = (0..8)
             .map(|_| EventSource::open(server.addr(), "/events", &[]))
