@@ -167,6 +167,7 @@ mod config;
 mod connection;
 mod event;
 mod guard;
+pub mod guide;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
@@ -206,8 +207,3 @@ pub use testing::Events;
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct ReadmeExamples;
-
-/// The programs of the guide are compiled and run.
-#[doc = include_str!("guide/testing.md")]
-#[cfg(doctest)]
-struct GuideExamples;

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guard/cors", &["http", "router"]),
     ("guard/access", &["http", "router"]),
     ("guard/mod", &[]),
+    ("guide/mod", &[]), // Pages of documentation.
     ("stream", &["event", "http", "random", "socket"]), // The loop, which knows no source of events, only their trait.
     ("sse", &["event", "http", "socket", "stream", "threads", "user_code"]),
     ("hub/id", &[]),

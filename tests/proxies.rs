@@ -1,0 +1,371 @@
+//! Real proxies with the configurations that the guide prints: a stream comes through event by event, and while the server is
+//! down an `EventSource` is told to come back.
+//!
+//! Each configuration is the code block of `src/guide/proxies.md` with the proxy's language. The tests replace ports and paths
+//! in it, and put in front of it what the main file of a distribution holds.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use support::{PATIENCE, eventually};
+use tiny_sse::{Config, Event, Hub, Server, ServerHandle, Sse};
+
+const GUIDE: &str = include_str!("../src/guide/proxies.md");
+
+#[test]
+#[ignore = "needs nginx"]
+fn the_block_of_the_guide_is_right_for_nginx() {
+    let proxy = Proxy::start("nginx", |folder, config| {
+        let main = format!(
+            "daemon off; master_process off; pid {0}/pid; error_log stderr;\n\
+             events {{}}\n\
+             http {{ access_log off; client_body_temp_path {0}/body; proxy_temp_path {0}/proxy;\n\
+             fastcgi_temp_path {0}/fastcgi; scgi_temp_path {0}/scgi; uwsgi_temp_path {0}/uwsgi;\n\
+             server {{ listen 127.0.0.1:8080;\n{config}}} }}\n",
+            folder.display()
+        );
+        (
+            "nginx",
+            main,
+            "-c",
+            vec!["-p".into(), folder.display().to_string()],
+        )
+    });
+    holds(&proxy);
+}
+
+#[test]
+#[ignore = "needs HAProxy"]
+fn the_block_of_the_guide_is_right_for_haproxy() {
+    holds(&haproxy(block("haproxy")));
+}
+
+#[test]
+#[ignore = "needs HAProxy"]
+fn haproxy_keeps_each_event_for_a_while_unless_told_not_to() {
+    let time = |config: String| {
+        let (proxy, hub) = (haproxy(config), Hub::new());
+        let server = proxy.serve(&hub);
+        let mut reader = proxy.open("/events/news");
+        let start = Instant::now();
+        deliver(&hub, &mut reader);
+        let time = start.elapsed();
+        server.shutdown(PATIENCE).unwrap();
+        time
+    };
+    let config = block("haproxy");
+    let lines = config.split_inclusive('\n');
+    let without: String = lines
+        .filter(|line| !line.contains("http-no-delay"))
+        .collect();
+    let (slow, fast) = (time(without), time(config));
+    assert!(fast < slow / 2, "{fast:?} and {slow:?} without the option");
+}
+
+fn haproxy(config: String) -> Proxy {
+    Proxy::start("haproxy", |_, _| ("haproxy", config, "-f", Vec::new()))
+}
+
+#[test]
+#[ignore = "needs Caddy"]
+fn the_block_of_the_guide_is_right_for_caddy() {
+    let proxy = Proxy::start("caddyfile", |_, config| {
+        let main = format!("{{\n    admin off\n    auto_https off\n}}\n{config}");
+        let args = ["run", "--adapter", "caddyfile"].map(String::from);
+        ("caddy", main, "--config", args.to_vec())
+    });
+    holds(&proxy);
+}
+
+#[test]
+#[ignore = "needs Apache httpd"]
+fn the_block_of_the_guide_is_right_for_apache() {
+    let proxy = Proxy::start("apache", |folder, config| {
+        fs::write(folder.join("later.asis"), block("asis")).unwrap();
+        let mut main = format!(
+            "ServerRoot {0}\nServerName localhost\nPidFile {0}/pid\nErrorLog /dev/stderr\nListen 127.0.0.1:8080\n",
+            folder.display()
+        );
+        for module in "mpm_event authz_core alias proxy proxy_http asis".split(' ') {
+            main +=
+                &format!("LoadModule {module}_module /usr/lib/apache2/modules/mod_{module}.so\n");
+        }
+        let config = config.replace("/etc/apache2", &folder.display().to_string());
+        ("apache2", main + &config, "-f", vec!["-X".into()])
+    });
+    holds(&proxy);
+}
+
+#[test]
+#[ignore = "needs Varnish"]
+fn the_block_of_the_guide_is_right_for_varnish() {
+    let proxy = Proxy::start("vcl", |folder, config| {
+        let name = folder.join("work").display().to_string();
+        let args = ["-F", "-a", "127.0.0.1:8080", "-n", &name].map(String::from);
+        ("varnishd", config, "-f", args.to_vec())
+    });
+    holds(&proxy);
+}
+
+#[test]
+#[ignore = "needs lighttpd"]
+fn the_block_of_the_guide_is_right_for_lighttpd() {
+    let proxy = Proxy::start("lighttpd", |folder, config| {
+        fs::write(folder.join("later.lua"), block("lua")).unwrap();
+        let main = format!(
+            "server.document-root = \"{}\"\nserver.bind = \"127.0.0.1\"\nserver.port = 8080\n",
+            folder.display()
+        );
+        let config = config.replace("/etc/lighttpd", &folder.display().to_string());
+        ("lighttpd", main + &config, "-f", vec!["-D".into()])
+    });
+    holds(&proxy);
+}
+
+/// What is asked while the server is down, and the status of the response.
+const WHILE_DOWN: [(&[&str], &str); 6] = [
+    (&["-H", "Accept: text/event-stream"], "200"), // An EventSource comes back after a 200, and after nothing else.
+    (&["-H", "Accept: text/html, text/event-stream"], "200"),
+    (&[], "503"),
+    (&["-H", "Accept: application/json"], "503"),
+    (&["-d", "an event"], "503"), // It was not published, and its client must not believe so.
+    (
+        &[
+            "-d",
+            "an event",
+            "-H",
+            "Accept: application/json, text/event-stream",
+        ],
+        "503",
+    ), // As MCP's clients do.
+];
+
+fn holds(proxy: &Proxy) {
+    let hub = Hub::new();
+    let server = proxy.serve(&hub);
+    let who = proxy.get("/events/who", &[]);
+    assert!(
+        who.starts_with("site.example from 127.0.0.1\n200 "),
+        "{who}"
+    );
+
+    let mut reader = proxy.open("/events/news");
+    deliver(&hub, &mut reader);
+
+    drop(proxy.open("/events/news"));
+    eventually(|| hub.readers().len() == 1); // The proxy ends its connection when the client has left.
+
+    // Finite streams, many over the same connection.
+    let many = proxy.get("/events/finite?[1-100]", &[]);
+    assert_eq!(many.matches("data: the end\n\n").count(), 100, "{many}");
+
+    server.shutdown(PATIENCE).unwrap();
+    assert_eq!(reader.data(), None);
+    for (options, status) in WHILE_DOWN {
+        let response = proxy.get("/events/news", options);
+        match status {
+            "200" => assert_eq!(
+                response, "retry: 3000\n\n\n200 text/event-stream\n",
+                "{options:?}"
+            ),
+            _ => assert!(
+                response.contains(&format!("\n{status} ")),
+                "{options:?}: {response}"
+            ),
+        }
+    }
+
+    let server = proxy.serve(&hub);
+    eventually(|| proxy.get("/events/who", &[]).starts_with("site.example"));
+    let mut reader = proxy.open("/events/news");
+    hub.publish("news", Event::data("back")).unwrap();
+    assert_eq!(reader.data().as_deref(), Some("back"));
+    server.shutdown(PATIENCE).unwrap();
+}
+
+/// Publishes events, each when the one before has come: a proxy that collected them would wait for ever.
+fn deliver(hub: &Hub, reader: &mut Reader) {
+    for number in 0..20 {
+        let text = format!("event {number}");
+        hub.publish("news", Event::data(&text)).unwrap();
+        assert_eq!(reader.data(), Some(text));
+    }
+}
+
+/// A proxy that runs, and the port at which it expects the server.
+struct Proxy {
+    process: Child,
+    addr: SocketAddr,
+    upstream: SocketAddr,
+}
+
+impl Proxy {
+    /// Starts a proxy on two free ports, which replace those of the guide. `build` gets a folder and the guide's configuration,
+    /// and returns the program, the whole configuration, the option that takes the file of it, and more arguments.
+    fn start(
+        language: &str,
+        build: impl FnOnce(&Path, String) -> (&'static str, String, &'static str, Vec<String>),
+    ) -> Proxy {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("proxy-{language}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        let [addr, upstream] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let (program, config, option, args) = build(&folder, block(language));
+        let ports = |text: &str| {
+            let text = text.replace("8080", &addr.port().to_string());
+            text.replace("60000", &upstream.port().to_string())
+        };
+        let file = folder.join("config");
+        fs::write(&file, ports(&config)).unwrap();
+        let mut command = Command::new(program);
+        // Debian keeps most of them where only an administrator looks for programs.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command
+            .env("PATH", format!("{path}:/usr/sbin"))
+            .env("HOME", &folder);
+        command
+            .args(args.iter().map(|arg| ports(arg)))
+            .arg(option)
+            .arg(file);
+        let process = command.stdin(Stdio::null()).spawn().expect(program);
+        let proxy = Proxy {
+            process,
+            addr,
+            upstream,
+        };
+        eventually(|| TcpStream::connect(addr).is_ok());
+        proxy
+    }
+
+    /// Starts the server where the proxy expects it.
+    fn serve(&self, hub: &Hub) -> ServerHandle {
+        let readers = hub.clone();
+        let config = Config {
+            // The proxy has to notice that its client has left by what it cannot write.
+            heartbeat: Duration::from_millis(20),
+            ..Config::default()
+        };
+        Server::bind(self.upstream)
+            .unwrap()
+            .config(config)
+            .get("/events/who", |request| {
+                // The last entry is what the proxy says, and what the server believes.
+                let client = request.headers("x-forwarded-for").last();
+                let client = client.and_then(|entries| entries.rsplit(", ").next());
+                let host = request.header("host").unwrap_or_default();
+                format!("{host} from {}", client.unwrap_or("nobody"))
+            })
+            .get("/events/finite", |_request| {
+                Sse::spawn(|events| {
+                    let _ = events.send(Event::data("the beginning"));
+                    let _ = events.send(Event::data("the end"));
+                })
+            })
+            .get("/events/{topic}", move |request| {
+                readers.subscribe(request, request.param("topic"))
+            })
+            .spawn()
+            .unwrap()
+    }
+
+    fn curl(&self, path: &str, options: &[&str]) -> Command {
+        let mut command = Command::new("curl");
+        let patience = PATIENCE.as_secs().to_string();
+        command
+            .args(["--silent", "--no-buffer", "--max-time", &patience])
+            // What the client says of itself must not be believed.
+            .args([
+                "-H",
+                "Host: site.example",
+                "-H",
+                "X-Forwarded-For: 203.0.113.9",
+            ])
+            .args(options)
+            .arg(format!("http://{}{path}", self.addr));
+        command
+    }
+
+    /// The response's body, a line break, its status and its type.
+    fn get(&self, path: &str, options: &[&str]) -> String {
+        let mut curl = self.curl(path, options);
+        curl.args(["-w", "\n%{http_code} %{content_type}\n"]);
+        let output = curl.output().expect("curl");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn open(&self, path: &str) -> Reader {
+        let mut curl = self.curl(path, &["-H", "Accept: text/event-stream"]);
+        let mut curl = curl.stdout(Stdio::piped()).spawn().expect("curl");
+        let lines = BufReader::new(curl.stdout.take().unwrap()).lines();
+        let mut reader = Reader { curl, lines };
+        assert_eq!(reader.line().as_deref(), Some(": connected"));
+        reader
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        end(&mut self.process);
+    }
+}
+
+/// A curl that reads an event stream.
+struct Reader {
+    curl: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Reader {
+    fn line(&mut self) -> Option<String> {
+        self.lines.next().map(Result::unwrap)
+    }
+
+    /// The next event's data, or `None` when the stream has ended.
+    fn data(&mut self) -> Option<String> {
+        loop {
+            if let Some(data) = self.line()?.strip_prefix("data: ") {
+                return Some(data.to_string());
+            }
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        end(&mut self.curl);
+    }
+}
+
+/// Asks a process to end and waits for it: one that has processes of its own ends them first.
+fn end(process: &mut Child) {
+    let _ = Command::new("kill").arg(process.id().to_string()).status();
+    let _ = process.wait();
+}
+
+/// The guide's code block of this language.
+fn block(language: &str) -> String {
+    let (_, rest) = GUIDE
+        .split_once(&format!("\n```{language}\n"))
+        .expect(language);
+    let (block, _) = rest.split_once("```\n").unwrap();
+    block.to_string()
+}
+
+/// A port that nobody has, below those that the system lends to outgoing connections: it is free again later.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (std::process::id() as u16 % 1_000) * 10 + offset % 1_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
