@@ -172,7 +172,7 @@ fn holds(proxy: &Proxy) {
         let response = proxy.get("/events/news", options);
         match status {
             "200" => assert_eq!(
-                response, "retry: 3000\n\n\n200 text/event-stream\n",
+                response, "retry: 3000\n\n200 text/event-stream\n",
                 "{options:?}"
             ),
             _ => assert!(
@@ -220,7 +220,7 @@ impl Proxy {
         let (program, config, option, args) = build(&folder, block(language));
         let ports = |text: &str| {
             let text = text.replace("8080", &addr.port().to_string());
-            text.replace("60000", &upstream.port().to_string())
+            text.replace("7733", &upstream.port().to_string())
         };
         let file = folder.join("config");
         fs::write(&file, ports(&config)).unwrap();
