@@ -1,5 +1,5 @@
-//! What the README and the crate's documentation say beside their programs is true too: the tables of limits, the examples,
-//! and the files.
+//! What the README and the guide say outside of their programs is true too: the tables of limits, the examples, the files, and
+//! the tests that hold the promises.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -93,11 +93,11 @@ fn the_limits_of_a_hub_are_all_told() {
     ]);
 }
 
-/// The rows must stand in the README one behind the other, in the order of the struct.
+/// The rows must be in the guide one after the other, in the order of the struct.
 #[track_caller]
 fn check(rows: &[(&str, String)]) {
-    let readme = read("README.md");
-    let mut lines = readme.lines();
+    let guide = read("src/guide/limits.md");
+    let mut lines = guide.lines();
     let (first, _) = rows[0];
     let start = format!("| `{first}` |");
     let mut line = lines.find(|line| line.starts_with(&start));
@@ -107,19 +107,54 @@ fn check(rows: &[(&str, String)]) {
         assert!(found.starts_with(&expected), "{expected}: {found}");
         line = lines.next();
     }
-    assert_eq!(line, Some(""), "it tells of what there is not");
+    assert_eq!(
+        line,
+        Some(""),
+        "the guide has a row for a field that does not exist"
+    );
 }
 
 #[test]
-fn the_files_that_it_names_are_there() {
-    let readme = read("README.md");
-    let named = readme.split('`').skip(1).step_by(2);
+fn the_files_that_the_guide_names_are_there() {
     let mut files = 0;
-    for name in named.filter(|name| ["src/", "tests/"].iter().any(|dir| name.starts_with(dir))) {
-        assert!(path(name).is_file(), "{name}");
-        files += 1;
+    for page in ["README.md", "src/guide/source.md", "src/guide/security.md"] {
+        let text = read(page);
+        let named = text.split('`').skip(1).step_by(2);
+        for name in named.filter(|name| ["src/", "tests/"].iter().any(|dir| name.starts_with(dir)))
+        {
+            assert!(path(name).is_file(), "{page} names {name}");
+            files += 1;
+        }
     }
     assert!(files > 10, "only {files} files are named");
+}
+
+#[test]
+fn the_tests_that_hold_the_promises_are_there() {
+    let mut sources = String::new();
+    let mut folders = vec![path("src"), path("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let readme = read("README.md");
+    let (_, table) = readme
+        .split_once("| promise | held by |\n| --- | --- |\n")
+        .unwrap();
+    let rows = table.lines().take_while(|line| line.starts_with("| "));
+    let mut promises = 0;
+    for row in rows {
+        let test = row.trim_end_matches("` |").rsplit('`').next().unwrap();
+        assert!(sources.contains(&format!("fn {test}(")), "no test {test}");
+        promises += 1;
+    }
+    assert_eq!(promises, 9);
 }
 
 #[test]

@@ -1,7 +1,45 @@
-//! How to use this crate, by topic. The programs on these pages are compiled and run as tests.
+//! How to use this crate, one page for each topic.
+//!
+//! Server-Sent Events in one paragraph: a browser asks for a URL, and the server answers with a response that does not end. Each
+//! *event* is a few lines of text in it: `data:`, perhaps a name (`event:`) and an `id:`. When the connection drops, the browser
+//! asks again by itself and sends the last id that it has seen, in the field `Last-Event-ID`. A server that keeps the newest
+//! events can then send what the browser has missed. In a page, `new EventSource("/events")` does all of the client's part.
+//!
+//! The programs on these pages are compiled as tests, and those that end are run.
+
+#[doc = include_str!("choosing.md")]
+pub mod choosing {}
+
+#[doc = include_str!("embedding.md")]
+pub mod embedding {}
+
+#[doc = include_str!("delivery.md")]
+pub mod delivery {}
+
+#[doc = include_str!("limits.md")]
+pub mod limits {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
 
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
 
-#[doc = include_str!("testing.md")]
-pub mod testing {}
+#[cfg(unix)]
+#[doc = include_str!("systemd.md")]
+pub mod systemd {}
+
+#[doc = include_str!("containers.md")]
+pub mod containers {}
+
+#[doc = include_str!("small_devices.md")]
+pub mod small_devices {}
+
+#[doc = include_str!("migrating.md")]
+pub mod migrating {}
+
+#[doc = include_str!("source.md")]
+pub mod source {}
