@@ -35,6 +35,9 @@
 //! Handlers share state in a `static`, as above. A closure may own a clone of the hub's handle instead, which is cheap: then
 //! the hub ends with the last handle.
 //!
+//! The [`guide`] has a page for each topic, from [choosing](guide::choosing) between these to running a server
+//! [behind a proxy](guide::proxies).
+//!
 //! # What it does not do
 //!
 //! TLS, HTTP/2 and compression are a proxy's work. There are no wildcard topics and no filters for each reader: name topics
