@@ -4,6 +4,8 @@
 //! Each configuration is the code block of `src/guide/proxies.md` with the proxy's language. The tests replace ports and paths
 //! in it, and put in front of it what the main file of a distribution holds.
 
+#[path = "support/browser.rs"]
+mod browser;
 mod support;
 
 use std::fs;
@@ -12,17 +14,23 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use browser::Browser;
 use support::{PATIENCE, eventually};
-use tiny_sse::{Config, Event, Hub, Server, ServerHandle, Sse};
+use tiny_sse::{Config, Event, Hub, Response, Server, ServerHandle, Sse};
 
 const GUIDE: &str = include_str!("../src/guide/proxies.md");
 
 #[test]
 #[ignore = "needs nginx"]
 fn the_block_of_the_guide_is_right_for_nginx() {
-    let proxy = Proxy::start("nginx", |folder, config| {
+    holds(&nginx());
+}
+
+fn nginx() -> Proxy {
+    Proxy::start("nginx", |folder, config| {
         let main = format!(
             "daemon off; master_process off; pid {0}/pid; error_log stderr;\n\
              events {{}}\n\
@@ -37,8 +45,7 @@ fn the_block_of_the_guide_is_right_for_nginx() {
             "-c",
             vec!["-p".into(), folder.display().to_string()],
         )
-    });
-    holds(&proxy);
+    })
 }
 
 #[test]
@@ -76,18 +83,25 @@ fn haproxy(config: String) -> Proxy {
 #[test]
 #[ignore = "needs Caddy"]
 fn the_block_of_the_guide_is_right_for_caddy() {
-    let proxy = Proxy::start("caddyfile", |_, config| {
+    holds(&caddy());
+}
+
+fn caddy() -> Proxy {
+    Proxy::start("caddyfile", |_, config| {
         let main = format!("{{\n    admin off\n    auto_https off\n}}\n{config}");
         let args = ["run", "--adapter", "caddyfile"].map(String::from);
         ("caddy", main, "--config", args.to_vec())
-    });
-    holds(&proxy);
+    })
 }
 
 #[test]
 #[ignore = "needs Apache httpd"]
 fn the_block_of_the_guide_is_right_for_apache() {
-    let proxy = Proxy::start("apache", |folder, config| {
+    holds(&apache());
+}
+
+fn apache() -> Proxy {
+    Proxy::start("apache", |folder, config| {
         fs::write(folder.join("later.asis"), block("asis")).unwrap();
         let mut main = format!(
             "ServerRoot {0}\nServerName localhost\nPidFile {0}/pid\nErrorLog /dev/stderr\nListen 127.0.0.1:8080\n",
@@ -99,25 +113,31 @@ fn the_block_of_the_guide_is_right_for_apache() {
         }
         let config = config.replace("/etc/apache2", &folder.display().to_string());
         ("apache2", main + &config, "-f", vec!["-X".into()])
-    });
-    holds(&proxy);
+    })
 }
 
 #[test]
 #[ignore = "needs Varnish"]
 fn the_block_of_the_guide_is_right_for_varnish() {
-    let proxy = Proxy::start("vcl", |folder, config| {
+    holds(&varnish());
+}
+
+fn varnish() -> Proxy {
+    Proxy::start("vcl", |folder, config| {
         let name = folder.join("work").display().to_string();
         let args = ["-F", "-a", "127.0.0.1:8080", "-n", &name].map(String::from);
         ("varnishd", config, "-f", args.to_vec())
-    });
-    holds(&proxy);
+    })
 }
 
 #[test]
 #[ignore = "needs lighttpd"]
 fn the_block_of_the_guide_is_right_for_lighttpd() {
-    let proxy = Proxy::start("lighttpd", |folder, config| {
+    holds(&lighttpd());
+}
+
+fn lighttpd() -> Proxy {
+    Proxy::start("lighttpd", |folder, config| {
         fs::write(folder.join("later.lua"), block("lua")).unwrap();
         let main = format!(
             "server.document-root = \"{}\"\nserver.bind = \"127.0.0.1\"\nserver.port = 8080\n",
@@ -125,9 +145,74 @@ fn the_block_of_the_guide_is_right_for_lighttpd() {
         );
         let config = config.replace("/etc/lighttpd", &folder.display().to_string());
         ("lighttpd", main + &config, "-f", vec!["-D".into()])
-    });
-    holds(&proxy);
+    })
 }
+
+/// An `EventSource` in a real browser outlives a restart of the server behind each proxy, and misses nothing.
+#[test]
+#[ignore = "needs Chromium and all the proxies"]
+fn a_browser_comes_back_through_every_proxy() {
+    let haproxy = || haproxy(block("haproxy"));
+    let starts: [&dyn Fn() -> Proxy; 6] = [&nginx, &haproxy, &caddy, &apache, &varnish, &lighttpd];
+    for start in starts {
+        let proxy = start();
+        let (reports, hub) = (Reports::default(), Hub::new());
+        let listener = reports.serve();
+        let server = proxy.serve(&hub);
+        let to = listener.addr();
+        let _browser = Browser::open(&format!("http://{}/events/page?{to}", proxy.addr));
+        reports.wait_for(1, "open");
+        hub.publish("news", Event::data("before")).unwrap();
+        reports.wait_for(1, "message before");
+
+        server.shutdown(PATIENCE).unwrap();
+        // The first error is the end of the stream, the second that of the proxy's own response.
+        reports.wait_for(2, "error");
+        hub.publish("news", Event::data("meanwhile")).unwrap();
+        let server = proxy.serve(&hub);
+        reports.wait_for(1, "message meanwhile");
+        server.shutdown(PATIENCE).unwrap();
+    }
+}
+
+/// What a page tells about its `EventSource`, to another server than the one that goes away.
+#[derive(Clone, Default)]
+struct Reports(Arc<Mutex<Vec<String>>>);
+
+impl Reports {
+    fn serve(&self) -> ServerHandle {
+        let reports = self.clone();
+        Server::bind("127.0.0.1:0")
+            .unwrap()
+            .post("/", move |request| {
+                reports.0.lock().unwrap().push(request.text()?.to_string());
+                Ok(Response::new(204))
+            })
+            .spawn()
+            .unwrap()
+    }
+
+    fn wait_for(&self, times: usize, report: &str) {
+        let count = || {
+            self.0
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|told| *told == report)
+                .count()
+        };
+        eventually(|| count() >= times);
+    }
+}
+
+/// Reports to the address in its query.
+const PAGE: &str = "<!DOCTYPE html><script>
+const tell = (body) => fetch(`http://${location.search.slice(1)}/`, { method: 'POST', mode: 'no-cors', body });
+const source = new EventSource('/events/news');
+source.onopen = () => tell('open');
+source.onerror = () => tell('error');
+source.onmessage = (event) => tell(`message ${event.data}`);
+</script>";
 
 /// What is asked while the server is down, and the status of the response.
 const WHILE_DOWN: [(&[&str], &str); 6] = [
@@ -262,6 +347,7 @@ impl Proxy {
                 let host = request.header("host").unwrap_or_default();
                 format!("{host} from {}", client.unwrap_or("nobody"))
             })
+            .get("/events/page", |_request| Response::html(PAGE))
             .get("/events/finite", |_request| {
                 Sse::spawn(|events| {
                     let _ = events.send(Event::data("the beginning"));
