@@ -5,6 +5,13 @@
 //! asks again by itself and sends the last id that it has seen, in the field `Last-Event-ID`. A server that keeps the newest
 //! events can then send what the browser has missed. In a page, `new EventSource("/events")` does all of the client's part.
 //!
+//! The pages in reading order:
+//!
+//! 1. To begin: [choosing] between stream and hub, memory and file; [embedding] in an existing program; [testing] your handlers.
+//! 2. What to expect: [delivery] in detail, [limits] and defaults, [security].
+//! 3. In production: [proxies], `systemd`, [containers], [small_devices].
+//! 4. From elsewhere: [migrating] from WebSocket or polling; reading the [source].
+//!
 //! The programs on these pages are compiled as tests, and those that end are run.
 
 #[doc = include_str!("choosing.md")]
