@@ -8,6 +8,8 @@
 //! cargo test --test clients -- --ignored
 //! ```
 
+#[path = "support/browser.rs"]
+mod browser;
 #[path = "support/program.rs"]
 mod program;
 mod support;
@@ -22,9 +24,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use browser::{Browser, findings, proxy};
 use program::Program;
 use support::{eventually, start};
-use tiny_sse::{Config, Event, Hub, KeepAlive, Request, Response, Sse};
+use tiny_sse::{Config, Event, Hub, KeepAlive, OpeningId, Request, Response, Server, Sse};
 
 /// A reconnection time, and a heartbeat, that make no test wait.
 const SOON: Duration = Duration::from_millis(20);
@@ -40,36 +43,22 @@ fn client(file: &str, arguments: &[&str]) -> Program {
     Program::start(command.args(arguments))
 }
 
-/// What a row waits for; an empty text is a row that holds today. Rows that wait are left out, and named.
-type Until = &'static str;
-
-fn holds(test: &str, client: &str, until: Until) -> bool {
-    if !until.is_empty() {
-        println!("left out: {test}, {client}, until {until}");
-    }
-    until.is_empty()
-}
-
 /// A client keeps its connections for the next request. Where the server says that it keeps one as well and then closes
 /// it, the next request on it is lost.
 #[test]
 #[ignore = "needs npm and PyPI"]
 fn after_a_finite_stream_the_connection_serves_the_next_request() {
-    const KEPT: Until = "a finite stream keeps its connection";
     #[rustfmt::skip] // A row is a line.
     let rows = [
-        ("finite.mjs", "node:http", 1, KEPT),
-        ("finite.mjs", "axios", 1, KEPT),
-        ("finite.mjs", "openai", 100, KEPT), // Asks again before it has read the last chunk: needs a second connection.
-        ("finite.py", "http.client", 1, KEPT),
-        ("finite.py", "requests", 1, KEPT),
-        ("finite.py", "httpx", 1, KEPT),
-        ("finite.py", "openai", 100, KEPT), // Closes its connection at `[DONE]`.
+        ("finite.mjs", "node:http", 1),
+        ("finite.mjs", "axios", 1),
+        ("finite.mjs", "openai", 100), // Asks again before it has read the last chunk: needs a second connection.
+        ("finite.py", "http.client", 1),
+        ("finite.py", "requests", 1),
+        ("finite.py", "httpx", 1),
+        ("finite.py", "openai", 100), // Closes its connection at `[DONE]`.
     ];
-    for (file, name, max_connections, until) in rows {
-        if !holds("finite stream", name, until) {
-            continue;
-        }
+    for (file, name, max_connections) in rows {
         let connections = Arc::new(Mutex::new(HashSet::<SocketAddr>::new()));
         let seen = Arc::clone(&connections);
         let answer = move |request: &Request| {
@@ -198,32 +187,67 @@ impl Relay {
     }
 }
 
+#[test]
+#[ignore = "needs npm and PyPI"]
+fn htmx_swaps_in_what_the_example_publishes() {
+    let Some(example) = Program::example("htmx") else {
+        return;
+    };
+    let (reports, findings) = findings();
+    let checks = reports
+        .serve(Server::bind("127.0.0.1:0").unwrap())
+        .get("/checks", |_| {
+            Response::html(include_str!("clients/htmx.html"))
+        })
+        .spawn()
+        .unwrap();
+    let (checks, page) = (checks.addr(), example.address());
+    // One origin for both, so that the checks may look into the page.
+    let proxy = proxy(move |head| {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let is_ours = ["/checks", "/check.js", "/findings"].contains(&path);
+        Some(if is_ours { checks } else { page })
+    });
+    let browser = Browser::open(&format!("http://{proxy}/checks"));
+    assert_eq!(findings.all_ok(&browser).len(), 2);
+}
+
+#[test]
+#[ignore = "needs npm and PyPI"]
+fn the_datastar_example_writes_what_the_official_package_writes() {
+    let Some(example) = Program::example("datastar") else {
+        return;
+    };
+    let url = format!("http://{}/notes", example.address());
+    let list = r#"<ul id="notes"></ul>"#;
+    let lines = client("datastar_event.py", &[&url, list]).rest();
+    assert_eq!(lines, ["the same"]);
+}
+
 /// Some clients take a block of fields without data for a message with empty data.
 #[test]
 #[ignore = "needs npm and PyPI"]
 fn no_client_gets_a_message_that_nobody_published() {
-    const BLOCK: Until = "no block is without data";
+    use OpeningId::{Block, None};
     #[rustfmt::skip] // A row is a line.
     let rows = [
-        ("events.mjs", "eventsource", ""),
-        ("events.mjs", "event-source-polyfill", ""),
-        ("events.mjs", "reconnecting-eventsource", ""),
-        ("events.mjs", "fetch-event-source", BLOCK),
-        ("events.mjs", "openai", BLOCK), // Its `Accept: application/json` must not get a long-poll, either.
-        ("events.py", "httpx-sse", BLOCK),
-        ("events.py", "sseclient-py", ""),
-        ("events.py", "openai", BLOCK), // The same.
+        ("events.mjs", "eventsource", Block),
+        ("events.mjs", "event-source-polyfill", Block),
+        ("events.mjs", "reconnecting-eventsource", Block),
+        ("events.mjs", "fetch-event-source", None),
+        ("events.mjs", "openai", Block),
+        ("events.py", "httpx-sse", None),
+        ("events.py", "sseclient-py", Block),
+        ("events.py", "openai", None),
     ];
-    for (file, name, until) in rows {
-        if !holds("no empty message", name, until) {
-            continue;
-        }
+    for (file, name, opening_id) in rows {
         let hub = Hub::new();
         let readers = hub.clone();
         let server = start(Config::default(), |server| {
             server.any("/events", move |request| {
                 readers
                     .subscribe(request, "numbers")
+                    .opening_id(opening_id)
                     .retry(SOON)
                     .keep_alive(KeepAlive::every(SOON))
             })
@@ -243,20 +267,16 @@ fn no_client_gets_a_message_that_nobody_published() {
 #[test]
 #[ignore = "needs npm and PyPI"]
 fn a_client_that_accepts_json_too_gets_the_stream() {
-    const RULE: Until = "long-poll is only for those who ask for it";
     #[rustfmt::skip] // A row is a line.
     let rows = [
-        ("accepts.mjs", "fetch", ""), // Accept: */*
-        ("accepts.mjs", "axios", RULE), // Accept: application/json, text/plain, */*
-        ("accepts.mjs", "openai", RULE), // A POST with Accept: application/json
-        ("accepts.py", "requests", ""), // Accept: */*
-        ("accepts.py", "httpx", ""), // Accept: */*
-        ("accepts.py", "openai", RULE), // A POST with Accept: application/json
+        ("accepts.mjs", "fetch"), // Accept: */*
+        ("accepts.mjs", "axios"), // Accept: application/json, text/plain, */*
+        ("accepts.mjs", "openai"), // A POST with Accept: application/json
+        ("accepts.py", "requests"), // Accept: */*
+        ("accepts.py", "httpx"), // Accept: */*
+        ("accepts.py", "openai"), // A POST with Accept: application/json
     ];
-    for (file, name, until) in rows {
-        if !holds("accepts JSON", name, until) {
-            continue;
-        }
+    for (file, name) in rows {
         let hub = Hub::new();
         let readers = hub.clone();
         let server = start(Config::default(), |server| {
@@ -282,24 +302,19 @@ enum Away {
 #[test]
 #[ignore = "needs npm and PyPI"]
 fn a_client_that_comes_back_misses_nothing() {
-    const SPELLING: Until = "`?lastEventId=` is understood";
-    const BLOCK: Until = "no block is without data";
-    const EMPTY: Until = "a subscription can begin with an id and empty data";
+    use OpeningId::{Block, EmptyData, None};
     #[rustfmt::skip] // A row is a line.
     let rows = [
-        ("eventsource", 3, Away::Ended, ""), // Brings the field `Last-Event-ID`.
-        ("eventsource", 0, Away::Ended, EMPTY), // Takes no id from a block without data.
-        ("fetch-event-source", 3, Away::Ended, BLOCK), // The same field.
-        ("fetch-event-source", 0, Away::Ended, EMPTY),
-        ("event-source-polyfill", 3, Away::Ended, SPELLING), // `?lastEventId=`, and no field.
-        ("event-source-polyfill", 0, Away::Ended, SPELLING),
-        ("reconnecting-eventsource", 3, Away::Ended, ""), // As the `EventSource` that it is given.
-        ("reconnecting-eventsource", 3, Away::Refused, SPELLING), // `?lastEventId=` on a new `EventSource`.
+        ("eventsource", 3, Away::Ended, Block), // Brings the field `Last-Event-ID`.
+        ("eventsource", 0, Away::Ended, EmptyData), // Takes no id from a block without data.
+        ("fetch-event-source", 3, Away::Ended, None), // The same field.
+        ("fetch-event-source", 0, Away::Ended, Block),
+        ("event-source-polyfill", 3, Away::Ended, Block), // `?lastEventId=`, and no field.
+        ("event-source-polyfill", 0, Away::Ended, EmptyData), // Takes no id from a block without data.
+        ("reconnecting-eventsource", 3, Away::Ended, Block), // As the `EventSource` that it is given.
+        ("reconnecting-eventsource", 3, Away::Refused, Block), // `?lastEventId=` on a new `EventSource`.
     ];
-    for (name, seen, away, until) in rows {
-        if !holds("comes back", name, until) {
-            continue;
-        }
+    for (name, seen, away, opening_id) in rows {
         let hub = Hub::new();
         let publish = |number: usize| hub.publish("numbers", Event::data(number.to_string()));
         let readers = hub.clone();
@@ -316,7 +331,8 @@ fn a_client_that_comes_back_misses_nothing() {
                     count.fetch_add(1, Ordering::SeqCst);
                     return Response::new(503);
                 }
-                readers.subscribe(request, "numbers").into()
+                let stream = readers.subscribe(request, "numbers");
+                stream.opening_id(opening_id).into()
             })
         });
         let url = format!("http://{}/events", server.addr());
@@ -336,7 +352,7 @@ fn a_client_that_comes_back_misses_nothing() {
         down.store(false, Ordering::SeqCst);
         let missed: Vec<String> = (seen + 1..=6).map(|n| format!("\"{n}\"")).collect();
         let mut got = program.rest();
-        // A page that is to resume before its first event gets the opening id as a message with empty data.
+        // To a page that is to resume before its first event, the opening id is a message with empty data.
         got.retain(|line| seen > 0 || line != r#""""#);
         assert_eq!(got, missed, "{name}, {seen} seen");
     }

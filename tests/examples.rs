@@ -230,6 +230,60 @@ fn mcp_answers_as_the_protocol_says() {
 }
 
 #[test]
+fn htmx_brings_html_that_nobody_can_forge() {
+    let Some(example) = Program::example("htmx") else {
+        return;
+    };
+    let address = example.address();
+    let mut client = Client::connect(address);
+    client.request("POST", "/notes", &[FORM], b"note=%3Cb%3E+%26+c");
+    assert_eq!(client.answer().status(), 204);
+    client.request("POST", "/close", &[], b"");
+    assert_eq!(client.answer().status(), 204);
+    // A page that comes later gets the notes, and what closes its stream.
+    let mut events = EventSource::open(address, "/notes", &[]);
+    assert_eq!(events.data(), "<li>&lt;b&gt; &amp; c</li>");
+    assert_eq!(events.next().unwrap().event, "closed");
+}
+
+#[test]
+fn datastar_brings_the_whole_list() {
+    let Some(example) = Program::example("datastar") else {
+        return;
+    };
+    let address = example.address();
+    let mut client = Client::connect(address);
+    let mut open = EventSource::open(address, "/notes", &[]);
+    #[rustfmt::skip] // A row is a line.
+    let lists = [
+        r#"elements <ul id="notes"></ul>"#,
+        "elements <ul id=\"notes\">\nelements <li>a</li></ul>",
+        "elements <ul id=\"notes\">\nelements <li>a</li>\nelements <li>&lt;/ul&gt;  b</li></ul>",
+    ];
+    let mut first = None;
+    for (list, note) in lists.into_iter().zip(["a", "%3C/ul%3E%0D%0Ab", ""]) {
+        for stream in [&mut open, &mut EventSource::open(address, "/notes", &[])] {
+            let event = stream.next().unwrap();
+            assert_eq!(
+                (&*event.event, &*event.data),
+                ("datastar-patch-elements", list)
+            );
+            first.get_or_insert(event.id);
+        }
+        client.request("POST", "/notes", &[FORM], format!("note={note}").as_bytes());
+        assert_eq!(client.answer().status(), 204);
+    }
+    // A page that was away longer than the hub remembers gets the newest list all the same.
+    let fields = [("Last-Event-ID", first.as_deref().unwrap())];
+    let mut again = EventSource::open(address, "/notes", &fields);
+    assert_eq!(again.next().unwrap().event, "gap");
+    assert!(again.data().ends_with("<li></li></ul>"));
+}
+
+/// What a browser says of a form that it sends.
+const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
+
+#[test]
 fn auth_lets_in_by_token_cookie_and_ticket() {
     let Some(example) = Program::example("auth") else {
         return;

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .middleware(Cors::any())
         .get("/", |_request| Response::html(PAGE))
         .get("/main.rs", |_request| include_str!("main.rs"))
-        .get("/next.rs", |_request| include_str!("../clock.rs"))
+        .get("/next.rs", |_request| include_str!("../htmx/main.rs"))
         .get("/events", move |request| subscribe(&readers, request))
         .post("/events/{topic}", move |request| {
             publish(&hub, &token, request)

@@ -32,12 +32,14 @@ const scenes = {
     await until(() => frame.all('section').every((section) => section.querySelector('i')));
     frame.one('dl > div').className = 'some';
   },
+  datastar: () => post('/notes', new URLSearchParams({ note: 'a note' })),
   async hub(frame) {
     const events = new EventSource('/events?topic=doors');
     await until(() => frame.one('#topics').textContent.includes('doors'));
     await until(() => frame.one('.figures').textContent.includes('per second'));
     events.close();
   },
+  htmx: () => post('/notes', new URLSearchParams({ note: 'a note' })),
   journal: (frame) => until(() => frame.all('li').length >= 2),
   async notifications(frame) {
     frame.one('[value=ann]').click();
