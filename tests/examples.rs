@@ -244,6 +244,7 @@ fn htmx_brings_html_that_nobody_can_forge() {
     let mut events = EventSource::open(address, "/notes", &[]);
     assert_eq!(events.data(), "<li>&lt;b&gt; &amp; c</li>");
     assert_eq!(events.next().unwrap().event, "closed");
+    assert_eq!(events.next(), None);
 }
 
 #[test]

@@ -219,6 +219,23 @@ fn the_architecture_tells_of_every_file() {
     );
 }
 
+/// What `tests/clients.rs` runs is what the guide tells of.
+#[test]
+fn the_guide_tells_of_the_clients_that_are_tried() {
+    let guide = read("src/guide/clients.md");
+    let manifest = read("tests/clients/package.json").replace(['"', ',', ' '], "");
+    let requirements = read("tests/clients/requirements.txt").replace("==", ":");
+    let dependencies = manifest.split_once("dependencies:{").unwrap().1;
+    let packages = dependencies.lines().chain(requirements.lines());
+    let mut count = 0;
+    for (name, version) in packages.filter_map(|line| line.split_once(':')) {
+        let told = |line: &str| line.contains(&format!("`{name}`")) && line.contains(version);
+        assert!(guide.lines().any(told), "{name} {version}");
+        count += 1;
+    }
+    assert!(count > 10, "only {count} packages");
+}
+
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
