@@ -5,6 +5,7 @@ mod program;
 mod support;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -162,6 +163,17 @@ fn tokens_end_with_a_last_word() {
     assert_eq!(last, "[DONE]");
 }
 
+/// Sends a request that names this machine as its host, as the example demands.
+fn ask_mcp(address: SocketAddr, method: &str, fields: &[(&str, &str)], body: &str) -> Client {
+    let mut request = format!("{method} /mcp HTTP/1.1\r\nHost: {address}\r\n");
+    for (name, value) in fields {
+        request += &format!("{name}: {value}\r\n");
+    }
+    let mut client = Client::connect(address);
+    client.send(request + &format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+    client
+}
+
 /// Method, fields, body; status, and what the answer contains.
 type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
 
@@ -171,19 +183,8 @@ fn mcp_answers_as_the_protocol_says() {
         return;
     };
     let address = example.address();
-    // A request that is for this machine, as the example demands.
-    let ask = |method: &str, fields: &[(&str, &str)], body: &str| {
-        let mut client = Client::connect(address);
-        let fields = fields
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\r\n"));
-        let fields: String = fields.collect();
-        let length = body.len();
-        client.send(format!(
-            "{method} /mcp HTTP/1.1\r\nHost: {address}\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
-        ));
-        client
-    };
+    let ask =
+        |method: &str, fields: &[(&str, &str)], body: &str| ask_mcp(address, method, fields, body);
     let initialize = r#"{"jsonrpc":"2.0","id":"a","method":"initialize"}"#;
     let answer = ask("POST", &[], initialize).answer();
     let told = r#"{"jsonrpc":"2.0","id":"a","result":{"protocolVersion":"2025-11-25","#;
