@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::archive::{ArchiveReader, Found};
 use super::frame::Frame;
-use super::id::EventId;
 use super::log::{GroupId, Log, Next, Position};
 use super::shared::Shared;
 use super::topics::TopicSet;
@@ -37,6 +36,8 @@ pub(crate) struct Cursor {
     retained_after: Option<u64>,
     opening_id: OpeningId,
     archive: Option<Box<ArchiveReader>>,
+    /// The log's count of returns when the position was taken.
+    returns: usize,
 }
 
 impl Cursor {
@@ -47,7 +48,9 @@ impl Cursor {
         retained: bool,
         opening_id: OpeningId,
     ) -> Cursor {
-        let group = shared.log().join(&topics);
+        let mut log = shared.log();
+        let (group, returns) = (log.join(&topics), log.returns);
+        drop(log);
         Cursor {
             shared,
             topics,
@@ -56,6 +59,7 @@ impl Cursor {
             retained_after: retained.then_some(0),
             opening_id,
             archive: None,
+            returns,
         }
     }
 
@@ -68,9 +72,13 @@ impl Cursor {
         self.position.cursor
     }
 
-    /// The id with which the reader would come back.
-    pub(crate) fn id(&self) -> EventId {
-        self.shared.log().id(self.position.cursor)
+    /// The id with which the reader would come back; `None` where its position means nothing any more.
+    pub(crate) fn id(&self) -> Option<String> {
+        let log = self.shared.log();
+        let id = log.position_id(self.position.cursor).to_string();
+        // An id that the log does not know is the reader's until it is told of the gap.
+        let id = self.position.unknown_id.clone().unwrap_or(id);
+        (log.returns == self.returns).then_some(id)
     }
 
     /// Whether what comes first, retained events and the opening id, is still to be sent.
@@ -94,6 +102,17 @@ impl Cursor {
         self.or_from_archive(next, 0)
     }
 
+    /// Goes on from the newest event after a gap, where the log that the hub follows has lost events that this reader has.
+    pub(crate) fn go_on(&mut self) {
+        let log = self.shared.log();
+        if log.returns != self.returns {
+            let from = log.position_id(self.position.cursor).to_string();
+            self.position = log.latest(&self.topics);
+            self.position.unknown_id = Some(from);
+            self.returns = log.returns;
+        }
+    }
+
     /// Notes that the events up to this one were taken.
     pub(crate) fn advance(&mut self, last: u64) {
         match &mut self.retained_after {
@@ -109,6 +128,9 @@ impl Cursor {
 
     fn step(&mut self, max_bytes: usize) -> Next {
         let log = self.shared.log();
+        if log.returns != self.returns {
+            return Next::Unknown;
+        }
         if let Some(after) = self.retained_after {
             let retained = log.retained(&self.topics, after, self.position.cursor, max_bytes);
             if !retained.is_empty() {
@@ -119,7 +141,7 @@ impl Cursor {
         let opening_id = std::mem::replace(&mut self.opening_id, OpeningId::None);
         // An unknown id leads to a gap, which brings its own.
         if opening_id != OpeningId::None && self.position.unknown_id.is_none() {
-            let id = log.id(self.position.cursor);
+            let id = log.position_id(self.position.cursor);
             let data = match opening_id {
                 OpeningId::EmptyData => "data:\n",
                 _ => "",

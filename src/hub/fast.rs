@@ -170,7 +170,8 @@ impl Fast {
         stream.check_soon(WRITER_CHECK_INTERVAL);
         let shared = Arc::clone(&stream.source.cursor.shared);
         let log = shared.log();
-        if shared.is_closed() || !stream.source.cursor.is_at_head(&log) {
+        // Checked under the lock: a close that marks the reader later sweeps the writer later.
+        if stream.source.is_to_end() || !stream.source.cursor.is_at_head(&log) {
             return Some(stream);
         }
         let index = stream.source.reader.index.load(Ordering::Relaxed);

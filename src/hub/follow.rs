@@ -54,18 +54,17 @@ impl Feed {
             .map(|(_, first)| *first)
             .min();
         self.epochs = epochs.to_vec();
-        self.shared.log().set_epochs(self.epochs.clone());
         let pushed = self.pushed.unwrap_or(0);
-        match first.filter(|first| *first <= pushed) {
-            Some(first) => {
-                self.pushed = Some(first - 1);
-                self.shared.log().go_back(first - 1);
-                self.shared.registry.close(|_| true);
-                self.delivery.sweep();
-                Ok(first - 1)
-            }
-            None => Ok(pushed),
+        let back = first
+            .filter(|first| *first <= pushed)
+            .map(|first| first - 1);
+        self.shared.log().set_epochs(self.epochs.clone(), back);
+        if back.is_some() {
+            self.pushed = back;
+            self.shared.registry.close(|_| true);
+            self.delivery.sweep();
         }
+        Ok(back.unwrap_or(pushed))
     }
 
     /// Pushes the next events of the log, and waits while the writers are behind. An event that was pushed before is left

@@ -9,7 +9,7 @@ use super::error::PublishError;
 use super::fast::{Batches, Fast, Permits};
 use super::file::Store;
 use super::frame::Frame;
-use super::id::EventId;
+use super::id::{self, EventId};
 use super::log::Numbered;
 use super::shared::Shared;
 use super::topics::TopicSet;
@@ -178,7 +178,7 @@ impl HubThread {
                 } => {
                     let own_id = event.id_text().filter(|_| !finishes).map(Arc::from);
                     let wire_id = match finishes {
-                        true => Some(id.ending()),
+                        true => Some(id::ending(id)),
                         false => own_id.is_none().then(|| id.to_string()),
                     };
                     batch.push(Numbered {

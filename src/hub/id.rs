@@ -34,11 +34,11 @@ impl EventId {
         };
         (id.to_string() == text).then_some(id)
     }
+}
 
-    /// The same id, marked as the last that its reader ever gets.
-    pub(crate) fn ending(self) -> String {
-        format!("{self}{END_MARK}")
-    }
+/// An id of the hub's, marked as the last that its reader ever gets.
+pub(crate) fn ending(id: impl fmt::Display) -> String {
+    format!("{id}{END_MARK}")
 }
 
 /// Whether a reader that brings this id has been told that its stream has ended for good.
@@ -108,11 +108,10 @@ mod tests {
 
     #[test]
     fn an_end_is_marked() {
-        let id = EventId {
+        let id = ending(EventId {
             epoch: 255,
             sequence: 3,
-        }
-        .ending();
+        });
         assert_eq!(id, "00000000000000ff-3-end");
         assert!(is_ending(&id));
         assert!(!is_ending("week-end")); // A caller's id may end so.

@@ -162,6 +162,8 @@ pub(crate) struct Log {
     groups: HashMap<GroupId, Group>,
     /// When the hub had all of the log that it follows.
     pub(super) current: Option<Instant>,
+    /// How often that log has lost events that readers may have: their positions mean nothing any more.
+    pub(super) returns: usize,
 }
 
 /// An event in memory.
@@ -246,6 +248,7 @@ impl Log {
             bytes: 0,
             groups: HashMap::new(),
             current: None,
+            returns: 0,
         }
     }
 
@@ -283,6 +286,15 @@ impl Log {
         EventId {
             epoch: epoch.map_or(0, |(epoch, _)| *epoch),
             sequence,
+        }
+    }
+
+    /// The wire id of a position, with the epoch of the event that follows: a hub that has not heard of that epoch does not
+    /// know the id, and may have other events after the same number.
+    pub(crate) fn position_id(&self, cursor: u64) -> EventId {
+        EventId {
+            sequence: cursor,
+            ..self.id(cursor.saturating_add(1))
         }
     }
 
@@ -380,6 +392,9 @@ impl Log {
 
     fn keep(&mut self, mut event: Numbered, now: Instant) {
         let sequence = event.sequence;
+        if event.topics.is_empty() {
+            return;
+        }
         // Names are in memory once, however many events a topic has.
         let names = event.topics.iter().map(|name| self.intern(name));
         event.topics = names.collect();
@@ -526,10 +541,21 @@ impl Log {
 
 /// Following a log that others number.
 impl Log {
-    /// Takes the epochs as the others have them.
-    pub(crate) fn set_epochs(&mut self, epochs: Vec<Epoch>) {
+    /// Takes the epochs as the others have them. Where events were lost, goes back to `back`: the numbers after it will be
+    /// given to other events.
+    pub(crate) fn set_epochs(&mut self, epochs: Vec<Epoch>, back: Option<u64>) {
+        if self.epochs != epochs {
+            // The hub may not have all of the log any more.
+            self.current = None;
+        }
         self.epochs = epochs;
-        self.raise_archive_lost_to(0);
+        let lost_to = self.raise_archive_lost_to(0);
+        if let Some(head) = back {
+            self.forget_all(head);
+            self.archive_lost_to = Some(lost_to.min(head));
+            self.returns += 1;
+            self.wake_all();
+        }
     }
 
     /// Begins with the number after this one. The archive has those before.
@@ -537,17 +563,11 @@ impl Log {
         self.forget_all(head);
     }
 
-    /// Goes back to this number: those after it were lost, and will be given to other events.
-    pub(crate) fn go_back(&mut self, head: u64) {
-        self.forget_all(head);
-        self.wake_all();
-    }
-
     /// Skips the numbers up to this one, which exist nowhere, and returns the gap that live readers get.
     pub(crate) fn lose(&mut self, to: u64) -> Vec<GroupBatch> {
         let from = self.newest_id().to_string();
         self.forget_all(to);
-        let gap = gap_frame(&from, self.id(to), self.id(to), None);
+        let gap = gap_frame(&from, self.position_id(to), self.position_id(to), None);
         for group in self.groups.values_mut() {
             group.batch.push((to, gap.clone()));
         }
@@ -870,10 +890,6 @@ impl Log {
         if !self.has_gap(topics, position) {
             return None;
         }
-        if position.cursor > self.head {
-            // The log that the hub follows has lost events that the reader has.
-            return Some(self.report_gap(position, self.head, self.head, None));
-        }
         let lost_to = self.lost_to(topics, position.cursor);
         if self.archive_lost_to.is_some() {
             let to = lost_to.max(position.cursor);
@@ -906,14 +922,12 @@ impl Log {
         let from = unknown.unwrap_or_else(|| self.id(position.cursor).to_string());
         position.cursor = cursor;
         position.gap_reported_to = to.max(cursor);
-        gap_frame(&from, self.id(to), self.id(cursor), lost)
+        gap_frame(&from, self.position_id(to), self.position_id(cursor), lost)
     }
 
     fn has_gap(&self, topics: &TopicSet, position: &Position) -> bool {
         let reported = position.cursor.max(position.gap_reported_to);
-        position.unknown_id.is_some()
-            || position.cursor > self.head
-            || self.lost_to(topics, position.cursor) > reported
+        position.unknown_id.is_some() || self.lost_to(topics, position.cursor) > reported
     }
 
     /// The newest event that may be lost to a reader at this cursor.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
+use super::id;
 use super::log::Next;
 use crate::event::{Event, json_string};
 use crate::http::{Method, Request, Response};
@@ -84,16 +85,20 @@ pub(crate) fn respond(poll: Poll) -> Response {
         }
     };
     shared.counters().polls -= 1;
+    let (Some(start), Some(last)) = (start, cursor.id()) else {
+        return come_back_soon();
+    };
     let mut last = match is_finished {
-        true => cursor.id().ending(),
-        false => cursor.id().to_string(),
+        true => id::ending(last),
+        false => last,
     };
     // As a stream that is closed before its next event: the client comes back and meets the handler.
     if shared.registry.closed_since(poll.received) {
         events.clear();
-        last = start.to_string();
+        last = start;
     }
-    let body = format!(r#"{{"events":[{events}],"last_event_id":"{last}"}}"#);
+    let last = json_string(&last);
+    let body = format!(r#"{{"events":[{events}],"last_event_id":{last}}}"#);
     Response::json(body).with_field("Cache-Control", "no-store")
 }
 

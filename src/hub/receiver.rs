@@ -82,7 +82,10 @@ impl HubReceiver {
                         self.ready.push_back(frame.event());
                     }
                 }
-                Next::Unknown if !remaining.is_zero() => thread::sleep(remaining.min(RETRY)),
+                Next::Unknown if !remaining.is_zero() => {
+                    self.cursor.go_on();
+                    thread::sleep(remaining.min(RETRY));
+                }
                 Next::AtHead | Next::InArchive { .. } if self.cursor.shared.is_closed() => {
                     return Err(RecvTimeoutError::Disconnected);
                 }
