@@ -429,8 +429,10 @@ fn full_segments(newest: &Path) -> io::Result<Vec<Segment>> {
 }
 
 fn folder(path: &Path) -> &Path {
-    let folder = path.parent().filter(|folder| *folder != "");
-    folder.unwrap_or(Path::new("."))
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Opens a regular file to read and write, and creates it where there is none.
