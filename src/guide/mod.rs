@@ -9,7 +9,7 @@
 //!
 //! 1. To begin: [choosing] between stream and hub, memory and file; [embedding] in an existing program; [testing] your handlers.
 //! 2. What to expect: [delivery] in detail, [limits] and defaults, [security].
-//! 3. In production: [proxies], `systemd`, [containers], [small_devices].
+//! 3. In production: [proxies], `systemd`, [containers], [small_devices], other [platforms].
 //! 4. From elsewhere: [migrating] from WebSocket or polling; reading the [source].
 //!
 //! The programs on these pages are compiled as tests, and those that end are run.
@@ -44,6 +44,9 @@ pub mod containers {}
 
 #[doc = include_str!("small_devices.md")]
 pub mod small_devices {}
+
+#[doc = include_str!("platforms.md")]
+pub mod platforms {}
 
 #[doc = include_str!("migrating.md")]
 pub mod migrating {}
