@@ -11,7 +11,7 @@ use crate::http::{
 };
 use crate::random::jitter;
 use crate::router::{Handler, Router};
-use crate::socket::{DeadlineReader, Socket};
+use crate::socket::{DeadlineReader, NEW_TIME, Socket};
 
 /// As much of an answer leaves in one write with its head, at the price of a copy.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
@@ -125,7 +125,7 @@ impl Connection {
         let _ = socket.set_nodelay();
         Connection {
             reader: BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader()),
-            request: Request::unread(socket.peer, Arc::clone(&socket.slot.slots.closing)),
+            request: Request::unread(socket.peer, Arc::clone(&socket.permit.connections.closing)),
             out: Vec::with_capacity(HEAD_BYTES),
             socket,
         }
@@ -142,6 +142,7 @@ impl Connection {
         let config = self.socket.config();
         let time = match self.socket.has_served {
             // A new connection has no time to be idle: the client has opened it for a request.
+            false if self.socket.is_closing() => NEW_TIME,
             false => config.head_timeout,
             true => config.idle_timeout,
         };

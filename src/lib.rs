@@ -120,9 +120,10 @@
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |
 //! | `threads` | run this on a reused or a new thread, within a limit |
-//! | `slots` | who is connected, how many may be, and how to reach them all at shutdown |
-//! | `socket` | one connection's socket and slot: writing by pace, reading by deadline, liveness check |
+//! | `connections` | who is connected, how many may be, and how to reach them all at shutdown |
+//! | `socket` | one connection's socket and permit: writing by pace, reading by deadline, liveness check |
 //! | `connection` | read a request, answer it, keep alive or become a stream |
+//! | `listener` | a TCP address, a Unix socket, or a socket that another process hands over |
 //! | `server` | listen, accept, hand over, shut down |
 //! | `stream` | the loop of events, heartbeats and the end of a stream |
 //! | `sse` | an `mpsc` receiver as a response |
@@ -148,7 +149,7 @@
 //!
 //! - Events know no HTTP, and HTTP no events: a stream is a closure in a [`Response`] that is given the socket. Nor does a
 //!   connection know of hubs. `tests/layers.rs` holds the table of who may import whom; no two files import each other.
-//! - Sockets appear in `server`, `slots` and `socket` alone; requests are read from anything that reads.
+//! - Sockets appear in `server`, `listener`, `connections` and `socket` alone; requests are read from anything that reads.
 //! - Nothing is kept of a request that could not be read: every framing error ends its connection.
 //! - Nothing is allocated by an announced length. Nothing waits without a deadline for a peer.
 //! - No timer thread and no delay on purpose: each thread computes its next deadline before it waits.
@@ -159,7 +160,7 @@
 //! A publisher waits for the hub thread, the hub thread for a writer, and a writer for nothing. Threads are named for what
 //! they do: `sse-accept`, `sse-connection`, `sse-refusal`, `sse-producer`, `sse-hub`, `sse-writer`, `sse-catch-up`, and
 //! `sse-on-end`, which calls what [`Subscription::on_end`] was given. Between threads, connections and events travel over
-//! channels and queues. Each lock (of the log, of a hub's figures, of the registry of readers, of the slots, of a pool's
+//! channels and queues. Each lock (of the log, of a hub's figures, of the registry of readers, of the connections, of a pool's
 //! queue) is held for one step, never while something waits for a peer, the disk or user code.
 #![forbid(unsafe_code)]
 // A little of what the other modules offer is for the hub alone.
@@ -168,17 +169,19 @@
 mod client;
 mod config;
 mod connection;
+mod connections;
 mod event;
 mod guard;
 pub mod guide;
 mod http;
 #[cfg(feature = "hub")]
 mod hub;
+mod listener;
 mod lock;
 mod random;
 mod router;
 mod server;
-mod slots;
+
 mod socket;
 mod sse;
 mod stream;

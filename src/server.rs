@@ -4,18 +4,19 @@ use std::error::Error;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::connection;
+use crate::connections::Connections;
 use crate::http::{IntoResponse, Method, Request, Response, client_ip};
+use crate::listener::{Listener, Waker};
 use crate::router::{Handler, Middleware, Next, Router};
-use crate::slots::Slots;
-use crate::socket::{Socket, from_now};
-use crate::threads::{self, Plan, Threads};
+use crate::socket::{NEW_TIME, Socket, from_now, is_timeout};
+use crate::threads::{self, PoolConfig, Threads};
 use crate::user_code::{ErrorHook, stderr_hook};
 
 /// Pause after `accept` failed, for want of descriptors most of the time.
@@ -51,7 +52,7 @@ const CUT_OFF: Duration = Duration::from_millis(1500);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Server {
-    listener: TcpListener,
+    listener: Listener,
     config: Config,
     router: Router,
     on_error: ErrorHook,
@@ -69,23 +70,65 @@ impl Server {
     ///
     /// As [`TcpListener::bind`], with the addresses: they are in use, not this machine's, or not allowed.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Server> {
-        let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-        let listener = TcpListener::bind(addresses.as_slice()).map_err(|error| {
-            let texts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-            let problem = format!("cannot listen on {}: {error}", texts.join(", "));
-            io::Error::new(error.kind(), problem)
-        })?;
-        Server::from_listener(listener)
+        Server::new(Listener::bind(address)?)
     }
 
-    /// Serves a listener that the caller brings: from socket activation, or with a larger backlog.
+    /// Listens on the path of a Unix socket, for a proxy or programs on the same machine. The file belongs to this process's
+    /// user and has this mode: `0o660` lets its group connect. It takes the place of a socket that nobody serves any more,
+    /// and is removed when the server ends.
+    ///
+    /// Every client counts as `127.0.0.1` with port 0. With that address among
+    /// [`Config::trusted_proxies`](crate::Config::trusted_proxies), the `X-Forwarded-For` of a proxy is believed.
+    ///
+    /// ```no_run
+    /// use tiny_sse::{Config, Server};
+    ///
+    /// let config = Config { trusted_proxies: vec![[127, 0, 0, 1].into()], ..Config::default() };
+    /// Server::bind_unix("/run/news/news.sock", 0o660)?.config(config).get("/", |_request| "hello").run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// With the path: another process serves a socket there, there is a file of another kind, or the directory does not
+    /// exist or does not allow it.
+    #[cfg(unix)]
+    pub fn bind_unix(path: impl AsRef<std::path::Path>, mode: u32) -> io::Result<Server> {
+        Server::new(Listener::bind_unix(path.as_ref(), mode)?)
+    }
+
+    /// Serves the listener, of TCP or a Unix socket, that another process hands over as standard input: systemd
+    /// (`StandardInput=socket`), inetd, or a process that restarts itself. The backlog is the other process's.
+    ///
+    /// A unit for systemd is a `news.socket` and a `news.service`:
+    ///
+    /// ```text
+    /// [Socket]                      [Service]
+    /// ListenStream=80               ExecStart=/usr/bin/news
+    /// Backlog=4096                  StandardInput=socket
+    ///                               StandardOutput=journal
+    ///                               LimitNOFILE=16384
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When standard input is not a listening socket.
+    #[cfg(unix)]
+    pub fn from_stdin() -> io::Result<Server> {
+        Server::new(Listener::from_stdin()?)
+    }
+
+    /// Serves a listener that the caller brings, for example one with a larger backlog.
     ///
     /// # Errors
     ///
     /// When the listener has no address or cannot be made blocking.
     pub fn from_listener(listener: TcpListener) -> io::Result<Server> {
-        listener.set_nonblocking(false)?;
-        let address = listener.local_addr()?;
+        Server::new(Listener::Tcp(listener))
+    }
+
+    fn new(listener: Listener) -> io::Result<Server> {
+        let (address, waker) = listener.prepare()?;
         Ok(Server {
             listener,
             config: Config::default(),
@@ -93,6 +136,7 @@ impl Server {
             on_error: stderr_hook(),
             shutdown: Arc::new(Shutdown {
                 address,
+                waker,
                 state: Mutex::default(),
                 stopped: Condvar::new(),
             }),
@@ -192,7 +236,7 @@ impl Server {
         self
     }
 
-    /// The address that the server listens on, with the port that the system chose.
+    /// The address that the server listens on, with the port that the system chose; `127.0.0.1:0` for a Unix socket.
     pub fn addr(&self) -> SocketAddr {
         self.shutdown.address
     }
@@ -259,34 +303,34 @@ impl Server {
         }
     }
 
-    fn prepare(self) -> (Arc<Running>, Arc<TcpListener>) {
+    fn prepare(self) -> (Arc<Running>, Arc<Listener>) {
         let mut config = self.config;
-        let most = most_descriptors().unwrap_or(usize::MAX);
+        let most = open_file_limit().unwrap_or(usize::MAX);
         let fitting = most.saturating_sub(SPARE_DESCRIPTORS).max(1);
         let asked = config.max_connections;
         config.max_connections = asked.min(fitting);
-        let slots = Slots::new(config, self.on_error);
+        let connections = Connections::new(config, self.on_error);
         if fitting < asked {
-            slots.report(&format!(
+            connections.report(&format!(
                 "only {fitting} connections fit the {most} files that this process may open (`ulimit -n`)"
             ));
         }
-        let plan = |name, most| Plan {
+        let pool = |name, max_threads| PoolConfig {
             name,
-            least: 0,
-            most,
-            stack_bytes: slots.config.thread_stack_bytes,
+            min_threads: 0,
+            max_threads,
+            stack_bytes: connections.config.thread_stack_bytes,
         };
-        let of_connections = plan("sse-connection", slots.config.max_threads);
+        let of_connections = pool("sse-connection", connections.config.max_threads);
         let router = self.router;
         let serve = Box::new(move |socket| connection::serve(socket, &router));
         let refuse = Box::new(connection::refuse);
         let listener = Arc::new(self.listener);
         let running = Arc::new(Running {
             listener: Arc::downgrade(&listener),
-            connections: Threads::new(of_connections, serve),
-            refusals: Threads::new(plan("sse-refusal", REFUSAL_THREADS), refuse),
-            slots,
+            connection_threads: Threads::new(of_connections, serve),
+            refusal_threads: Threads::new(pool("sse-refusal", REFUSAL_THREADS), refuse),
+            connections,
             shutdown: self.shutdown,
         });
         (running, listener)
@@ -309,7 +353,7 @@ fn into_response<R: IntoResponse>(
 }
 
 /// How many files this process may open, where the system tells.
-fn most_descriptors() -> Option<usize> {
+fn open_file_limit() -> Option<usize> {
     // More than the system writes there, all of which comes at once.
     let mut limits = [0; 4096];
     let n = File::open("/proc/self/limits")
@@ -324,26 +368,26 @@ fn most_descriptors() -> Option<usize> {
 /// A server that has been started.
 struct Running {
     /// Held by the threads that accept.
-    listener: Weak<TcpListener>,
-    connections: Threads<Socket>,
-    refusals: Threads<Socket>,
-    slots: Arc<Slots>,
+    listener: Weak<Listener>,
+    connection_threads: Threads<Socket>,
+    refusal_threads: Threads<Socket>,
+    connections: Arc<Connections>,
     shutdown: Arc<Shutdown>,
 }
 
 impl Running {
-    fn serve(self: Arc<Running>, listener: Arc<TcpListener>) {
+    fn serve(self: Arc<Running>, listener: Arc<Listener>) {
         let mut state = self.shutdown.lock();
         if state.deadline.is_some() {
             return;
         }
         state.running = Some(Arc::clone(&self));
         drop(state);
-        for _ in 1..self.slots.config.accept_threads {
+        for _ in 1..self.connections.config.accept_threads {
             let (running, listener) = (Arc::clone(&self), Arc::clone(&listener));
             let accept = Box::new(|| running.accept(listener));
             if let Err(error) = threads::spawn("sse-accept", None, accept) {
-                self.slots
+                self.connections
                     .report(&format!("a thread less accepts connections: {error}"));
             }
         }
@@ -357,21 +401,21 @@ impl Running {
     }
 
     /// Accepts connections until the server closes, and gives up the listener.
-    fn accept(self: Arc<Running>, listener: Arc<TcpListener>) {
+    fn accept(self: Arc<Running>, listener: Arc<Listener>) {
         let mut failing = false;
-        while !self.slots.is_closing() {
+        while !self.connections.is_closing() {
             match listener.accept() {
-                Ok((stream, mut peer)) => {
+                Ok((stream, peer)) => {
                     failing = false;
-                    // A socket for both families calls an IPv4 client ::ffff:192.0.2.1, which no list of proxies does.
-                    peer.set_ip(peer.ip().to_canonical());
-                    self.hand_over(Socket::new(&self.slots, stream, peer));
+                    self.hand_over(Socket::new(&self.connections, stream, peer));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                // The time-out of a Unix socket's listener.
+                Err(error) if is_timeout(&error) => {}
                 Err(error) => {
                     // Descriptors come back when connections end. Said once, not twenty times a second.
                     if !failing {
-                        self.slots
+                        self.connections
                             .report(&format!("accept failed, trying on: {error}"));
                     }
                     failing = true;
@@ -389,37 +433,44 @@ impl Running {
 
     fn hand_over(&self, socket: Socket) {
         let refused = match socket.is_admitted() {
-            true => self.connections.run(socket),
+            true => self.connection_threads.run(socket),
             false => Err(socket),
         };
         let refused = match refused {
             // An idle connection gives way, and its thread comes for this one.
             Err(socket)
-                if socket.is_admitted() && (socket.has_evicted() || self.slots.evict_idle()) =>
+                if socket.is_admitted()
+                    && (socket.has_evicted() || self.connections.evict_idle()) =>
             {
-                self.connections.enqueue(socket);
+                self.connection_threads.enqueue(socket);
                 Ok(())
             }
             other => other,
         };
         // Whoever comes while the server closes gets no answer, and not one that says it is full.
         if let Err(refused) = refused
-            && !self.slots.is_closing()
+            && !self.connections.is_closing()
         {
             // When even those who refuse are busy, closing says it all.
-            drop(self.refusals.run(refused));
+            drop(self.refusal_threads.run(refused));
         }
     }
 
     /// Ends all streams and connections, and waits for their threads.
     fn finish(&self, deadline: Instant) -> Result<(), StillOpen> {
         self.stop_accepting(deadline);
-        if self.slots.wait_until_empty(deadline) > 0 {
-            self.slots.cut_off();
+        let soon = deadline.min(Instant::now() + NEW_TIME);
+        if self.connections.wait_until_empty(soon) > 0 {
+            self.connections.end_waits();
+        }
+        if self.connections.wait_until_empty(deadline) > 0 {
+            self.connections.cut_off();
         }
         let grace = deadline.max(Instant::now()) + CUT_OFF;
-        let connections = self.slots.wait_until_empty(grace);
-        let mut threads = self.connections.close(grace) + self.refusals.close(grace);
+        // The threads that are free end while the others are waited for.
+        self.connection_threads.close(Instant::now());
+        let connections = self.connections.wait_until_empty(grace);
+        let mut threads = self.connection_threads.close(grace) + self.refusal_threads.close(grace);
         threads += self.stop_accepting(grace);
         if connections + threads > 0 {
             return Err(StillOpen {
@@ -438,8 +489,7 @@ impl Running {
             // std cannot interrupt `accept`, so every thread in it gets a connection to take. One may be taken by another
             // process that shares the listener, or fail for want of descriptors: then the next round has more luck.
             for _ in 0..accepting {
-                let address = self.shutdown.reachable();
-                drop(TcpStream::connect_timeout(&address, BACK_OFF));
+                self.shutdown.waker.wake();
             }
             let state = self.shutdown.lock();
             let left = self.listener.strong_count();
@@ -460,6 +510,7 @@ pub struct ServerHandle {
 /// What a server and those who may end it share.
 struct Shutdown {
     address: SocketAddr,
+    waker: Waker,
     state: Mutex<State>,
     /// A thread accepts no more.
     stopped: Condvar,
@@ -472,7 +523,7 @@ struct State {
 }
 
 impl ServerHandle {
-    /// The address that the server listens on.
+    /// The address that the server listens on; `127.0.0.1:0` for a Unix socket.
     pub fn addr(&self) -> SocketAddr {
         self.shutdown.address
     }
@@ -513,23 +564,12 @@ impl ServerHandle {
             return Ok(());
         };
         drop(state);
-        running.slots.close();
+        running.connections.close();
         running.finish(by)
     }
 }
 
 impl Shutdown {
-    /// The server's own address as a client would use it: loopback for a wildcard.
-    fn reachable(&self) -> SocketAddr {
-        let mut address = self.address;
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            _ => {}
-        }
-        address
-    }
-
     /// Nothing that runs under this lock can leave it half changed.
     #[inline(never)] // Else its code would be there many times.
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,4 @@
-//! One connection's socket with its slot: writing under a time-out, reading by a deadline, has the peer left.
+//! One connection's socket with its permit: writing under a time-out, reading by a deadline, has the peer left.
 //!
 //! A socket is blocking while requests are answered and non-blocking once it carries a stream. Only the thread that owns
 //! it changes that, since the mode belongs to the socket and not to a handle of it.
@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::slots::{BUSY, Connected, NEW, Slot, Slots};
+use crate::connections::{BUSY, ConnectionPermit, Connections, NEW, SharedStream};
 
 /// Maximum bytes that a client may send on an event stream: requests that it pipelines.
 const MAX_STRAY_BYTES: usize = 64 * 1024;
@@ -23,12 +23,15 @@ const BLOCKING_WRITE_BYTES: usize = 20 * 1024;
 /// After this time, more than the 40 ms of a delayed acknowledgement, that room is used: later progress is the peer's.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 
+/// How long a server that closes waits for the first request of a new connection, which may be on its way.
+pub(crate) const NEW_TIME: Duration = Duration::from_millis(250);
+
 /// How long a body may come slower than the least rate, for connections that take a while to get going.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
 /// An open connection, owned by one thread at a time.
 pub(crate) struct Socket {
-    connected: Arc<Connected>,
+    connected: Arc<SharedStream>,
     pub(crate) peer: SocketAddr,
     /// Non-blocking, as [`start_stream`](Socket::start_stream) left it.
     streaming: bool,
@@ -46,15 +49,19 @@ pub(crate) struct Socket {
     /// Bytes that came during a stream.
     stray_bytes: usize,
     /// May be kept longer than the socket.
-    pub(crate) slot: Arc<Slot>,
+    pub(crate) permit: Arc<ConnectionPermit>,
 }
 
 impl Socket {
-    /// Takes a slot for a fresh connection, if there is one.
-    pub(crate) fn new(slots: &Arc<Slots>, stream: TcpStream, peer: SocketAddr) -> Socket {
-        let connected = Arc::new(Connected::new(stream));
+    /// Takes a permit for a fresh connection, if there is one.
+    pub(crate) fn new(
+        connections: &Arc<Connections>,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Socket {
+        let connected = Arc::new(SharedStream::new(stream));
         Socket {
-            slot: Arc::new(slots.admit(&connected, peer.ip())),
+            permit: Arc::new(connections.admit(&connected, peer.ip())),
             connected,
             peer,
             streaming: false,
@@ -69,23 +76,23 @@ impl Socket {
 
     /// There is room for the connection; else it is to be refused.
     pub(crate) fn is_admitted(&self) -> bool {
-        self.slot.is_taken()
+        self.permit.is_taken()
     }
 
     pub(crate) fn config(&self) -> &Config {
-        &self.slot.slots.config
+        &self.permit.connections.config
     }
 
     /// Reports what has no caller to tell.
     pub(crate) fn report(&self, problem: &str) {
-        self.slot.slots.report(problem);
+        self.permit.connections.report(problem);
     }
 
     /// Reports that a client speaks TLS, once for a server: anybody can send such a byte.
     pub(crate) fn report_tls(&self) {
         if !self
-            .slot
-            .slots
+            .permit
+            .connections
             .has_reported_tls
             .swap(true, Ordering::SeqCst)
         {
@@ -98,21 +105,21 @@ impl Socket {
 
     /// The server is shutting down.
     pub(crate) fn is_closing(&self) -> bool {
-        self.slot.slots.is_closing()
+        self.permit.connections.is_closing()
     }
 
     /// Counts the connection for the client behind a trusted proxy; false when that client has too many.
     pub(crate) fn count_for(&mut self, client: IpAddr) -> bool {
         // Shared only once it carries a hub's stream, when the client is known.
-        Arc::get_mut(&mut self.slot).is_none_or(|slot| slot.move_to(client))
+        Arc::get_mut(&mut self.permit).is_none_or(|permit| permit.move_to(client))
     }
 
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         self.stream().set_nodelay(self.config().nodelay)
     }
 
-    /// The connection itself, for who writes to many: to be dropped before the socket is, which frees the slot.
-    pub(crate) fn connected(&self) -> Arc<Connected> {
+    /// The connection itself, for who writes to many: to be dropped before the socket is, which frees the permit.
+    pub(crate) fn connected(&self) -> Arc<SharedStream> {
         Arc::clone(&self.connected)
     }
 
@@ -128,10 +135,10 @@ impl Socket {
         // First the mark, then the check: a shutdown that comes between sees the mark.
         let mark = match self.has_served {
             false => NEW,
-            true => self.slot.slots.next_idle_mark(),
+            true => self.permit.connections.next_idle_mark(),
         };
         self.connected.idle.store(mark, Ordering::SeqCst);
-        self.may_stay()
+        mark == NEW || self.may_stay()
     }
 
     /// Ends the wait. Where the connection was chosen to give way meanwhile, it closes after this request.
@@ -146,7 +153,7 @@ impl Socket {
 
     /// Whether another connection gave way to this one.
     pub(crate) fn has_evicted(&self) -> bool {
-        self.slot.has_evicted
+        self.permit.has_evicted
     }
 
     /// Makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
@@ -171,7 +178,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// As [`Pace::took`], or when the connection fails.
+    /// As [`Pace::record_progress`], or when the connection fails.
     pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut pace = Pace::new(Instant::now());
         let mut written = 0;
@@ -189,7 +196,7 @@ impl Socket {
             let n = self.write_waiting(&bytes[written..], wait)?;
             written += n;
             if written < bytes.len() {
-                wait = pace.took(n, self.config())?;
+                wait = pace.record_progress(n, self.config())?;
             }
         }
         Ok(())
@@ -304,25 +311,25 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
 
 /// Reads until a point in time. A time-out for each read would start again at every byte.
 pub(crate) struct DeadlineReader {
-    connected: Arc<Connected>,
+    connected: Arc<SharedStream>,
     /// Bytes that were read from the socket before, and come first.
     early: Vec<u8>,
     deadline: Instant,
     /// Until when the bytes read so far last at the least rate, and that rate; with a rate of zero for good.
-    paid_until: Instant,
+    rate_deadline: Instant,
     bytes_per_second: u32,
     /// The time-out that the socket has now; zero before the first.
     timeout: Duration,
 }
 
 impl DeadlineReader {
-    fn new(connected: &Arc<Connected>) -> DeadlineReader {
+    fn new(connected: &Arc<SharedStream>) -> DeadlineReader {
         let now = Instant::now();
         DeadlineReader {
             connected: Arc::clone(connected),
             early: Vec::new(),
             deadline: now,
-            paid_until: now,
+            rate_deadline: now,
             bytes_per_second: 0,
             timeout: Duration::ZERO,
         }
@@ -331,7 +338,7 @@ impl DeadlineReader {
     /// Sets the time for all that is read from now on.
     pub(crate) fn set_deadline(&mut self, time: Duration) {
         self.deadline = from_now(time);
-        self.paid_until = self.deadline;
+        self.rate_deadline = self.deadline;
         self.bytes_per_second = 0;
     }
 
@@ -339,7 +346,7 @@ impl DeadlineReader {
     pub(crate) fn set_body_deadline(&mut self, config: &Config) {
         self.set_deadline(config.body_timeout);
         if config.min_bytes_per_second > 0 {
-            self.paid_until = Instant::now() + BODY_GRACE;
+            self.rate_deadline = Instant::now() + BODY_GRACE;
             self.bytes_per_second = u32::try_from(config.min_bytes_per_second).unwrap_or(u32::MAX);
         }
     }
@@ -353,7 +360,7 @@ impl Read for DeadlineReader {
             return Ok(n);
         }
         loop {
-            let until = self.deadline.min(self.paid_until);
+            let until = self.deadline.min(self.rate_deadline);
             let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -369,8 +376,8 @@ impl Read for DeadlineReader {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
                 Ok(n) => {
-                    let bought = Duration::from_secs(n as u64).checked_div(self.bytes_per_second);
-                    self.paid_until += bought.unwrap_or_default();
+                    let credit = Duration::from_secs(n as u64).checked_div(self.bytes_per_second);
+                    self.rate_deadline += credit.unwrap_or_default();
                     return Ok(n);
                 }
             }
@@ -404,7 +411,7 @@ impl Pace {
     /// # Errors
     ///
     /// `TimedOut` when it has taken nothing for the write time-out, or too little since it fell behind.
-    pub(crate) fn took(&mut self, n: usize, config: &Config) -> io::Result<Duration> {
+    pub(crate) fn record_progress(&mut self, n: usize, config: &Config) -> io::Result<Duration> {
         let now = Instant::now();
         if n > 0 {
             self.last = now;
@@ -429,11 +436,11 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    fn pair() -> (TcpStream, Arc<Connected>) {
+    fn pair() -> (TcpStream, Arc<SharedStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        (client, Arc::new(Connected::new(stream)))
+        (client, Arc::new(SharedStream::new(stream)))
     }
 
     #[test]
@@ -442,13 +449,13 @@ mod tests {
         let mut reader = DeadlineReader::new(&connected);
         reader.set_deadline(Duration::from_secs(60));
         let until = Instant::now() + Duration::from_secs(30);
-        (reader.paid_until, reader.bytes_per_second) = (until, 10);
+        (reader.rate_deadline, reader.bytes_per_second) = (until, 10);
         client.write_all(b"12345").unwrap();
         assert_eq!(reader.read(&mut [0; 100]).unwrap(), 5);
-        assert_eq!(reader.paid_until - until, Duration::from_millis(500));
+        assert_eq!(reader.rate_deadline - until, Duration::from_millis(500));
 
         // When it is used up, what has come meanwhile comes too late.
-        reader.paid_until = Instant::now();
+        reader.rate_deadline = Instant::now();
         client.write_all(b"12345").unwrap();
         let error = reader.read(&mut [0; 100]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -465,7 +472,7 @@ mod tests {
             };
             reader.set_body_deadline(&config);
             assert_eq!(reader.bytes_per_second, expected);
-            assert_eq!(reader.paid_until == reader.deadline, rate == 0);
+            assert_eq!(reader.rate_deadline == reader.deadline, rate == 0);
         }
     }
 
@@ -486,7 +493,7 @@ mod tests {
                 last: now.checked_sub(quiet).unwrap(),
                 bytes,
             };
-            pace.took(n, &config).is_ok()
+            pace.record_progress(n, &config).is_ok()
         };
         assert!(check(90 * second, 90 * second, 0, 0)); // It has some time left.
         assert!(!check(TIMEOUT, TIMEOUT, 1000, 0)); // It took enough, but nothing for too long.
@@ -508,8 +515,8 @@ mod tests {
                 write_timeout: TIMEOUT,
                 ..Config::default()
             };
-            let slots = Slots::new(config, Arc::new(|_| ()));
-            let mut socket = Socket::new(&slots, stream, peer);
+            let connections = Connections::new(config, Arc::new(|_| ()));
+            let mut socket = Socket::new(&connections, stream, peer);
             if streaming {
                 socket.start_stream().unwrap();
             }

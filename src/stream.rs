@@ -239,7 +239,7 @@ impl<S: Source> EventStream<S> {
         let mut written = self.socket.try_write(unsent.rest())?;
         if written == 0 && !unsent.rest().is_empty() {
             let pace = self.pace.get_or_insert_with(|| Pace::new(Instant::now()));
-            let allowed = pace.took(0, self.socket.config())?;
+            let allowed = pace.record_progress(0, self.socket.config())?;
             written = (self.socket).write_waiting(unsent.rest(), wait.min(allowed))?;
             if written == 0 {
                 self.unsent = Some(unsent);
@@ -259,7 +259,7 @@ impl<S: Source> EventStream<S> {
             self.last_sent = Instant::now();
         }
         if let Some(pace) = &mut self.pace {
-            pace.took(written, self.socket.config())?;
+            pace.record_progress(written, self.socket.config())?;
         }
         Ok(())
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::event::{Decoded, Decoder, Message};
 use crate::http::{Body, Coding, Response, StreamHead};
-use crate::slots::Slots;
 use crate::socket::Socket;
 use crate::threads;
 
@@ -76,8 +76,8 @@ fn pair() -> io::Result<(TcpStream, Socket)> {
     let client = TcpStream::connect(listener.local_addr()?)?;
     client.set_read_timeout(Some(TIMEOUT))?;
     let (stream, peer) = listener.accept()?;
-    let slots = Slots::new(Config::default(), Arc::new(|_| ()));
-    Ok((client, Socket::new(&slots, stream, peer)))
+    let connections = Connections::new(Config::default(), Arc::new(|_| ()));
+    Ok((client, Socket::new(&connections, stream, peer)))
 }
 
 impl Iterator for Events {

@@ -39,16 +39,16 @@ pub(crate) struct Threads<T> {
 
 /// What the threads are called, how many there may be, and how large their stacks are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct PoolConfig {
     pub(crate) name: &'static str,
     /// Threads that stay even when there is nothing to do.
-    pub(crate) least: usize,
-    pub(crate) most: usize,
+    pub(crate) min_threads: usize,
+    pub(crate) max_threads: usize,
     pub(crate) stack_bytes: usize,
 }
 
 struct Shared<T> {
-    plan: Plan,
+    config: PoolConfig,
     handle: Box<dyn Fn(T) + Send + Sync>,
     state: Mutex<State<T>>,
     wake: Condvar,
@@ -66,9 +66,9 @@ struct State<T> {
 
 impl<T: Send + 'static> Threads<T> {
     #[inline(never)] // As with `lock`.
-    pub(crate) fn new(plan: Plan, handle: Box<dyn Fn(T) + Send + Sync>) -> Threads<T> {
+    pub(crate) fn new(config: PoolConfig, handle: Box<dyn Fn(T) + Send + Sync>) -> Threads<T> {
         let shared = Arc::new(Shared {
-            plan,
+            config,
             handle,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
@@ -84,8 +84,8 @@ impl<T: Send + 'static> Threads<T> {
     }
 
     /// Starts the threads that stay.
-    pub(crate) fn start_least(&self) -> io::Result<()> {
-        for _ in 0..self.shared.plan.least {
+    pub(crate) fn start_min_threads(&self) -> io::Result<()> {
+        for _ in 0..self.shared.config.min_threads {
             self.shared.start(self.shared.lock())?;
         }
         Ok(())
@@ -95,7 +95,9 @@ impl<T: Send + 'static> Threads<T> {
     pub(crate) fn run(&self, item: T) -> Result<(), T> {
         let mut state = self.shared.lock();
         let ready = state.ready();
-        if state.closed || state.queue.len() >= ready + (self.shared.plan.most - state.threads) {
+        if state.closed
+            || state.queue.len() >= ready + (self.shared.config.max_threads - state.threads)
+        {
             return Err(item);
         }
         state.queue.push_back(item);
@@ -160,8 +162,8 @@ impl<T: Send + 'static> Shared<T> {
         state.starting += 1;
         drop(state);
         let shared = Arc::clone(self);
-        let stack_bytes = Some(self.plan.stack_bytes);
-        let started = spawn(self.plan.name, stack_bytes, Box::new(|| shared.serve()));
+        let stack_bytes = Some(self.config.stack_bytes);
+        let started = spawn(self.config.name, stack_bytes, Box::new(|| shared.serve()));
         if started.is_err() {
             let mut state = self.lock();
             state.starting -= 1;
@@ -186,15 +188,16 @@ impl<T: Send + 'static> Shared<T> {
         let mut rested = false;
         loop {
             if let Some(item) = state.queue.pop_front() {
-                let another = state.queue.len() > state.ready() && state.threads < self.plan.most;
-                if another && self.start(state).is_err() && self.plan.least == 0 {
+                let another =
+                    state.queue.len() > state.ready() && state.threads < self.config.max_threads;
+                if another && self.start(state).is_err() && self.config.min_threads == 0 {
                     // No thread is sure to come back for them: they are refused.
                     let stranded = self.lock().stranded();
                     drop(stranded);
                 }
                 return Some(item);
             }
-            if state.closed || (rested && state.threads > self.plan.least) {
+            if state.closed || (rested && state.threads > self.config.min_threads) {
                 state.threads -= 1;
                 if state.threads == 0 {
                     self.gone.notify_all();
@@ -240,22 +243,22 @@ mod tests {
     use std::thread::ThreadId;
 
     fn start_threads<T: Send + 'static>(
-        plan: Plan,
+        config: PoolConfig,
         handle: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Threads<T>> {
-        let threads = Threads::new(plan, Box::new(handle));
-        threads.start_least()?;
+        let threads = Threads::new(config, Box::new(handle));
+        threads.start_min_threads()?;
         Ok(threads)
     }
 
     /// A thread that hangs fails its test after so long.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    fn plan(least: usize, most: usize) -> Plan {
-        Plan {
+    fn config(min_threads: usize, max_threads: usize) -> PoolConfig {
+        PoolConfig {
             name: "test",
-            least,
-            most,
+            min_threads,
+            max_threads,
             stack_bytes: 256 * 1024,
         }
     }
@@ -293,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_free_takes_the_next_item() {
-        let threads = start_threads(plan(0, 10), run_task).unwrap();
+        let threads = start_threads(config(0, 10), run_task).unwrap();
         let (started, starts) = mpsc::channel();
         let mut ids = HashSet::new();
         for _ in 0..10 {
@@ -308,11 +311,11 @@ mod tests {
 
     #[test]
     fn as_many_run_at_once_as_the_cap_says_and_no_more() {
-        for most in [0, 1, 2, 16] {
-            let threads = start_threads(plan(0, most), run_task).unwrap();
+        for max_threads in [0, 1, 2, 16] {
+            let threads = start_threads(config(0, max_threads), run_task).unwrap();
             let (started, starts) = mpsc::channel();
             let mut running = Vec::new();
-            for _ in 0..most {
+            for _ in 0..max_threads {
                 let (task, let_go) = task(&started);
                 assert!(threads.run(task).is_ok());
                 running.push(let_go);
@@ -320,10 +323,10 @@ mod tests {
             let (one_more, _) = task(&started);
             assert!(threads.run(one_more).is_err());
 
-            let ids: HashSet<_> = (0..most)
+            let ids: HashSet<_> = (0..max_threads)
                 .map(|_| starts.recv_timeout(PATIENCE).unwrap())
                 .collect();
-            assert_eq!(ids.len(), most);
+            assert_eq!(ids.len(), max_threads);
             if running.pop().is_some() {
                 until_waiting(&threads, 1);
                 let (task, let_go) = task(&started);
@@ -342,7 +345,7 @@ mod tests {
         for round in 0..1000 {
             // Each handler waits for the other: they come to an end only if both run at once.
             let together = Arc::new(Barrier::new(2));
-            let threads = start_threads(plan(0, 2), move |()| {
+            let threads = start_threads(config(0, 2), move |()| {
                 together.wait();
             })
             .unwrap();
@@ -357,7 +360,7 @@ mod tests {
     #[test]
     fn new_threads_start_each_other() {
         let (started, starts) = mpsc::channel();
-        let threads = start_threads(plan(0, 100), run_task).unwrap();
+        let threads = start_threads(config(0, 100), run_task).unwrap();
         let mut running = Vec::new();
         for _ in 0..100 {
             let (task, let_go) = task(&started);
@@ -378,7 +381,7 @@ mod tests {
     #[test]
     fn a_panic_costs_no_thread() {
         let (sender, answers) = mpsc::channel();
-        let threads = start_threads(plan(1, 1), move |item: Option<&'static str>| {
+        let threads = start_threads(config(1, 1), move |item: Option<&'static str>| {
             sender.send(item.expect("a panic on purpose")).unwrap();
         })
         .unwrap();
@@ -393,9 +396,9 @@ mod tests {
 
     #[test]
     fn a_thread_that_cannot_be_made_gives_the_item_back() {
-        let endless = Plan {
+        let endless = PoolConfig {
             stack_bytes: usize::MAX / 4 * 3, // More than any address space has in one piece.
-            ..plan(0, 10)
+            ..config(0, 10)
         };
         let threads = start_threads(endless, |_: u32| {}).unwrap();
         for item in 0..3 {
@@ -410,7 +413,7 @@ mod tests {
 
     #[test]
     fn closing_says_how_many_have_not_come_back() {
-        let threads = start_threads(plan(0, 10), run_task).unwrap();
+        let threads = start_threads(config(0, 10), run_task).unwrap();
         let (started, starts) = mpsc::channel();
         let mut running = Vec::new();
         for _ in 0..3 {
@@ -431,7 +434,7 @@ mod tests {
     #[test]
     fn what_waits_is_done_before_the_end() {
         let (sender, answers) = mpsc::channel();
-        let threads = start_threads(plan(1, 1), move |n| sender.send(n).unwrap()).unwrap();
+        let threads = start_threads(config(1, 1), move |n| sender.send(n).unwrap()).unwrap();
         for n in 0..100 {
             threads.enqueue(n);
         }
@@ -441,7 +444,7 @@ mod tests {
 
     #[test]
     fn those_that_wait_end_when_it_is_dropped() {
-        let threads = start_threads(plan(3, 3), |()| {}).unwrap();
+        let threads = start_threads(config(3, 3), |()| {}).unwrap();
         until_waiting(&threads, 3);
         let shared = Arc::clone(&threads.shared);
         drop(threads);

@@ -19,8 +19,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("event/decode", &[]), // The two agree because each follows the specification.
     ("event/mod", &[]),
     ("client", &["event", "random"]), // The server and the client know nothing of each other.
-    ("slots", &["config", "user_code"]),
-    ("socket", &["config", "slots"]),
+    ("connections", &["config", "user_code"]),
+    ("socket", &["config", "connections"]),
     ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
     ("http/request", &["config", "lock"]),
     ("http/head", &["config"]),
@@ -55,14 +55,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/receiver", &["event", "socket"]),
     ("hub/subscriber", &["http", "stream", "threads", "user_code"]),
     ("hub/poll", &["event", "http", "socket", "stream"]),
-    ("hub/fast", &["slots", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
+    ("hub/fast", &["connections", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
     ("hub/subscription", &["event", "http", "socket", "stream"]),
     ("hub/hub_thread", &["event"]), // Nor does who appends know of readers.
     ("hub/follow", &[]),
     ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
-    ("testing", &["config", "event", "http", "slots", "socket", "threads"]),
-    ("server", &["config", "connection", "http", "router", "slots", "socket", "threads", "user_code"]), // Nobody imports the server.
+    ("testing", &["config", "connections", "event", "http", "socket", "threads"]),
+    ("listener", &[]),
+    ("server", &["config", "connection", "connections", "http", "listener", "router", "socket", "threads", "user_code"]), // Nobody imports the server.
 ];
 
 #[test]
@@ -120,8 +121,8 @@ fn stands_above(name: &str, sibling: &str) -> bool {
 fn sockets_appear_where_they_belong() {
     const KNOW: [&str; 5] = [
         "client.rs",
-        "server.rs",
-        "slots.rs",
+        "listener.rs",
+        "connections.rs",
         "socket.rs",
         "testing.rs",
     ];

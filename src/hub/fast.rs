@@ -26,10 +26,10 @@ use std::time::{Duration, Instant};
 
 use super::log::{GroupBatch, GroupId};
 use super::subscriber::Subscriber;
-use crate::slots::Connected;
+use crate::connections::SharedStream;
 use crate::socket::try_write;
 use crate::stream::{CHECK_INTERVAL, EventStream, State};
-use crate::threads::{self, Plan, Threads};
+use crate::threads::{self, PoolConfig, Threads};
 
 /// Stack of the hub's threads in bytes: they run no user code.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
@@ -101,16 +101,16 @@ impl Fast {
         writer_threads: usize,
         catch_up_threads: usize,
     ) -> io::Result<(Arc<Fast>, Permits)> {
-        let plan = Plan {
+        let pool = PoolConfig {
             name: "sse-catch-up",
             // One stays, since a writer that puts a reader into the queue starts none.
-            least: 1,
-            most: catch_up_threads.max(1),
+            min_threads: 1,
+            max_threads: catch_up_threads.max(1),
             stack_bytes: STACK_BYTES,
         };
         let serve = |Member { fast, stream }: Member| fast.serve(stream);
-        let catch_up = Threads::new(plan, Box::new(serve));
-        catch_up.start_least()?;
+        let catch_up = Threads::new(pool, Box::new(serve));
+        catch_up.start_min_threads()?;
         let (mut writers, mut permits) = (Vec::new(), Vec::new());
         for _ in 0..writer_threads {
             let (sender, messages) = mpsc::channel();
@@ -209,7 +209,7 @@ struct Group {
 /// A reader. Beside it stands all that a delivery needs, which the caches do not hold from one event to the next: each step
 /// through memory to the connection costs about 0.1 µs, where a whole delivery costs 3 to 4.
 struct Live {
-    connected: Arc<Connected>,
+    connected: Arc<SharedStream>,
     /// The group's `events` when the reader joined.
     joined_at: u64,
     member: Member,
