@@ -68,6 +68,7 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
                 .socket
                 .report(&format!("{method} {path}: {error}"));
         }
+        connection.socket.count_response(response.status());
         connection.request.keep_alive &= connection.socket.may_stay() && !response.is_last;
         match response.take_body() {
             Body::Whole(body) => connection.send_whole(&response, &body).ok()?,

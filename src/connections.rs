@@ -1,5 +1,6 @@
 //! Who is connected: the count, its bounds, and the way to reach everyone at shutdown.
 
+use std::fmt;
 use std::mem;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +17,10 @@ pub(crate) struct Connections {
     /// Set once the server shuts down.
     pub(crate) closing: Arc<AtomicBool>,
     pub(crate) has_reported_tls: AtomicBool,
+    accepted: AtomicUsize,
+    refused: AtomicUsize,
+    /// By the first digit of the status, from 2 on.
+    responses: [AtomicUsize; 4],
     /// Counts the waits for a next request, to tell which began first.
     idle_waits: AtomicUsize,
     table: Mutex<Table>,
@@ -44,6 +49,50 @@ pub(crate) struct SharedStream {
     pub(crate) stream: TcpStream,
     /// [`BUSY`], [`NEW`], or the number of its wait for a next request.
     pub(crate) idle: AtomicUsize,
+    /// The connection carries a stream.
+    pub(crate) is_stream: AtomicBool,
+}
+
+/// What a server has done so far, and what it is doing, from [`ServerHandle::stats`](crate::ServerHandle::stats). Displayed, it
+/// is Prometheus's text format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStats {
+    /// Connections that are open now.
+    pub connections: usize,
+    /// Streams that are open now; each has its connection.
+    pub streams: usize,
+    /// Connections that were accepted.
+    pub accepted: usize,
+    /// Of those, connections that were refused for want of room.
+    pub refused: usize,
+    /// Responses with a status of 2xx, 3xx, 4xx and 5xx.
+    pub responses: [usize; 4],
+}
+
+impl fmt::Display for ServerStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures = [
+            ("connections", "gauge", self.connections),
+            ("streams", "gauge", self.streams),
+            ("accepted_total", "counter", self.accepted),
+            ("refused_total", "counter", self.refused),
+        ];
+        for (name, kind, value) in figures {
+            writeln!(
+                f,
+                "# TYPE sse_server_{name} {kind}\nsse_server_{name} {value}"
+            )?;
+        }
+        writeln!(f, "# TYPE sse_server_responses_total counter")?;
+        for (count, class) in self.responses.iter().zip(2..) {
+            writeln!(
+                f,
+                "sse_server_responses_total{{class=\"{class}xx\"}} {count}"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// The connection serves a request, or was chosen to give way.
@@ -70,6 +119,9 @@ impl Connections {
             on_error,
             closing: Arc::default(),
             has_reported_tls: AtomicBool::new(false),
+            accepted: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            responses: Default::default(),
             idle_waits: AtomicUsize::new(0),
             table: Mutex::default(),
             emptied: Condvar::new(),
@@ -145,6 +197,35 @@ impl Connections {
         wait.max(NEW + 1)
     }
 
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_response(&self, status: u16) {
+        let class = usize::from(status / 100).saturating_sub(2);
+        self.responses[class.min(3)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> ServerStats {
+        let table = self.lock();
+        let open = table.entries.iter();
+        let is_stream = |connected: &Arc<SharedStream>| connected.is_stream.load(Ordering::Relaxed);
+        ServerStats {
+            connections: table.len(),
+            streams: open
+                .filter_map(|entry| entry.connected.upgrade())
+                .filter(is_stream)
+                .count(),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            responses: [0, 1, 2, 3].map(|class| self.responses[class].load(Ordering::Relaxed)),
+        }
+    }
+
     /// Reports a problem that has no caller to tell.
     pub(crate) fn report(&self, problem: &str) {
         guarded(|| (self.on_error)(problem));
@@ -208,6 +289,7 @@ impl SharedStream {
         SharedStream {
             stream,
             idle: AtomicUsize::new(BUSY),
+            is_stream: AtomicBool::new(false),
         }
     }
 

@@ -191,6 +191,7 @@ mod user_code;
 
 pub use client::EventSource;
 pub use config::Config;
+pub use connections::ServerStats;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message, json_string};
 pub use guard::{
     Access, Cors, InvalidEntry, access_log, allow_hosts, allow_origins, allow_same_origin,

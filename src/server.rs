@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::connection;
-use crate::connections::Connections;
+use crate::connections::{Connections, ServerStats};
 use crate::http::{IntoResponse, Method, Request, Response, client_ip};
 use crate::listener::{Listener, Waker};
 use crate::router::{Handler, Middleware, Next, Router};
@@ -407,6 +407,7 @@ impl Running {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     failing = false;
+                    self.connections.count_accepted();
                     self.hand_over(Socket::new(&self.connections, stream, peer));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -451,6 +452,7 @@ impl Running {
         if let Err(refused) = refused
             && !self.connections.is_closing()
         {
+            self.connections.count_refused();
             // When even those who refuse are busy, closing says it all.
             drop(self.refusal_threads.run(refused));
         }
@@ -526,6 +528,22 @@ impl ServerHandle {
     /// The address that the server listens on; `127.0.0.1:0` for a Unix socket.
     pub fn addr(&self) -> SocketAddr {
         self.shutdown.address
+    }
+
+    /// What the server has done so far; all zero before it runs and after its end.
+    ///
+    /// ```
+    /// use tiny_sse::Server;
+    ///
+    /// let server = Server::bind("127.0.0.1:0")?;
+    /// let handle = server.handle();
+    /// let server = server.get("/metrics", move |_request| handle.stats().to_string());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn stats(&self) -> ServerStats {
+        let state = self.shutdown.lock();
+        let running = state.running.as_ref();
+        running.map_or_else(ServerStats::default, |running| running.connections.stats())
     }
 
     /// Stops accepting, lets requests that are being answered finish, and ends every stream with a `retry` of its own,

@@ -83,6 +83,10 @@ impl Socket {
         &self.permit.connections.config
     }
 
+    pub(crate) fn count_response(&self, status: u16) {
+        self.permit.connections.count_response(status);
+    }
+
     /// Reports what has no caller to tell.
     pub(crate) fn report(&self, problem: &str) {
         self.permit.connections.report(problem);
@@ -159,6 +163,7 @@ impl Socket {
     /// Makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
     pub(crate) fn start_stream(&mut self) -> io::Result<()> {
         self.streaming = true;
+        self.connected.is_stream.store(true, Ordering::Relaxed);
         self.stream().set_nonblocking(true)
     }
 
@@ -254,6 +259,7 @@ impl Socket {
         self.keep_alive &= self.may_stay();
         if self.keep_alive {
             self.streaming = false;
+            self.connected.is_stream.store(false, Ordering::Relaxed);
             self.stray_bytes = 0;
             return self.stream().set_nonblocking(false);
         }

@@ -1668,3 +1668,37 @@ fn a_server_that_cannot_listen_names_the_address() {
     let expected = format!("cannot listen on {taken}, {taken}: ");
     assert!(error.to_string().starts_with(&expected), "{error}");
 }
+
+#[test]
+fn a_server_tells_what_it_has_done() {
+    let (new, senders) = mpsc::channel();
+    let server = start(Config::default(), |server| {
+        site(server).get("/open", move |_| {
+            let (sender, receiver) = mpsc::channel();
+            new.send(sender).unwrap();
+            Sse::new(receiver)
+        })
+    });
+    let mut client = server.connect();
+    for (target, status) in [("/hello", 200), ("/no", 404), ("/fails", 500), ("/no", 404)] {
+        assert_eq!(client.get(target).status(), status);
+    }
+    let mut reader = server.connect();
+    reader.request("GET", "/open", &[], b"");
+    reader.head();
+    let sender: mpsc::Sender<Event> = senders.recv().unwrap();
+    let expected = "# TYPE sse_server_connections gauge\nsse_server_connections 2\n\
+                    # TYPE sse_server_streams gauge\nsse_server_streams 1\n\
+                    # TYPE sse_server_accepted_total counter\nsse_server_accepted_total 2\n\
+                    # TYPE sse_server_refused_total counter\nsse_server_refused_total 0\n\
+                    # TYPE sse_server_responses_total counter\n\
+                    sse_server_responses_total{class=\"2xx\"} 2\n\
+                    sse_server_responses_total{class=\"3xx\"} 0\n\
+                    sse_server_responses_total{class=\"4xx\"} 2\n\
+                    sse_server_responses_total{class=\"5xx\"} 1\n";
+    assert_eq!(server.stats().to_string(), expected);
+    drop(sender);
+    eventually(|| server.stats().streams == 0);
+    drop((client, reader));
+    eventually(|| server.stats().connections == 0);
+}
