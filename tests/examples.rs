@@ -358,3 +358,54 @@ fn wire_knows_all_that_goes_over_it() {
     let unknown = lines.iter().find(|line| line.ends_with("something else"));
     assert_eq!(unknown, None);
 }
+
+/// Two hundred readers and a publisher, over three restarts: no connection is refused, and no event is missed.
+#[cfg(unix)]
+#[test]
+fn handover_refuses_nobody_and_loses_nothing() {
+    const READERS: usize = 200;
+    const EVENTS: usize = 400;
+    let Some(example) = Program::example_in("handover", "handover") else {
+        return;
+    };
+    let address = example.address();
+    let post = |target: &str, body: &str| {
+        let mut client = Client::connect(address);
+        client.request("POST", target, &[("Connection", "close")], body.as_bytes());
+        let status = client.answer().status();
+        assert!(status < 300, "{target}: {status}");
+    };
+    let url = format!("http://{address}/events");
+    std::thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                let mut source = tiny_sse::EventSource::new(&url).unwrap();
+                let mut next = 0;
+                while next < EVENTS {
+                    match source.next().expect("no 204") {
+                        Ok(message) if message.data == "start" => {}
+                        Ok(message) => {
+                            // A reader may have come when some were there already.
+                            let number: usize = message.data.parse().expect("no gap");
+                            assert!(number == next || next == 0, "{number} after {next}");
+                            next = number + 1;
+                        }
+                        Err(error) => {
+                            assert_ne!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+                        }
+                    }
+                }
+            });
+        }
+        post("/events", "start");
+        for number in 0..EVENTS {
+            post("/events", &number.to_string());
+            if number % 100 == 50 && number < 300 {
+                post("/restart", "");
+                // The new process serves: the old one is gone from here on.
+                example.address();
+            }
+        }
+    });
+    post("/stop", "");
+}
