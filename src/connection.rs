@@ -1,4 +1,4 @@
-//! One connection: read a request, answer it, keep alive or become a stream (RFC 9112 section 9).
+//! One connection: requests and their responses one after the other, and streams among them (RFC 9112 section 9).
 
 use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
@@ -13,27 +13,28 @@ use crate::random::jitter;
 use crate::router::{Handler, Router};
 use crate::socket::{DeadlineReader, NEW_TIME, Socket};
 
-/// As much of an answer leaves in one write with its head, at the price of a copy.
+/// Maximum bytes of a body that are copied behind the head, so that both leave in one write.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
 
-/// Room for the head of an ordinary answer. Not less, as of a request's buffers: it may carry a stream for days.
+/// Room for the head of an ordinary response. A block of more than 1,032 bytes is not cached for the thread by glibc when it
+/// is freed, and the thread may go on to carry a stream for days.
 const HEAD_BYTES: usize = 1280;
 
 /// The first byte of a TLS connection: the content type of a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// How long a closing connection waits for the client to take its answer and close.
+/// How long a connection that closes waits for the client to read the response and close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How long a client that will be refused has, from its request head to the end.
+/// How long a client that is refused may take for its request head and for reading the response.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a connection uses for one request after the other.
+/// A connection with its buffers, which are used for one request after the other.
 struct Connection {
     socket: Socket,
     reader: BufReader<DeadlineReader>,
     request: Request,
-    /// A head's lines, then the answer.
+    /// The lines of a request head while it is read, then the response.
     out: Vec<u8>,
 }
 
@@ -95,13 +96,13 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
             return None;
         }
         connection.clear();
-        // One moment for the others: a request that has come by then costs no sleep and no wake-up.
+        // Yields once before it sleeps: a request that comes now costs no wake-up.
         thread::yield_now();
     }
     None
 }
 
-/// Tells a client that there is no room, in the way that it understands.
+/// Reads a request and responds that there is no room.
 pub(crate) fn refuse(socket: Socket) {
     let mut connection = Connection::new(socket);
     connection.reader.get_mut().set_deadline(REFUSAL_TIMEOUT);
@@ -117,12 +118,12 @@ pub(crate) fn refuse(socket: Socket) {
     }
 }
 
-/// An error is the answer in a request's place, or that there is nobody to answer.
+/// The error is the response to a request that could not be read, or `None` where the connection is gone.
 type Read<T> = Result<T, Option<Response>>;
 
 impl Connection {
     fn new(mut socket: Socket) -> Connection {
-        // Where it cannot be set the connection has ended, which reading will tell.
+        // An error is a connection that has ended, as the next read will tell, or a Unix socket.
         let _ = socket.set_nodelay();
         Connection {
             reader: BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader()),
@@ -142,7 +143,7 @@ impl Connection {
         }
         let config = self.socket.config();
         let time = match self.socket.has_served {
-            // A new connection has no time to be idle: the client has opened it for a request.
+            // The client has opened a new connection for a request.
             false if self.socket.is_closing() => NEW_TIME,
             false => config.head_timeout,
             true => config.idle_timeout,
@@ -154,7 +155,7 @@ impl Connection {
     }
 
     /// Reads one request and finds its handler.
-    #[inline(never)] // As above.
+    #[inline(never)] // For the stack, as with `answer_requests`.
     fn read_request<'a>(&mut self, router: &'a Router) -> Read<Option<&'a Handler>> {
         let time = self.socket.config().head_timeout;
         self.reader.get_mut().set_deadline(time);
@@ -167,27 +168,27 @@ impl Connection {
         let handler = router.find(&mut self.request);
         let request = &mut self.request;
         if request.expects_continue && handler.is_none() {
-            // The final answer comes instead of a 100, and the body never (RFC 9110 section 10.1.1).
+            // The final response comes in place of a 100, so that the body never comes (RFC 9110 section 10.1.1).
             request.keep_alive = false;
             return Ok(handler);
         }
-        let most = self.socket.config().max_body_bytes;
-        // A body that is announced as too large is refused without a 100.
-        let fits = !matches!(request.framing, Framing::Length(length) if length > most as u64);
+        let max_bytes = self.socket.config().max_body_bytes;
+        // A body whose announced length is too large is refused without a 100.
+        let fits = !matches!(request.framing, Framing::Length(length) if length > max_bytes as u64);
         if request.expects_continue && self.reader.buffer().is_empty() && fits {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.socket.write_all(go_on).map_err(|_| None)?;
         }
         let config = self.socket.config();
         self.reader.get_mut().set_body_deadline(config);
-        match read_body(&mut self.reader, request.framing, most) {
+        match read_body(&mut self.reader, request.framing, max_bytes) {
             Ok(body) => request.body = body,
             Err(error) => return Err(self.refusal(error)),
         }
         Ok(handler)
     }
 
-    /// Refuses at once what cannot become a request: a line end, up to which a head would be read, may never come.
+    /// Refuses a first byte that begins no request at once. The head would be read up to a line end, which may never come.
     fn check_first_byte(&mut self) -> Read<()> {
         let first = self.reader.buffer().first().copied().unwrap_or(b'\n');
         // Some clients send a line end after a body (RFC 9112 section 2.2).
@@ -203,7 +204,7 @@ impl Connection {
         }))
     }
 
-    #[inline(never)] // Else its code would be there twice.
+    #[inline(never)] // One copy for its two callers.
     fn read_head(&mut self) -> Read<()> {
         let config = self.socket.config();
         let came = (self.request).read_head(&mut self.reader, &mut self.out, config);
@@ -214,8 +215,8 @@ impl Connection {
         }
     }
 
-    /// What could not be read is answered, where there is somebody to answer, and ends the connection: where the next
-    /// request would begin is not known (RFC 9112 section 9.6).
+    /// Returns the response to a request that could not be read, where the connection is not gone. The connection ends with
+    /// this response, since the beginning of the next request is not known (RFC 9112 section 9.6).
     #[inline(never)]
     fn refusal(&mut self, error: RequestError) -> Option<Response> {
         self.request.keep_alive = false;
@@ -229,7 +230,7 @@ impl Connection {
         Response::retry_after(&self.request, wait)
     }
 
-    /// Makes ready for the next request, as [`Request::clear`] does.
+    /// Clears the buffers for the next request, as [`Request::clear`] does.
     fn clear(&mut self) {
         self.request.clear();
         self.out.clear();

@@ -1,4 +1,4 @@
-//! Who is connected: the count, its bounds, and the way to reach everyone at shutdown.
+//! The open connections of a server: their number, its limits, and the way to reach all of them at shutdown.
 
 use std::fmt;
 use std::mem;
@@ -8,20 +8,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::config::Config;
+use crate::lock::lock;
 use crate::user_code::{ErrorHook, guarded};
 
-/// The table connections of one server.
+/// The open connections of one server, and its counters.
 pub(crate) struct Connections {
     pub(crate) config: Config,
     on_error: ErrorHook,
-    /// Set once the server shuts down.
+    /// Set when the server shuts down.
     pub(crate) closing: Arc<AtomicBool>,
     pub(crate) has_reported_tls: AtomicBool,
     accepted: AtomicUsize,
     refused: AtomicUsize,
-    /// By the first digit of the status, from 2 on.
+    /// Responses by class of status: 2xx to 5xx.
     responses: [AtomicUsize; 4],
-    /// Counts the waits for a next request, to tell which began first.
+    /// The number of waits for a next request so far, which tells what wait began first.
     idle_waits: AtomicUsize,
     table: Mutex<Table>,
     emptied: Condvar,
@@ -29,22 +30,23 @@ pub(crate) struct Connections {
 
 #[derive(Default)]
 struct Table {
-    /// Each at its permit's entry, and nobody at those that are free.
+    /// The entry of each permit, at the index that the permit holds. The entries at the `free` indexes are empty.
     entries: Vec<Entry>,
     free: Vec<usize>,
-    /// How many of the entries are those of connections that give way, and do not count any more.
+    /// The number of entries with `is_leaving`, which do not count any more.
     leaving: usize,
 }
 
 #[derive(Default)]
 struct Entry {
     connected: Weak<SharedStream>,
+    /// The connection gives way to another one.
     is_leaving: bool,
-    /// The address that this connection counts for.
+    /// The client address whose connections this one is counted among.
     address: Option<IpAddr>,
 }
 
-/// One connection's socket, shared by its owner and, for shutdown, the connections.
+/// One connection's socket. Its owner holds it strongly, the table weakly, for shutdown and eviction.
 pub(crate) struct SharedStream {
     pub(crate) stream: TcpStream,
     /// [`BUSY`], [`NEW`], or the number of its wait for a next request.
@@ -101,12 +103,13 @@ pub(crate) const BUSY: usize = 0;
 /// The connection waits for its first request. It gives way to nobody: the request may be on its way.
 pub(crate) const NEW: usize = 1;
 
-/// One connection's entry in the count. Freed on drop; declare it after the socket, so that the descriptor goes first.
+/// The right to be one of the server's connections; its entry is freed on drop. Declare a permit after the socket, so that
+/// the descriptor is closed first.
 pub(crate) struct ConnectionPermit {
     pub(crate) connections: Arc<Connections>,
-    /// `None` where there was no room.
+    /// The index of the entry; `None` where there was no room.
     entry: Option<usize>,
-    /// As in its entry.
+    /// The same as in the entry.
     address: Option<IpAddr>,
     /// An idle connection gave way to this one.
     pub(crate) has_evicted: bool,
@@ -128,7 +131,7 @@ impl Connections {
         })
     }
 
-    /// Takes a entry for a connection, if there is one.
+    /// Gives a connection a permit. Where the table is full, the connection that has been idle longest gives way.
     pub(crate) fn admit(
         self: &Arc<Connections>,
         connected: &Arc<SharedStream>,
@@ -161,14 +164,13 @@ impl Connections {
         }
     }
 
-    /// Has the connection that has waited longest for a next request close, and its thread take another one; false when no
-    /// connection waits.
+    /// Has the connection that has been idle longest close, so that its thread is free; false when no connection is idle.
     pub(crate) fn evict_idle(&self) -> bool {
         let evicted = self.choose_idle(&mut self.lock());
         evicted.inspect(|evicted| evicted.end_wait()).is_some()
     }
 
-    /// Chooses the connection that has waited longest for a next request, which does not count any more.
+    /// Chooses the connection that has waited longest for a next request. It does not count any more.
     fn choose_idle(&self, table: &mut Table) -> Option<Arc<SharedStream>> {
         let now = self.idle_waits.load(Ordering::SeqCst);
         loop {
@@ -191,7 +193,7 @@ impl Connections {
         }
     }
 
-    /// The mark of a wait that begins now.
+    /// Returns the mark of a wait that begins now.
     pub(crate) fn next_idle_mark(&self) -> usize {
         let wait = self.idle_waits.fetch_add(1, Ordering::SeqCst);
         wait.max(NEW + 1)
@@ -235,7 +237,7 @@ impl Connections {
         self.closing.load(Ordering::SeqCst)
     }
 
-    /// Tells everyone to end: streams see it at their next look, idle connections are woken.
+    /// Begins the shutdown: streams see it at their next check, and idle connections are woken.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         self.with_everyone(&|connected| {
@@ -254,14 +256,14 @@ impl Connections {
         });
     }
 
-    /// Cuts off whoever is still connected; their threads find out at their next read or write.
+    /// Cuts off all connections. Their threads see it at their next read or write.
     pub(crate) fn cut_off(&self) {
         self.with_everyone(&|connected| {
             let _ = connected.stream.shutdown(Shutdown::Both);
         });
     }
 
-    /// Waits until nobody is connected, at most until `deadline`, and says how many are left.
+    /// Waits until no connection is open, at most until `deadline`, and returns how many are left.
     pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let (table, _) = self
@@ -277,10 +279,8 @@ impl Connections {
         everyone.iter().for_each(|connected| end(connected));
     }
 
-    /// Nothing that runs under this lock can leave it half changed, so a poisoned one is as good as any.
-    #[inline(never)] // Else its code would be there many times.
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 }
 
@@ -300,13 +300,13 @@ impl SharedStream {
 }
 
 impl ConnectionPermit {
-    /// There was room for the connection.
+    /// Whether there was room for the connection.
     pub(crate) fn is_taken(&self) -> bool {
         self.entry.is_some()
     }
 
-    /// Counts the connection for the client behind a proxy, in entry of the address it counted for before; false when
-    /// that client has too many.
+    /// Counts the connection among those of the client behind a proxy, and no longer among those of the client before; false
+    /// when the client has too many.
     pub(crate) fn move_to(&mut self, address: IpAddr) -> bool {
         if self.address == Some(address) {
             return true;
@@ -329,7 +329,7 @@ impl Drop for ConnectionPermit {
             table.leaving -= usize::from(left.is_leaving);
             table.free.push(entry);
         }
-        // Nobody waits before that, and to tell nobody costs a system call too.
+        // Only a shutdown waits for this, and a notification costs a system call.
         if table.is_empty() && self.connections.is_closing() {
             self.connections.emptied.notify_all();
         }
@@ -337,7 +337,7 @@ impl Drop for ConnectionPermit {
 }
 
 impl Table {
-    /// How many connections count.
+    /// Returns the number of connections that count.
     fn len(&self) -> usize {
         self.entries.len() - self.free.len() - self.leaving
     }
@@ -346,9 +346,8 @@ impl Table {
         self.entries.len() == self.free.len()
     }
 
-    /// One more from this address is not too many. Looks at all, where there is a limit: that takes less than the thread
-    /// that a connection wakes.
-    #[inline(never)] // As with `lock`.
+    /// Whether this address may have one more connection. Where there is a limit, this reads the whole table: 10,000 entries
+    /// take less time than the wake-up of the connection's thread.
     fn has_room_for(&self, address: IpAddr, config: &Config) -> bool {
         let from_there = |entry: &&Entry| entry.address == Some(address) && !entry.is_leaving;
         let count = || self.entries.iter().filter(from_there).count();

@@ -1,11 +1,11 @@
-//! `Server`: listen, accept with back-off, hand over to threads, shut down.
+//! `Server`: routes and settings, then accepting connections, handing them to threads, and shutdown.
 
 use std::error::Error;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,24 +14,25 @@ use crate::connection;
 use crate::connections::{Connections, ServerStats};
 use crate::http::{IntoResponse, Method, Request, Response, client_ip};
 use crate::listener::{Listener, Waker};
+use crate::lock::lock;
 use crate::router::{Handler, Middleware, Next, Router};
 use crate::socket::{NEW_TIME, Socket, from_now, is_timeout};
 use crate::threads::{self, PoolConfig, Threads};
 use crate::user_code::{ErrorHook, stderr_hook};
 
-/// Pause after `accept` failed, for want of descriptors most of the time.
+/// Pause after `accept` failed. The usual reason is that the process may open no more files.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Threads that do nothing but tell clients that there is no room.
+/// Maximum number of threads that respond to clients for which there is no room.
 const REFUSAL_THREADS: usize = 16;
 
-/// Descriptors that the process needs besides its connections: standard streams, listeners, a history's files.
+/// File descriptors that the process needs besides its connections: for standard streams, listeners, files of a history.
 const SPARE_DESCRIPTORS: usize = 32;
 
-/// How long a connection that was cut off at the deadline may take to notice.
+/// How long the thread of a connection that was cut off at the deadline may take to end.
 const CUT_OFF: Duration = Duration::from_millis(1500);
 
-/// An HTTP/1.1 server for event streams and what goes with them.
+/// An HTTP/1.1 server for event streams and ordinary responses.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -43,10 +44,10 @@ const CUT_OFF: Duration = Duration::from_millis(1500);
 ///
 /// let mut client = TcpStream::connect(server.addr())?;
 /// client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-/// let mut answer = String::new();
-/// client.read_to_string(&mut answer)?;
-/// assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"));
-/// assert!(answer.ends_with("\r\n\r\nhello"));
+/// let mut response = String::new();
+/// client.read_to_string(&mut response)?;
+/// assert!(response.starts_with("HTTP/1.1 200 OK\r\n"));
+/// assert!(response.ends_with("\r\n\r\nhello"));
 ///
 /// server.shutdown(Duration::from_secs(5))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -60,11 +61,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on an address; port 0 takes any free one.
+    /// Listens on an address. With port 0 the system chooses a free port.
     ///
-    /// Of several addresses the first one that is possible is taken, and no other. `localhost` stands for `127.0.0.1` and
-    /// `::1` on many machines, so that clients of one family find nobody: bind `127.0.0.1`, or `[::]`, which takes both
-    /// families where the system allows it.
+    /// Of several addresses, the server listens on the first one that is possible, and on no other. On many machines
+    /// `localhost` stands for `127.0.0.1` and `::1`, and the clients of one of the two find no server. Bind `127.0.0.1`, or
+    /// `[::]`, which takes IPv4 and IPv6 where the system allows it.
     ///
     /// # Errors
     ///
@@ -74,8 +75,8 @@ impl Server {
     }
 
     /// Listens on the path of a Unix socket, for a proxy or programs on the same machine. The file belongs to this process's
-    /// user and has this mode: `0o660` lets its group connect. It takes the place of a socket that nobody serves any more,
-    /// and is removed when the server ends.
+    /// user and group. It has this mode from the beginning: `0o660` lets the group connect. The file replaces a socket that no
+    /// process serves any more, and is removed when the server ends.
     ///
     /// Every client counts as `127.0.0.1` with port 0. With that address among
     /// [`Config::trusted_proxies`](crate::Config::trusted_proxies), the `X-Forwarded-For` of a proxy is believed.
@@ -90,8 +91,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// With the path: another process serves a socket there, there is a file of another kind, or the directory does not
-    /// exist or does not allow it.
+    /// With the path: another process serves a socket there, there is a file that is not a socket, or the directory does not
+    /// exist or may not be written.
     #[cfg(unix)]
     pub fn bind_unix(path: impl AsRef<std::path::Path>, mode: u32) -> io::Result<Server> {
         Server::new(Listener::bind_unix(path.as_ref(), mode)?)
@@ -151,13 +152,13 @@ impl Server {
 
     /// Answers GET, and HEAD with the same head, on a path.
     ///
-    /// A segment `{name}` of the pattern matches any one segment of the path. A last segment `{*name}` matches all that are
-    /// left, where none is empty, `.` or `..` or holds an encoded slash: it may name a file below a folder.
+    /// A segment `{name}` of the pattern matches any one segment of the path. A last segment `{*name}` matches all segments that
+    /// are left, unless one of them is empty, `.` or `..`, or has an encoded slash: the match may name a file below a folder.
     /// [`Request::param`] gives the handler what matched. Of two routes that match, a literal segment goes before a
-    /// parameter, and that before the rest of a path.
+    /// parameter, and a parameter before the rest of a path.
     ///
-    /// A pattern that could never match, or that is there already for the same method, is an error of
-    /// [`run`](Server::run) and [`spawn`](Server::spawn), which says what would be right.
+    /// A pattern that can never match, or that the same method has already, is an error of [`run`](Server::run) and
+    /// [`spawn`](Server::spawn). The error says what would be right.
     pub fn get<R: IntoResponse>(
         self,
         path: &str,
@@ -199,7 +200,7 @@ impl Server {
         self
     }
 
-    /// Answers requests for paths that no route knows, in place of a 404.
+    /// Answers requests for paths that no route matches, in place of a 404.
     pub fn fallback<R: IntoResponse>(
         mut self,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
@@ -208,9 +209,9 @@ impl Server {
         self
     }
 
-    /// Puts a middleware around all answers, 404 and 405 included: it sees the request, answers itself or calls on with
-    /// [`Next::run`], and sees the response. The first one added is the outermost. An event stream passes through like
-    /// any answer, before it begins. A closure names the types of what it is given:
+    /// Puts a middleware around all handlers, and around the server's own 404 and 405. It gets the request, and either responds
+    /// itself or passes the request on with [`Next::run`], which returns the response. The middleware that is added first is
+    /// the outermost. An event stream passes as a response before its first byte. A closure names the types of its arguments:
     ///
     /// ```
     /// use tiny_sse::{Next, Request, Response, Server};
@@ -229,32 +230,31 @@ impl Server {
         self
     }
 
-    /// Takes what goes wrong behind the scenes, in place of standard error: a handler's error or panic, `accept` failing.
-    /// What a peer does wrong is answered to the peer and not reported.
+    /// Sets the hook for problems that have no caller to tell, in place of standard error: a handler's error or panic, a
+    /// failed `accept`. Malformed requests are answered, and not reported.
     pub fn on_error(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Server {
         self.on_error = Arc::new(hook);
         self
     }
 
-    /// The address that the server listens on, with the port that the system chose; `127.0.0.1:0` for a Unix socket.
+    /// Returns the address that the server listens on, with the port that the system chose; `127.0.0.1:0` for a Unix socket.
     pub fn addr(&self) -> SocketAddr {
         self.shutdown.address
     }
 
-    /// A handle that ends this server, before or while it runs: for a thread that learns of the program's end, or for a
-    /// handler.
+    /// Returns a handle that ends this server, before or while it runs, from another thread or from a handler.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle {
             shutdown: Arc::clone(&self.shutdown),
         }
     }
 
-    /// Serves until a [`ServerHandle`] ends it, and returns when all streams and connections have ended, as
-    /// [`ServerHandle::shutdown`] does: `main` may end then.
+    /// Serves until a [`ServerHandle`] ends the server. Returns when all streams and connections have ended, as
+    /// [`ServerHandle::shutdown`] does, so that `main` may return.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a pattern that [`get`](Server::get) refuses. Once it serves, nothing ends it but shutdown.
+    /// `InvalidInput` for a pattern that [`get`](Server::get) refuses. A server that runs ends by shutdown alone.
     pub fn run(self) -> io::Result<()> {
         self.check()?;
         let (running, listener) = self.prepare();
@@ -262,7 +262,7 @@ impl Server {
         Ok(())
     }
 
-    /// Serves on a thread of its own, for a program that has its own life.
+    /// Serves on a new thread, and returns at once.
     ///
     /// # Errors
     ///
@@ -352,9 +352,9 @@ fn into_response<R: IntoResponse>(
     Box::new(move |request| handler(request).into_response())
 }
 
-/// How many files this process may open, where the system tells.
+/// Returns how many files this process may open, where the system tells.
 fn open_file_limit() -> Option<usize> {
-    // More than the system writes there, all of which comes at once.
+    // The file is shorter than this, and one read returns all of it.
     let mut limits = [0; 4096];
     let n = File::open("/proc/self/limits")
         .ok()?
@@ -367,7 +367,7 @@ fn open_file_limit() -> Option<usize> {
 
 /// A server that has been started.
 struct Running {
-    /// Held by the threads that accept.
+    /// Held by the threads that accept, so that its strong count is their number.
     listener: Weak<Listener>,
     connection_threads: Threads<Socket>,
     refusal_threads: Threads<Socket>,
@@ -387,20 +387,21 @@ impl Running {
             let (running, listener) = (Arc::clone(&self), Arc::clone(&listener));
             let accept = Box::new(|| running.accept(listener));
             if let Err(error) = threads::spawn("sse-accept", None, accept) {
-                self.connections
-                    .report(&format!("a thread less accepts connections: {error}"));
+                self.connections.report(&format!(
+                    "a thread that accepts connections could not start: {error}"
+                ));
             }
         }
         Arc::clone(&self).accept(listener);
         let deadline = self.shutdown.lock().deadline;
-        // Whoever shuts down says what is left, and can ask again.
+        // Where something is left, `shutdown` returns it, and may be called again.
         if self.finish(deadline.unwrap_or_else(Instant::now)).is_ok() {
-            // The two hold each other while the server runs.
+            // Ends the cycle of `Running` and `Shutdown`, which hold each other while the server runs.
             self.shutdown.lock().running = None;
         }
     }
 
-    /// Accepts connections until the server closes, and gives up the listener.
+    /// Accepts connections until the server closes, and drops the listener.
     fn accept(self: Arc<Running>, listener: Arc<Listener>) {
         let mut failing = false;
         while !self.connections.is_closing() {
@@ -414,10 +415,10 @@ impl Running {
                 // The time-out of a Unix socket's listener.
                 Err(error) if is_timeout(&error) => {}
                 Err(error) => {
-                    // Descriptors come back when connections end. Said once, not twenty times a second.
+                    // Descriptors are free again when connections end. Reported once, not at each of twenty tries a second.
                     if !failing {
                         self.connections
-                            .report(&format!("accept failed, trying on: {error}"));
+                            .report(&format!("accept failed, and is tried again: {error}"));
                     }
                     failing = true;
                     thread::sleep(BACK_OFF);
@@ -427,7 +428,7 @@ impl Running {
         let shutdown = Arc::clone(&self.shutdown);
         drop(self);
         drop(listener);
-        // Whoever counts those that accept waits by now, or finds one less.
+        // `stop_accepting` counts the listeners under this lock: it has not yet counted, or waits for the notification.
         drop(shutdown.lock());
         shutdown.stopped.notify_all();
     }
@@ -438,7 +439,7 @@ impl Running {
             false => Err(socket),
         };
         let refused = match refused {
-            // An idle connection gives way, and its thread comes for this one.
+            // An idle connection gives way. Its thread takes this one out of the queue.
             Err(socket)
                 if socket.is_admitted()
                     && (socket.has_evicted() || self.connections.evict_idle()) =>
@@ -448,12 +449,12 @@ impl Running {
             }
             other => other,
         };
-        // Whoever comes while the server closes gets no answer, and not one that says it is full.
+        // While the server closes, a client is not told that there is no room: its connection closes.
         if let Err(refused) = refused
             && !self.connections.is_closing()
         {
             self.connections.count_refused();
-            // When even those who refuse are busy, closing says it all.
+            // Where all refusal threads are busy, the connection closes without a response.
             drop(self.refusal_threads.run(refused));
         }
     }
@@ -469,7 +470,7 @@ impl Running {
             self.connections.cut_off();
         }
         let grace = deadline.max(Instant::now()) + CUT_OFF;
-        // The threads that are free end while the others are waited for.
+        // Idle threads end while this one waits for the connections.
         self.connection_threads.close(Instant::now());
         let connections = self.connections.wait_until_empty(grace);
         let mut threads = self.connection_threads.close(grace) + self.refusal_threads.close(grace);
@@ -483,13 +484,13 @@ impl Running {
         Ok(())
     }
 
-    /// Wakes the threads that accept and waits until the last of them has given up the listener, at most until the
-    /// deadline. Says how many are left.
+    /// Wakes the threads that accept and waits until all of them have dropped the listener, at most until the deadline.
+    /// Returns how many are left.
     fn stop_accepting(&self, deadline: Instant) -> usize {
         loop {
             let accepting = self.listener.strong_count();
-            // std cannot interrupt `accept`, so every thread in it gets a connection to take. One may be taken by another
-            // process that shares the listener, or fail for want of descriptors: then the next round has more luck.
+            // One connection for each thread. Another process that shares the listener may accept some of them, and without a
+            // free descriptor none can be made: the next round tries again.
             for _ in 0..accepting {
                 self.shutdown.waker.wake();
             }
@@ -503,18 +504,18 @@ impl Running {
     }
 }
 
-/// Ends a server, from any thread. Dropping it changes nothing: the server runs on.
+/// A handle that ends a server, from any thread. The server runs on when its handles are dropped.
 #[derive(Clone)]
 pub struct ServerHandle {
     shutdown: Arc<Shutdown>,
 }
 
-/// What a server and those who may end it share.
+/// The state that a server shares with its handles.
 struct Shutdown {
     address: SocketAddr,
     waker: Waker,
     state: Mutex<State>,
-    /// A thread accepts no more.
+    /// Notified when a thread has stopped to accept.
     stopped: Condvar,
 }
 
@@ -525,12 +526,12 @@ struct State {
 }
 
 impl ServerHandle {
-    /// The address that the server listens on; `127.0.0.1:0` for a Unix socket.
+    /// Returns the address that the server listens on; `127.0.0.1:0` for a Unix socket.
     pub fn addr(&self) -> SocketAddr {
         self.shutdown.address
     }
 
-    /// What the server has done so far; all zero before it runs and after its end.
+    /// Returns what the server has done so far; all zero before it runs and after its end.
     ///
     /// ```
     /// use tiny_sse::Server;
@@ -546,15 +547,18 @@ impl ServerHandle {
         running.map_or_else(ServerStats::default, |running| running.connections.stats())
     }
 
-    /// Stops accepting, lets requests that are being answered finish, and ends every stream with a `retry` of its own,
-    /// so that the clients do not all come back at once, and the last chunk. What is still open at the deadline is cut
-    /// off. Returns when all connections and their threads are gone, at most a second or two after the deadline.
+    /// Stops accepting, lets requests in progress finish, and ends every stream. At the deadline all that is still open is cut
+    /// off. Returns when all connections and their threads have ended, at most two seconds after the deadline.
     ///
-    /// Streams look once a second whether it is time: give them longer than that. A second call shares the work of the
-    /// first, and can bring the deadline forward. A server that does not run yet ends as soon as it is run.
+    /// Each stream ends with another `retry`, so that the clients do not all come back at once. A hub's stream ends with the
+    /// last chunk, since its reader resumes. An [`Sse`](crate::Sse) ends without, as more would have come, unless
+    /// [`finish_within_deadline`](crate::Sse::finish_within_deadline) lets it go on. Streams check once a second whether the
+    /// server is closing: give them more time than that.
     ///
-    /// It waits for a hub's callbacks that are still to be told who has left, too: each holds its reader's place. And it
-    /// waits for the handler that calls it. One that ends its own server leaves that to a thread:
+    /// A second call shares the work of the first, and can bring the deadline forward. A server that does not run yet ends
+    /// when it is run.
+    ///
+    /// A shutdown waits for the handler that calls it. A handler that ends its own server starts a thread:
     ///
     /// ```
     /// use std::{thread, time::Duration};
@@ -572,7 +576,7 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// [`StillOpen`] when something is left, most likely a handler, producer or callback that does not return.
+    /// [`StillOpen`] when something is left, such as a handler or producer that does not return.
     pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
         let mut state = self.shutdown.lock();
         let by = from_now(deadline);
@@ -588,10 +592,8 @@ impl ServerHandle {
 }
 
 impl Shutdown {
-    /// Nothing that runs under this lock can leave it half changed.
-    #[inline(never)] // Else its code would be there many times.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -606,9 +608,9 @@ impl fmt::Debug for ServerHandle {
 /// What was left when a shutdown gave up waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillOpen {
-    /// Connections that are still open, or of whose end a hub's callbacks are still to be told.
+    /// Connections that are still open.
     pub connections: usize,
-    /// Threads that have not returned, those of the connections included.
+    /// Threads that have not ended, those of the connections included.
     pub threads: usize,
 }
 

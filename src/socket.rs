@@ -1,7 +1,7 @@
-//! One connection's socket with its permit: writing under a time-out, reading by a deadline, has the peer left.
+//! One connection's socket with its permit: writes under a time-out, reads by a deadline, and the liveness check.
 //!
-//! A socket is blocking while requests are answered and non-blocking once it carries a stream. Only the thread that owns
-//! it changes that, since the mode belongs to the socket and not to a handle of it.
+//! A socket is blocking while it serves requests and non-blocking while it carries a stream. Only the thread that owns the
+//! connection changes the mode, since the mode belongs to the socket and not to a handle of it.
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -19,24 +19,24 @@ const MAX_STRAY_BYTES: usize = 64 * 1024;
 /// Maximum bytes that are written to a blocking socket at once: an ordinary response, which costs one system call.
 const BLOCKING_WRITE_BYTES: usize = 20 * 1024;
 
-/// Linux ends the wait for a socket only when a third of its buffer is free, so a wait in vain may leave room for some bytes.
-/// After this time, more than the 40 ms of a delayed acknowledgement, that room is used: later progress is the peer's.
+/// The time after which a full socket is tried once more: more than the 40 ms of a delayed acknowledgement. Linux ends the wait
+/// for a full socket only when a third of its buffer is free, so that up to a third may be free all the time. What is written
+/// after this time has passed is progress of the peer.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// How long a server that closes waits for the first request of a new connection, which may be on its way.
 pub(crate) const NEW_TIME: Duration = Duration::from_millis(250);
 
-/// How long a body may come slower than the least rate, for connections that take a while to get going.
+/// How long a body may come more slowly than the minimum rate: a connection is slow at its start.
 const BODY_GRACE: Duration = Duration::from_secs(5);
 
 /// An open connection, owned by one thread at a time.
 pub(crate) struct Socket {
     connected: Arc<SharedStream>,
     pub(crate) peer: SocketAddr,
-    /// Non-blocking, as [`start_stream`](Socket::start_stream) left it.
+    /// The socket is non-blocking.
     streaming: bool,
-    /// A write that blocks ends with the write time-out, or before. A stream's writes do not block, so that most
-    /// connections to one never need it.
+    /// The socket's own time-out is the write time-out. It is set at the first write that may block.
     has_write_timeout: bool,
     /// The connection goes on with another request after this response.
     pub(crate) keep_alive: bool,
@@ -48,12 +48,12 @@ pub(crate) struct Socket {
     early: Vec<u8>,
     /// Bytes that came during a stream.
     stray_bytes: usize,
-    /// May be kept longer than the socket.
+    /// Dropped after the socket.
     pub(crate) permit: Arc<ConnectionPermit>,
 }
 
 impl Socket {
-    /// Takes a permit for a fresh connection, if there is one.
+    /// Takes a permit for a new connection, where there is room.
     pub(crate) fn new(
         connections: &Arc<Connections>,
         stream: TcpStream,
@@ -74,7 +74,7 @@ impl Socket {
         }
     }
 
-    /// There is room for the connection; else it is to be refused.
+    /// Whether there is room for the connection. Else it is to be refused.
     pub(crate) fn is_admitted(&self) -> bool {
         self.permit.is_taken()
     }
@@ -87,12 +87,12 @@ impl Socket {
         self.permit.connections.count_response(status);
     }
 
-    /// Reports what has no caller to tell.
+    /// Reports a problem that has no caller to tell.
     pub(crate) fn report(&self, problem: &str) {
         self.permit.connections.report(problem);
     }
 
-    /// Reports that a client speaks TLS, once for a server: anybody can send such a byte.
+    /// Reports that a client tried TLS, once for each server: any client can send such a byte.
     pub(crate) fn report_tls(&self) {
         if !self
             .permit
@@ -107,14 +107,14 @@ impl Socket {
         }
     }
 
-    /// The server is shutting down.
+    /// Whether the server is shutting down.
     pub(crate) fn is_closing(&self) -> bool {
         self.permit.connections.is_closing()
     }
 
-    /// Counts the connection for the client behind a trusted proxy; false when that client has too many.
+    /// Counts the connection among those of the client behind a trusted proxy; false when the client has too many.
     pub(crate) fn count_for(&mut self, client: IpAddr) -> bool {
-        // Shared only once it carries a hub's stream, when the client is known.
+        // The permit is not shared before the client is known.
         Arc::get_mut(&mut self.permit).is_none_or(|permit| permit.move_to(client))
     }
 
@@ -122,12 +122,12 @@ impl Socket {
         self.stream().set_nodelay(self.config().nodelay)
     }
 
-    /// The connection itself, for who writes to many: to be dropped before the socket is, which frees the permit.
+    /// Returns the connection itself, for a writer thread. Drop it before the socket, which frees the permit.
     pub(crate) fn connected(&self) -> Arc<SharedStream> {
         Arc::clone(&self.connected)
     }
 
-    /// Returns a reader of this socket whose every read ends by a deadline, and which begins with what came early.
+    /// Returns a reader of this socket. Each read ends by a deadline, and the first ones return what came early.
     pub(crate) fn reader(&mut self) -> DeadlineReader {
         let mut reader = DeadlineReader::new(&self.connected);
         reader.early = mem::take(&mut self.early);
@@ -136,7 +136,7 @@ impl Socket {
 
     /// Marks the connection as waiting for its next request; false when it is to close.
     pub(crate) fn start_idle(&self) -> bool {
-        // First the mark, then the check: a shutdown that comes between sees the mark.
+        // The mark comes before the check, so that a shutdown between the two sees the mark.
         let mark = match self.has_served {
             false => NEW,
             true => self.permit.connections.next_idle_mark(),
@@ -193,7 +193,7 @@ impl Socket {
                 self.stream().set_write_timeout(Some(timeout))?;
                 self.has_write_timeout = true;
             }
-            // A part means that all of the time is over.
+            // Where only a part was written, the time-out has passed.
             written = self.try_write(bytes)?;
         }
         let mut wait = self.config().write_timeout.saturating_sub(pace.elapsed());
@@ -218,8 +218,8 @@ impl Socket {
             }
             self.stream().set_nonblocking(false)?;
             self.stream().set_write_timeout(Some(time.max(SHORTEST)))?;
-            // One byte: of more the system would take a part and wait for the rest, and when the peer has last taken
-            // something would not be known.
+            // One byte alone: of more bytes the system may take a part at once and wait with the rest, and the time of the
+            // last progress would not be known.
             written = self.try_write(&bytes[..1])?;
             self.stream().set_nonblocking(true)?;
             written += self.try_write(&bytes[written..])?;
@@ -250,7 +250,7 @@ impl Socket {
     }
 
     /// Ends a stream. Where the connection ends too, what the client has sent is read once more: a close with unread bytes
-    /// would be a reset, which can eat the last bytes written.
+    /// would be a reset, which can destroy the last bytes written.
     ///
     /// # Errors
     ///
@@ -268,9 +268,9 @@ impl Socket {
         Ok(())
     }
 
-    /// Closes after an answer: shuts down writing and drains what comes until the client closes, at most until the
-    /// reader's deadline; else a reset eats the answer. How much that is does not matter: a client that sends all of its
-    /// body before it reads shall see why it was refused.
+    /// Closes the connection after a response: shuts down writing, then reads and throws away what comes until the client
+    /// closes, at most until the reader's deadline. A close with unread bytes would be a reset, which can destroy the response.
+    /// The number of bytes is not limited: a client that sends its whole body before it reads shall see why it was refused.
     pub(crate) fn linger(&self, reader: &mut DeadlineReader) {
         if self.stream().shutdown(Shutdown::Write).is_err() {
             return;
@@ -284,17 +284,17 @@ impl Socket {
     }
 }
 
-/// The point in time that lies so far ahead; one too far for the clock to hold is far enough anyway.
-#[inline(never)] // Else its code would be there many times.
+/// Returns the point in time after this duration, at most 30 years from now, which every clock can hold.
+#[inline(never)] // One copy in place of one for each caller.
 pub(crate) fn from_now(duration: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     Instant::now() + duration.min(FAR)
 }
 
-/// A zero time-out would mean none at all.
+/// The minimum of a socket's time-out: zero would mean none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// A read or write that ran into its time-out says `WouldBlock` on Unix and `TimedOut` on Windows.
+/// Whether a read or write ended by its time-out: the error is `WouldBlock` on Unix and `TimedOut` on Windows.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -302,7 +302,7 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
     )
 }
 
-/// One write; a socket that is full, or stayed full for its time-out, took nothing.
+/// Writes once. A socket that is full, or stays full until its time-out, takes zero bytes.
 pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
@@ -315,16 +315,16 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
     }
 }
 
-/// Reads until a point in time. A time-out for each read would start again at every byte.
+/// Reads until a point in time. A time-out for each read would start again at each byte.
 pub(crate) struct DeadlineReader {
     connected: Arc<SharedStream>,
-    /// Bytes that were read from the socket before, and come first.
+    /// Bytes that were read from the socket earlier. They come first.
     early: Vec<u8>,
     deadline: Instant,
-    /// Until when the bytes read so far last at the least rate, and that rate; with a rate of zero for good.
+    /// The deadline that the minimum rate sets: each byte moves it forward. With a rate of zero it is `deadline`.
     rate_deadline: Instant,
     bytes_per_second: u32,
-    /// The time-out that the socket has now; zero before the first.
+    /// The time-out that the socket has now; zero where it is not set.
     timeout: Duration,
 }
 
@@ -341,14 +341,14 @@ impl DeadlineReader {
         }
     }
 
-    /// Sets the time for all that is read from now on.
+    /// Sets the time for all reads from now on.
     pub(crate) fn set_deadline(&mut self, time: Duration) {
         self.deadline = from_now(time);
         self.rate_deadline = self.deadline;
         self.bytes_per_second = 0;
     }
 
-    /// Sets the time for a body, which besides must come at the least rate, after a while of grace.
+    /// Sets the time for a body, and the minimum rate at which it must come after [`BODY_GRACE`].
     pub(crate) fn set_body_deadline(&mut self, config: &Config) {
         self.set_deadline(config.body_timeout);
         if config.min_bytes_per_second > 0 {
@@ -371,7 +371,7 @@ impl Read for DeadlineReader {
             if remaining.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            // A time-out that is somewhat short only costs another round; setting it each time costs a system call.
+            // Setting the time-out costs a system call. One that is too short by up to half costs another round at most.
             if self.timeout > remaining || self.timeout < remaining / 2 {
                 let timeout = remaining.max(SHORTEST);
                 self.connected.stream.set_read_timeout(Some(timeout))?;
@@ -391,7 +391,7 @@ impl Read for DeadlineReader {
     }
 }
 
-/// How a peer that is behind keeps up: it must take something within each write time-out, and enough on average.
+/// The progress of a peer that is behind: it must take something within each write time-out, and enough on average.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     since: Instant,
@@ -412,7 +412,7 @@ impl Pace {
         self.since.elapsed()
     }
 
-    /// Notes that the peer took `n` bytes, and says how long it may take nothing from now on.
+    /// Notes that the peer took `n` bytes, and returns how long it may take nothing from now on.
     ///
     /// # Errors
     ///
@@ -429,7 +429,7 @@ impl Pace {
         if quiet >= config.write_timeout || (behind >= config.write_timeout && self.bytes < least) {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the reader takes too little",
+                "the client took too little of what was sent",
             ));
         }
         Ok(config.write_timeout - quiet)
@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(reader.read(&mut [0; 100]).unwrap(), 5);
         assert_eq!(reader.rate_deadline - until, Duration::from_millis(500));
 
-        // When it is used up, what has come meanwhile comes too late.
+        // After the deadline of the rate, bytes that have come are too late.
         reader.rate_deadline = Instant::now();
         client.write_all(b"12345").unwrap();
         let error = reader.read(&mut [0; 100]).unwrap_err();
@@ -493,7 +493,7 @@ mod tests {
         let now = Instant::now();
         let second = Duration::from_secs(1);
         let check = |behind: Duration, quiet: Duration, bytes: u64, n: usize| {
-            // The clock goes on meanwhile, so that a point in time counts as passed and never as just not.
+            // The clock goes on meanwhile, so that each of these points in time has passed.
             let mut pace = Pace {
                 since: now.checked_sub(behind).unwrap(),
                 last: now.checked_sub(quiet).unwrap(),

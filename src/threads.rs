@@ -1,7 +1,7 @@
-//! Runs this on a reused or a new thread, within a cap.
+//! A pool of threads with a queue: each item is handled on a reused or a new thread, within a limit.
 //!
-//! A new thread costs some 100 µs, a reused one a wake-up. New threads start each other, so that whoever hands over an
-//! item makes at most one of them.
+//! Starting a thread costs some 100 µs, reusing one a wake-up. A caller starts at most one thread for its item; a thread that
+//! finds more items in the queue than threads on their way to it starts the next one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,13 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::lock::lock;
 use crate::user_code::guarded;
 
 /// How long a thread waits for another item before it ends.
 const KEEP: Duration = Duration::from_secs(5);
 
-/// Starts a thread of this name; without a size of its own its stack has the usual one. Boxed, as there is a copy of what
-/// std does for each type of closure.
+/// Starts a thread of this name. Without `stack_bytes` its stack has std's default size. The closure is boxed, since std's code
+/// is compiled once for each type of closure.
 pub(crate) fn spawn(
     name: &str,
     stack_bytes: Option<usize>,
@@ -25,23 +26,23 @@ pub(crate) fn spawn(
     if let Some(bytes) = stack_bytes {
         builder = builder.stack_size(bytes);
     }
-    // The payload of a panic would end the process where its `Drop` panics in std.
+    // std aborts the process when the payload of a thread's panic panics in its own `Drop`.
     let run = || {
         guarded(run);
     };
     builder.spawn(run).map(drop)
 }
 
-/// Threads that all do the same with the items they are given. Those that wait end when this is dropped.
+/// A pool of threads that all handle items in the same way. Its idle threads end when it is dropped.
 pub(crate) struct Threads<T> {
     shared: Arc<Shared<T>>,
 }
 
-/// What the threads are called, how many there may be, and how large their stacks are.
+/// The name of a pool's threads, their number, and the size of their stacks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolConfig {
     pub(crate) name: &'static str,
-    /// Threads that stay even when there is nothing to do.
+    /// Threads that stay while there is nothing to do.
     pub(crate) min_threads: usize,
     pub(crate) max_threads: usize,
     pub(crate) stack_bytes: usize,
@@ -58,14 +59,14 @@ struct Shared<T> {
 struct State<T> {
     queue: VecDeque<T>,
     threads: usize,
-    /// Of the threads, those that are about to look into the queue.
+    /// Of the threads, those that wait for an item.
     waiting: usize,
     starting: usize,
     closed: bool,
 }
 
 impl<T: Send + 'static> Threads<T> {
-    #[inline(never)] // As with `lock`.
+    #[inline(never)] // One copy for each type of item.
     pub(crate) fn new(config: PoolConfig, handle: Box<dyn Fn(T) + Send + Sync>) -> Threads<T> {
         let shared = Arc::new(Shared {
             config,
@@ -83,7 +84,7 @@ impl<T: Send + 'static> Threads<T> {
         Threads { shared }
     }
 
-    /// Starts the threads that stay.
+    /// Starts the minimum number of threads.
     pub(crate) fn start_min_threads(&self) -> io::Result<()> {
         for _ in 0..self.shared.config.min_threads {
             self.shared.start(self.shared.lock())?;
@@ -91,7 +92,11 @@ impl<T: Send + 'static> Threads<T> {
         Ok(())
     }
 
-    /// Has the item handled by a thread that is free or new; gives it back when there is none to be had, or no more.
+    /// Has the item handled by an idle or a new thread.
+    ///
+    /// # Errors
+    ///
+    /// Gives the item back when all threads are busy and no more are allowed or possible, or when the pool is closed.
     pub(crate) fn run(&self, item: T) -> Result<(), T> {
         let mut state = self.shared.lock();
         let ready = state.ready();
@@ -101,10 +106,10 @@ impl<T: Send + 'static> Threads<T> {
             return Err(item);
         }
         state.queue.push_back(item);
-        // One that is starting will start the next.
+        // A thread that is starting will start the next one.
         if state.starting == 0 && state.queue.len() > ready {
             if self.shared.start(state).is_err() {
-                // Others may have come meanwhile, in the hope of this thread: they are refused with it.
+                // Other items may have been queued for this thread meanwhile. They are dropped.
                 let mut stranded = self.shared.lock().stranded();
                 return stranded.pop_back().map_or(Ok(()), Err);
             }
@@ -115,18 +120,18 @@ impl<T: Send + 'static> Threads<T> {
         Ok(())
     }
 
-    /// Puts the item at the end of the queue, however long that is; only wakes, never starts a thread itself.
+    /// Puts the item at the end of the queue, whose length is not limited. Wakes a thread, and starts none.
     pub(crate) fn enqueue(&self, item: T) {
         self.shared.lock().queue.push_back(item);
         self.shared.wake.notify_one();
     }
 
-    /// Items wait for a thread.
+    /// Whether items wait for a thread.
     pub(crate) fn has_queue(&self) -> bool {
         !self.shared.lock().queue.is_empty()
     }
 
-    /// Lets the threads end as they become free, and waits for that, at most until `deadline`. Says how many are left.
+    /// Has each thread end when it has no item, and waits for that, at most until `deadline`. Returns how many are left.
     pub(crate) fn close(&self, deadline: Instant) -> usize {
         let mut state = self.shared.lock();
         state.closed = true;
@@ -148,15 +153,13 @@ impl<T> Drop for Threads<T> {
 }
 
 impl<T> Shared<T> {
-    /// Nothing that runs under this lock can leave it half changed.
-    #[inline(never)] // Else its code would be there many times.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Counts one thread more and starts it.
+    /// Counts and starts one more thread.
     fn start(self: &Arc<Shared<T>>, mut state: MutexGuard<'_, State<T>>) -> io::Result<()> {
         state.threads += 1;
         state.starting += 1;
@@ -174,7 +177,7 @@ impl<T: Send + 'static> Shared<T> {
 
     fn serve(self: Arc<Shared<T>>) {
         let mut state = self.lock();
-        // In one step with the look into the queue: until then this thread is on its way to an item.
+        // Under the same lock as the first check of the queue: until then the thread counts as on its way to an item.
         state.starting -= 1;
         while let Some(item) = self.next(state) {
             // A panic ends one item, not the thread.
@@ -183,7 +186,7 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Waits for an item; `None` when the thread shall end, and is no longer counted.
+    /// Waits for an item. With `None` the thread is to end, and is not counted any more.
     fn next<'a>(self: &'a Arc<Shared<T>>, mut state: MutexGuard<'a, State<T>>) -> Option<T> {
         let mut rested = false;
         loop {
@@ -191,7 +194,7 @@ impl<T: Send + 'static> Shared<T> {
                 let another =
                     state.queue.len() > state.ready() && state.threads < self.config.max_threads;
                 if another && self.start(state).is_err() && self.config.min_threads == 0 {
-                    // No thread is sure to come back for them: they are refused.
+                    // No thread is on its way to these items. They are dropped.
                     let stranded = self.lock().stranded();
                     drop(stranded);
                 }
@@ -205,7 +208,7 @@ impl<T: Send + 'static> Shared<T> {
                 return None;
             }
             state.waiting += 1;
-            // One moment for those who have something to hand over: what comes now costs no sleep and no wake-up.
+            // Yields once before it sleeps: an item that comes now costs no wake-up.
             drop(state);
             thread::yield_now();
             state = self.lock();
@@ -223,12 +226,12 @@ impl<T: Send + 'static> Shared<T> {
 }
 
 impl<T> State<T> {
-    /// Threads that will look into the queue without having to finish anything before.
+    /// The number of threads on their way to the queue.
     fn ready(&self) -> usize {
         self.waiting + self.starting
     }
 
-    /// Takes out what no thread is on its way to.
+    /// Takes out the items that no thread is on its way to.
     fn stranded(&mut self) -> VecDeque<T> {
         self.queue.split_off(self.queue.len().min(self.ready()))
     }
@@ -251,7 +254,7 @@ mod tests {
         Ok(threads)
     }
 
-    /// A thread that hangs fails its test after so long.
+    /// How long a thread may take before its test fails.
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn config(min_threads: usize, max_threads: usize) -> PoolConfig {
@@ -263,7 +266,7 @@ mod tests {
         }
     }
 
-    /// A task says who runs it, then waits to be let go.
+    /// Tells which thread runs it, then waits until it may end.
     struct Task {
         started: Sender<ThreadId>,
         go: Receiver<()>,
@@ -271,7 +274,7 @@ mod tests {
 
     fn run_task(task: Task) {
         task.started.send(thread::current().id()).unwrap();
-        // An error is a dropped sender, which lets go as well.
+        // An error is a dropped sender, which ends the task as well.
         let _ = task.go.recv_timeout(PATIENCE);
     }
 
@@ -285,7 +288,7 @@ mod tests {
         Instant::now() + PATIENCE
     }
 
-    /// Comes back when so many threads wait for an item.
+    /// Returns when this number of threads wait for an item.
     fn until_waiting<T>(threads: &Threads<T>, waiting: usize) {
         let give_up = in_a_minute();
         while threads.shared.lock().waiting != waiting {
@@ -339,18 +342,18 @@ mod tests {
         }
     }
 
-    /// A thread that has started but not yet looked into the queue is on its way there.
+    /// A thread that has started and not yet checked the queue counts as on its way to it.
     #[test]
     fn nothing_is_refused_below_the_cap_whenever_it_comes() {
         for round in 0..1000 {
-            // Each handler waits for the other: they come to an end only if both run at once.
+            // Each handler waits for the other, so that both end only if they run at once.
             let together = Arc::new(Barrier::new(2));
             let threads = start_threads(config(0, 2), move |()| {
                 together.wait();
             })
             .unwrap();
             assert_eq!(threads.run(()), Ok(()));
-            // Long enough, in some of the rounds, for the first thread to be just then about to look.
+            // In some of the rounds the first thread is about to check the queue now.
             (0..round).for_each(|_| std::hint::spin_loop());
             assert_eq!(threads.run(()), Ok(()), "round {round}");
             assert_eq!(threads.close(in_a_minute()), 0);
@@ -370,7 +373,7 @@ mod tests {
         let (one_more, _) = task(&started);
         assert!(threads.run(one_more).is_err(), "100 wait for 100 threads");
 
-        // As `run` does for the first of them.
+        // As `run` does for the first item.
         threads.shared.start(threads.shared.lock()).unwrap();
         let ids: HashSet<_> = (0..100)
             .map(|_| starts.recv_timeout(PATIENCE).unwrap())
@@ -424,7 +427,7 @@ mod tests {
         }
         running.pop();
         until_waiting(&threads, 1);
-        assert_eq!(threads.close(Instant::now()), 3); // No time: the one that waits has not had a chance to end.
+        assert_eq!(threads.close(Instant::now()), 3); // The idle thread has had no time to end.
         let (late, _) = task(&started);
         assert!(threads.run(late).is_err(), "closed takes nothing more");
         running.clear();

@@ -1414,7 +1414,7 @@ fn when_descriptors_run_out_clients_wait_and_are_served_later() {
         "only 32 connections fit the 64 files that this process may open (`ulimit -n`)"
     );
     assert!(
-        errors[1].starts_with("accept failed, trying on: "),
+        errors[1].starts_with("accept failed, and is tried again: "),
         "{errors:?}"
     );
 }

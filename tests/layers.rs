@@ -12,14 +12,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("random", &[]),
     ("lock", &[]),
     ("user_code", &[]),
-    ("threads", &["user_code"]),
+    ("threads", &["lock", "user_code"]),
     ("event/line", &[]),
     ("event/encode", &[]),
     ("event/json", &[]),
     ("event/decode", &[]), // The two agree because each follows the specification.
     ("event/mod", &[]),
     ("client", &["event", "random"]), // The server and the client know nothing of each other.
-    ("connections", &["config", "user_code"]),
+    ("connections", &["config", "lock", "user_code"]),
     ("socket", &["config", "connections"]),
     ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
     ("http/request", &["config", "lock"]),
@@ -63,7 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("testing", &["config", "connections", "event", "http", "socket", "threads"]),
     ("listener", &[]),
-    ("server", &["config", "connection", "connections", "http", "listener", "router", "socket", "threads", "user_code"]), // Nobody imports the server.
+    ("server", &["config", "connection", "connections", "http", "listener", "lock", "router", "socket", "threads", "user_code"]), // Nobody imports the server.
 ];
 
 #[test]
