@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, net};
 
-use support::{Client, EventSource};
+use support::{Client, EventSource, eventually};
 use tiny_sse::{Config, Event, Hub, Request, Server, Sse};
 
 /// A directory of this test's, removed at its end.
@@ -112,6 +112,8 @@ fn a_path_is_taken_over_only_from_a_dead_socket() {
     let directory = Directory::new("stale");
     let path = directory.path("http.sock");
     drop(UnixListener::bind(&path).unwrap()); // As a process that was killed leaves it.
+    // Another test's process may hold a copy of the descriptor until it begins its program.
+    eventually(|| UnixStream::connect(&path).is_err());
     let living = Server::bind_unix(&path, 0o600).unwrap();
     let refused = |path: &Path, kind: ErrorKind| {
         let error = Server::bind_unix(path, 0o600).unwrap_err();
