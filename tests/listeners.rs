@@ -223,3 +223,66 @@ fn standard_input_that_is_no_listener_is_an_error() {
         assert!(process.wait().unwrap().success());
     }
 }
+
+/// A process that ends with its test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_and_curl_use_a_unix_socket() {
+    let directory = Directory::new("nginx");
+    let path = directory.path("http.sock");
+    let config = Config {
+        trusted_proxies: vec![[127, 0, 0, 1].into()],
+        ..Config::default()
+    };
+    // The workers of nginx may have another user.
+    let server = site(Server::bind_unix(&path, 0o666).unwrap()).config(config);
+    let handle = server.spawn().unwrap();
+
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "60", "--unix-socket"])
+        .arg(&path);
+    let output = curl.arg("http://localhost/one").output().unwrap();
+    let expected = ": connected\ndata: a\n\n";
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+
+    let free = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let main = directory.path("nginx.conf");
+    let text = format!(
+        "daemon off; master_process off; pid {0}/pid; error_log stderr;\n\
+         events {{}}\n\
+         http {{ access_log off; client_body_temp_path {0}/body; proxy_temp_path {0}/proxy;\n\
+         fastcgi_temp_path {0}/fastcgi; scgi_temp_path {0}/scgi; uwsgi_temp_path {0}/uwsgi;\n\
+         upstream site {{ server unix:{1}; keepalive 4; }}\n\
+         server {{ listen {address}; location / {{ proxy_pass http://site; proxy_http_version 1.1;\n\
+         proxy_set_header Connection \"\"; proxy_set_header Host localhost;\n\
+         proxy_set_header X-Forwarded-For 192.0.2.1; }} }} }}\n",
+        directory.0.display(),
+        path.display()
+    );
+    fs::write(&main, text).unwrap();
+    let nginx = Command::new("nginx").arg("-c").arg(&main).spawn().unwrap();
+    let nginx = Running(nginx);
+    eventually(|| net::TcpStream::connect(address).is_ok());
+    let mut reader = EventSource::open(address, "/hub", &[]);
+    let mut client = Client::connect(address);
+    assert_eq!(client.get("/who").text(), "127.0.0.1:0 192.0.2.1");
+    // Finite streams over the connections that nginx keeps: none of them ends a request of another client.
+    for _ in 0..50 {
+        assert_eq!(client.get("/one").text(), expected);
+        let published = client.answer_after("POST", "/hub", b"b");
+        assert_eq!((published.status(), reader.data().as_str()), (200, "b"));
+    }
+    drop(nginx);
+    assert_eq!(handle.shutdown(Duration::from_secs(60)), Ok(()));
+}
