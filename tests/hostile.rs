@@ -1,6 +1,6 @@
-//! Peers that mean harm, or act as if: who drip, say nothing, never read, send garbage, and come in such numbers that
-//! descriptors and threads run out. Each test attacks a process of its own, which has to be as before when it is over,
-//! and must not have panicked.
+//! Hostile peers: they send byte by byte, send nothing, never read, send garbage, and connect in such numbers that
+//! descriptors and threads run out. Each test attacks another process, which must not panic, and must have as many threads
+//! and descriptors afterwards as before.
 //!
 //! Two variables make it more: `TINY_SSE_MUTATIONS=1000000` for the requests of
 //! `mutated_requests_are_answered_or_refused`, and `cargo test --release --test hostile -- --ignored --nocapture` for the
@@ -65,7 +65,7 @@ fn site(server: Server) -> Server {
         })
 }
 
-/// It serves, nothing has panicked, and the descriptors that it had for its attackers are free again.
+/// The process serves, nothing has panicked, and the descriptors of the attackers' connections are free again.
 #[track_caller]
 fn is_well(child: &Child, at_rest: (usize, usize)) {
     let mut client = Client::connect(child.addr());
@@ -75,8 +75,8 @@ fn is_well(child: &Child, at_rest: (usize, usize)) {
     child.gives_descriptors_back(at_rest);
 }
 
-/// Sends a beginning, and then the same piece again and again, with a pause before each. Comes back with what has been
-/// answered when the connection has ended.
+/// Sends a beginning, and then the same piece again and again, with a pause before each. Returns the responses when the
+/// connection has ended.
 fn drip(addr: SocketAddr, beginning: &str, piece: &str, pause: Duration) -> Vec<u8> {
     let mut client = Client::connect(addr);
     client.send(beginning);
@@ -98,13 +98,13 @@ fn drip(addr: SocketAddr, beginning: &str, piece: &str, pause: Duration) -> Vec<
                 // The server may have closed meanwhile.
                 let _ = client.stream.write_all(piece.as_bytes());
             }
-            // It had its answer and went on dripping: a reset.
+            // The client went on sending after the response: a reset.
             Err(_) => return answer,
         }
     }
 }
 
-/// A deadline is for the whole, however small the pieces: each comes long before it, and all together never end.
+/// A deadline holds for the whole head or body: each piece comes in time, and the whole never ends.
 #[test]
 fn deadlines_are_for_the_whole() {
     let test = "deadlines_are_for_the_whole";
@@ -139,7 +139,7 @@ fn deadlines_are_for_the_whole() {
                 format!("{POST}Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"),
                 "a",
             ),
-            // Behind another request.
+            // After another request.
             (
                 "GET /plain HTTP/1.1\r\nHost: a\r\n\r\nGET /".to_string(),
                 "a",
@@ -158,7 +158,7 @@ fn deadlines_are_for_the_whole() {
     is_well(&child, at_rest);
 }
 
-/// A body may take its time, but not for ever: below the least rate it ends long before the deadline.
+/// A body that comes more slowly than the minimum rate ends long before the deadline.
 #[test]
 fn a_body_comes_at_a_least_rate() {
     let test = "a_body_comes_at_a_least_rate";
@@ -174,7 +174,7 @@ fn a_body_comes_at_a_least_rate() {
     assert!(answer.starts_with(b"HTTP/1.1 408 "));
 }
 
-/// Between requests nothing is owed: the connection ends without a word.
+/// Between requests a connection ends without a response.
 #[test]
 fn an_idle_connection_ends() {
     let test = "an_idle_connection_ends";
@@ -196,14 +196,14 @@ fn an_idle_connection_ends() {
     is_well(&child, at_rest);
 }
 
-/// Who takes part in an attack.
+/// The peers of an attack.
 struct Crowd {
     silent: usize,
     dripping: usize,
     never_reading: usize,
     good: usize,
     events: usize,
-    /// Bytes of every tenth event, all together more than the sockets of those who never read take.
+    /// Bytes of every tenth event. Together they are more than the sockets of peers that never read take.
     large: usize,
 }
 
@@ -301,7 +301,7 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
-/// Reads this many events, which must be all there are, and says how long each took.
+/// Reads this many events, which must be all, and returns how long each took.
 fn read_all(mut reader: EventSource, events: usize) -> Vec<Duration> {
     let mut delays = Vec::new();
     for number in 0..events {
@@ -314,7 +314,7 @@ fn read_all(mut reader: EventSource, events: usize) -> Vec<Duration> {
     delays
 }
 
-/// Keeps so many connections that send a head a byte a second, in place of each that ends a new one, until the other end
+/// Keeps this many connections that send a byte of a head each second, and replaces each one that ends, until the other end
 /// of the channel is dropped.
 fn drip_until(over: &Receiver<()>, addr: SocketAddr, connections: usize) {
     let head =
@@ -337,7 +337,7 @@ fn drip_until(over: &Receiver<()>, addr: SocketAddr, connections: usize) {
     }
 }
 
-/// Requests that were good, with parts turned, left out, doubled, cut off or replaced by what parsers stumble over.
+/// Valid requests with parts changed, left out, doubled, cut off or replaced by bytes that are hard to parse.
 #[test]
 fn mutated_requests_are_answered_or_refused() {
     let test = "mutated_requests_are_answered_or_refused";
@@ -426,7 +426,7 @@ fn mutated(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// What came back must be answers, each whole, or a stream, and nothing behind one that closes.
+/// The bytes that came back must be whole responses or a stream, and nothing may follow a response that closes.
 #[track_caller]
 fn check_answers(mut bytes: &[u8], request: &[u8]) {
     let mut closed = false;
@@ -451,7 +451,7 @@ fn check_answers(mut bytes: &[u8], request: &[u8]) {
     }
 }
 
-/// Connections that have sent a large body, one after the other, and then ask nothing more.
+/// Connections that have each sent a large body, and then are idle.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_body_is_not_kept_for_a_connection_that_is_idle() {
@@ -473,7 +473,7 @@ fn a_body_is_not_kept_for_a_connection_that_is_idle() {
     assert!(most < IDLE * BODY_BYTES / 2, "{most} bytes");
 }
 
-/// How much processor time a server may take to do nothing: far less than one that spins.
+/// The maximum of processor time that a server may take to do nothing: far less than one that spins.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn does_not_spin(child: &Child, what: &str) {
@@ -502,7 +502,7 @@ fn without_descriptors_those_who_are_there_are_served() {
             .contains("only 32 connections fit")
     );
 
-    // More come than there are descriptors for.
+    // More clients come than there are descriptors for.
     let mut asking = Client::in_a_request(child.addr());
     let silent: Vec<Client> = (0..200).map(|_| Client::connect(child.addr())).collect();
     does_not_spin(&child, "a crowd at the door");
@@ -512,7 +512,7 @@ fn without_descriptors_those_who_are_there_are_served() {
     eventually(|| {
         let mut client = Client::connect(child.addr());
         let request = b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n";
-        // While all who refuse are busy too, it is cut off.
+        // While all refusal threads are busy, the connection is closed without a response.
         let asked = client.stream.write_all(request);
         let head = asked.and_then(|()| client.try_head());
         let served = head.is_ok_and(|head| head.field("transfer-encoding") == Some("chunked"));
@@ -521,14 +521,14 @@ fn without_descriptors_those_who_are_there_are_served() {
     });
 
     let mut client = Client::connect(child.addr());
-    // None is left at all: `accept` fails.
+    // No descriptor is left: `accept` fails.
     client.request("POST", "/hoard", &[], b"x");
     assert_eq!(client.answer().status(), 204);
     let waiting: Vec<Client> = (0..20).map(|_| Client::connect(child.addr())).collect();
     eventually(|| client.get("/errors").text().contains("accept failed"));
     does_not_spin(&child, "no descriptor to be had");
     let errors = client.get("/errors");
-    // Once for each thread, and again where a descriptor came free in between; not twenty times a second.
+    // Once for each thread, and again where a descriptor was free in between; not twenty times a second.
     let said = errors.text().matches("accept failed").count();
     assert!(said < 10, "{}", errors.text());
     client.request("POST", "/publish", &[], b"still here");
@@ -538,7 +538,7 @@ fn without_descriptors_those_who_are_there_are_served() {
 
     client.request("POST", "/share", &[], b"x");
     assert_eq!(client.answer().status(), 204);
-    // Those who were waiting are served now.
+    // The clients that waited are served now.
     for mut waiting in waiting {
         assert_eq!(waiting.get("/plain").status(), 200);
     }
@@ -565,7 +565,7 @@ fn without_threads_those_who_are_there_are_served() {
     does_not_spin(&child, "no thread to be had");
     assert_eq!(client.get("/plain").status(), 200);
     assert!(child.threads() <= at_rest.0 + 61);
-    // Who finds no thread, not even one to be told so, is cut off.
+    // Where there is no thread, not even for a refusal, the connection is closed without a response.
     let mut refused = Client::connect(child.addr());
     refused.is_cut();
     drop(silent);

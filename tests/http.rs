@@ -47,7 +47,7 @@ fn serve() -> TestServer {
     start(Config::default(), site)
 }
 
-/// Sends the bytes on a connection of their own, whole and then byte by byte.
+/// Sends the bytes on a new connection, whole and then byte by byte.
 #[track_caller]
 fn twice(server: &TestServer, bytes: &str, mut check: impl FnMut(&mut Client)) {
     let mut client = server.connect();
@@ -60,7 +60,7 @@ fn twice(server: &TestServer, bytes: &str, mut check: impl FnMut(&mut Client)) {
     check(&mut client);
 }
 
-/// The connection is still good for another request.
+/// The connection serves another request.
 #[track_caller]
 fn stays(client: &mut Client) {
     assert_eq!(client.get("/hello").text(), "hello\n");
@@ -216,7 +216,7 @@ fn pipelined_requests_are_answered_in_order() {
         assert_eq!(client.answer().text(), "two");
         assert_eq!(client.answer().status(), 404); // Its body is not taken for a request.
         assert_eq!(client.answer().text(), "hello\n");
-        client.ends(); // What comes behind a close is not answered (RFC 9112 section 9.6).
+        client.ends(); // A request after one that closes gets no response (RFC 9112 section 9.6).
     });
 }
 
@@ -244,7 +244,7 @@ fn head_gets_the_head_of_get_and_no_body() {
             get.head().without_date(),
             "{target}"
         );
-        stays(&mut head); // The next byte belongs to the next answer.
+        stays(&mut head); // The next byte belongs to the next response.
     }
 }
 
@@ -315,7 +315,7 @@ fn the_connection_ends_or_stays_as_the_client_says() {
     client.send("HEAD /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     assert_eq!(client.head().field("connection"), Some("close"));
     client.ends();
-    // As it does to a client that wants no more than this answer.
+    // As it does to a client that asks to close after this response.
     let mut client = server.connect();
     client.send("HEAD /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(client.head().field("connection"), Some("close"));
@@ -447,7 +447,7 @@ fn bodies_arrive_in_either_framing() {
         });
     };
     let chunked = |chunks: &str| format!("Transfer-Encoding: chunked\r\n\r\n{chunks}");
-    check("\r\n", ""); // None at all.
+    check("\r\n", ""); // No body.
     check("Content-Length: 0\r\n\r\n", ""); // Announced as empty.
     check("Content-Length: 5\r\n\r\nab\r\nc", "ab\r\nc"); // Any bytes.
     check("Content-Length: 0000005\r\n\r\nabcde", "abcde"); // `1*DIGIT` (RFC 9110 section 8.6).
@@ -530,7 +530,7 @@ fn a_client_that_expects_a_100_gets_it_where_the_body_is_wanted() {
         false,
         404,
         false,
-    ); // Nobody wants it: the final answer instead, and the body never.
+    ); // No handler: the final response comes at once, and the body is never sent.
     check(
         "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n",
         "",
@@ -546,7 +546,7 @@ fn a_client_that_expects_a_100_gets_it_where_the_body_is_wanted() {
         false,
     ); // What is not known cannot be met.
 
-    // A client that did not wait gets its answer, with or without a 100 before it.
+    // A client that did not wait gets its response, with or without a 100 before it.
     let mut client = server.connect();
     client.send(format!("{four}Expect: 100-continue\r\n\r\n1234"));
     let mut head = client.head();
@@ -618,7 +618,7 @@ fn limits_are_where_they_are_said_to_be() {
     check(&chunked, 50, 413);
 }
 
-/// A client that sends all of its body before it reads must not find its answer eaten by a reset.
+/// A client that sends its whole body before it reads must get its response, and not a reset.
 #[test]
 fn who_sends_too_much_sees_why_it_was_refused() {
     let server = serve();
@@ -681,7 +681,7 @@ fn a_client_that_has_closed_its_side_gets_its_answer() {
     ); // A last chunk that is missing.
     check("GET /hello HTTP/1.1\r\nHost: a\r\n", &[400]); // Half a head.
     check("G", &[400]); // Even less.
-    check("", &[]); // Nothing asked, nothing answered.
+    check("", &[]); // No request, no response.
 }
 
 #[test]
@@ -704,7 +704,7 @@ fn a_handlers_error_is_for_the_hook_and_not_for_the_client() {
     stays(&mut client);
 }
 
-/// Its `Drop` panics as well, with another one.
+/// A payload of a panic whose `Drop` panics with another one.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -713,7 +713,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Handlers, producers, what a stream guards; and the default hook, which cannot write.
+/// Handlers, producers, guarded values, and the default hook while it cannot write.
 #[cfg(target_os = "linux")]
 #[test]
 fn user_code_that_panics_ends_that_call_alone() {
@@ -886,7 +886,7 @@ fn a_handler_asks_to_come_back_as_the_client_understands_it() {
     let stream = [("Accept", "text/event-stream")];
     let both = [("Accept", "application/json, text/event-stream")];
     for (method, fields, status, retry) in [
-        ("GET", &stream[..], 200, None), // An EventSource, which a 503 would stop for good.
+        ("GET", &stream[..], 200, None), // An EventSource, which would not try again after a 503.
         ("HEAD", &stream, 200, None),
         ("GET", &[], 503, Some("10")),    // Rounded up.
         ("POST", &both, 503, Some("10")), // What was not done must not look done.
@@ -1069,7 +1069,7 @@ fn a_handler_gets_what_the_client_sent() {
             "Some(\"7-é\") 2",
             "127.0.0.1 127.0.0.1",
         ],
-    ); // A parameter is decoded behind the split, a field keeps its inner blanks, cookies come on several lines.
+    ); // A parameter is decoded after the split, a field keeps its inner blanks, cookies come on several lines.
     check(
         "GET http://b/p/1/2?last_event_id=5 HTTP/1.1\r\nHost: a\r\nLast-Event-ID: \r\nX-Forwarded-For: 1.2.3.4\r\n\r\n",
         [
@@ -1081,7 +1081,7 @@ fn a_handler_gets_what_the_client_sent() {
             "Some(\"5\") 0",
             "127.0.0.1 127.0.0.1",
         ],
-    ); // The absolute form; an empty last event ID is none; who forwards is not trusted.
+    ); // The absolute form; an empty last event ID is ignored; the peer is not a trusted proxy.
 }
 
 #[test]
@@ -1134,7 +1134,7 @@ fn an_ipv4_client_is_one_on_a_socket_for_both_families() {
     assert_eq!(client.answer().text(), "127.0.0.1 192.0.2.1");
 }
 
-/// A 503 as it is due to a client that there is no room for.
+/// The response is the 503 for a client for which there is no room.
 #[track_caller]
 fn is_refused(client: &mut Client) {
     let answer = client.answer();
@@ -1162,7 +1162,7 @@ fn one_address_has_as_many_connections_as_it_may() {
     let mut third = server.connect();
     third.request("GET", "/hello", &[], b"");
     is_refused(&mut third);
-    stays(&mut first); // Those who are in stay in.
+    stays(&mut first); // Open connections stay open.
 
     drop(second);
     eventually(|| server.connect().get("/hello").status() == 200);
@@ -1191,7 +1191,7 @@ fn clients_behind_a_proxy_are_counted_each_for_itself() {
     ask(&mut third, "192.0.2.1");
     is_refused(&mut third);
 
-    // The proxy uses its connection for somebody else: the place is free, and taken.
+    // The proxy uses its connection for another client: the first client may have another connection.
     ask(&mut first, "192.0.2.3");
     assert_eq!(first.answer().status(), 200);
     let mut fourth = server.connect();
@@ -1201,7 +1201,7 @@ fn clients_behind_a_proxy_are_counted_each_for_itself() {
     is_refused(&mut second);
 }
 
-/// Event streams are asked to come back, everything else gets 503.
+/// Clients of event streams are told to come back, all others get 503.
 fn who_comes_too_late_is_told_so(server: &TestServer) {
     let mut plain = server.connect();
     plain.request("GET", "/hello", &[], b"");
@@ -1278,7 +1278,7 @@ fn over_a_limit_of_two_clients_are_told_to_come_back(config: Config) {
     eventually(|| server.connect().get("/hello").status() == 200);
 }
 
-/// Connections that wait for nothing but a next request make room. What is in a request, or has not yet asked, stays.
+/// Connections that wait for a next request give way. A connection in a request stays.
 #[test]
 fn idle_connections_give_way_to_new_ones() {
     let connections = Config {
@@ -1297,7 +1297,7 @@ fn idle_connections_give_way_to_new_ones() {
         let server = start(config, site);
         let mut idle: Vec<Client> = (0..3).map(|_| server.connect()).collect();
         idle.iter_mut().for_each(stays);
-        // One that has just been answered may not be idle yet.
+        // A connection may not be idle yet when its client has the response.
         let mut busy = Vec::new();
         eventually(|| {
             busy.extend(Client::try_in_a_request(server.addr()));
@@ -1342,7 +1342,7 @@ fn a_flood_of_refusals_costs_a_few_threads_and_leaves_nothing_behind() {
     };
     let mut admitted = Client::in_a_request(child.addr());
     let (threads, descriptors) = (child.threads(), child.descriptors());
-    // They say nothing, so that each that is told takes the second that it has for its request.
+    // They send nothing, so that each refusal takes the second that a client has for its request.
     let mut flood: Vec<Client> = (0..300).map(|_| Client::connect(child.addr())).collect();
     assert!(child.threads() <= threads + 16);
     flood.iter_mut().for_each(Client::is_cut);
@@ -1438,7 +1438,7 @@ fn who_is_too_slow_to_ask_is_not_waited_for() {
     };
     let server = start(config, site);
 
-    // Says nothing: there is nothing to answer.
+    // A client that sends nothing gets no response.
     server.connect().ends();
 
     // Nothing more: the same.
@@ -1475,7 +1475,7 @@ fn who_is_too_slow_to_ask_is_not_waited_for() {
     dripping.join().unwrap();
 }
 
-/// A client that takes its answer in its own time: not all at once, but never nothing for long.
+/// A client that reads its response slowly, with pauses shorter than the write time-out.
 #[test]
 fn a_large_answer_is_not_cut_while_the_client_takes_it() {
     const LENGTH: usize = 48 << 20;
@@ -1508,7 +1508,7 @@ fn a_client_that_takes_nothing_is_dropped() {
     let mut client = server.connect();
     client.request("GET", "/large", &[], b"");
     assert_eq!(client.head().status, 200);
-    // Its place becomes free.
+    // There is room for another connection.
     eventually(|| server.connect().get("/hello").status() == 200);
 }
 

@@ -1,4 +1,4 @@
-//! Shutdown ends every stream with its last chunk inside the deadline, lets requests finish, and leaves nothing behind.
+//! Shutdown ends every stream inside the deadline, lets requests in progress finish, and leaves no thread and no descriptor.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused_imports, dead_code))] // The tests that count threads are for Linux.
 
@@ -18,7 +18,7 @@ use tiny_sse::{
     Config, Event, Hub, HubConfig, Request, Response, Server, ServerHandle, Sse, StillOpen,
 };
 
-/// A deadline that no test waits for: what ends, ends for another reason.
+/// A deadline that no test waits for, so that everything ends for another reason.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Limits that no test waits for.
@@ -33,7 +33,7 @@ fn patient() -> Config {
     }
 }
 
-/// A shutdown that is under way.
+/// A shutdown in progress.
 struct Ending(Receiver<Result<(), StillOpen>>);
 
 impl Ending {
@@ -43,14 +43,14 @@ impl Ending {
         Ending(result)
     }
 
-    /// What the shutdown says; that it comes back, however long the deadline.
+    /// Waits for the shutdown and returns its result.
     #[track_caller]
     fn end(self) -> Result<(), StillOpen> {
         self.0.recv_timeout(PATIENCE).expect("the end of shutdown")
     }
 }
 
-/// A server whose end the test holds as well.
+/// A server and a handle that ends it.
 struct Site {
     server: TestServer,
     handle: ServerHandle,
@@ -75,7 +75,7 @@ impl Site {
         EventSource::open(self.server.addr(), target, &[])
     }
 
-    /// Comes back when nobody can connect any more.
+    /// Waits until nobody can connect any more.
     fn until_it_does_not_listen(&self) {
         eventually(|| TcpStream::connect(self.server.addr()).is_err());
     }
@@ -128,7 +128,7 @@ fn streams_end_with_a_retry_of_their_own() {
     streams.push(EventSource::answer(bare));
 
     let ending = site.shut_down();
-    // Each is read on its own, as the busy ones do not end before their clients have taken what is on the way.
+    // Each stream has a thread of its client: the busy ones do not end before their clients have read what was sent.
     let threads: Vec<_> = streams
         .into_iter()
         .map(|stream| thread::spawn(|| retry_at_the_end(stream)))
@@ -138,8 +138,8 @@ fn streams_end_with_a_retry_of_their_own() {
         .map(|thread| thread.join().unwrap())
         .collect();
     assert_eq!(ending.end(), Ok(()));
-    // A hub's reader comes back for what it missed. Of the others the client can tell that they are not whole, but for the
-    // last, of HTTP/1.0.
+    // The streams of the hub have a last chunk, since their readers resume. The other chunked streams have none. The last
+    // stream is of HTTP/1.0, where the client cannot tell.
     let whole: Vec<usize> = (0..ends.len()).filter(|&index| ends[index].1).collect();
     assert_eq!(whole, (16..25).collect::<Vec<_>>());
     let mut retries: Vec<u64> = ends.into_iter().map(|(retry, _)| retry).collect();
@@ -153,7 +153,7 @@ fn streams_end_with_a_retry_of_their_own() {
         retries.len() > 5,
         "they would all come back together: {retries:?}"
     );
-    // Whoever feeds them is let go.
+    // The next send of each producer fails.
     let senders = senders.lock().unwrap();
     assert!(
         senders
@@ -162,7 +162,7 @@ fn streams_end_with_a_retry_of_their_own() {
     );
 }
 
-/// The socket is full and an event is torn in the middle when the end comes: first the rest of it, then the end.
+/// The socket is full and an event was written in part when the shutdown begins: first comes the rest of the event.
 #[test]
 fn a_stream_is_not_ended_in_the_middle_of_an_event() {
     let hub = Hub::new();
@@ -193,7 +193,7 @@ fn a_stream_is_not_ended_in_the_middle_of_an_event() {
     assert_eq!(ending.end(), Ok(()));
 }
 
-/// A stream that ends by itself may do so: it is whole, and the connection then closes.
+/// A stream that ends by itself before the deadline has its last chunk, and its connection closes.
 #[test]
 fn a_finite_stream_goes_on_until_the_deadline() {
     let (new, senders) = mpsc::channel();
@@ -214,7 +214,7 @@ fn a_finite_stream_goes_on_until_the_deadline() {
     ended
         .0
         .client
-        .send("GET /tokens HTTP/1.1\r\nHost: a\r\n\r\n"); // Never answered.
+        .send("GET /tokens HTTP/1.1\r\nHost: a\r\n\r\n"); // This request gets no response.
     let ending = site.shut_down();
     site.until_it_does_not_listen();
     // Longer than streams take to see that the server is closing.
@@ -269,7 +269,7 @@ fn a_request_in_flight_finishes() {
             })
     });
     let mut slow = site.server.connect();
-    // The second one is not answered any more.
+    // The second request gets no response.
     slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2));
     enters.recv_timeout(PATIENCE).unwrap();
     let mut upload = site.server.connect();
@@ -343,7 +343,7 @@ fn a_reader_that_takes_nothing_is_cut_off_at_the_deadline() {
     });
     let mut streams = [site.open("/flood"), site.open("/hub")];
     eventually(|| hub.stats().subscribers_behind == 0);
-    // More than any buffer takes: behind the end of one that fits, the stream may end in order.
+    // More than any buffer takes: a stream whose bytes all fit may end with its last chunk.
     hub.publish("topic", Event::data("x".repeat(50_000_000)))
         .unwrap();
     eventually(|| hub.stats().subscribers_behind == 1);
@@ -451,7 +451,7 @@ fn a_second_shutdown_can_bring_the_deadline_forward_but_not_put_it_off() {
     let site = Site::start(patient(), |server| {
         server.get("/large", |_| "x".repeat(100_000_000))
     });
-    // More than any buffer takes, of which the first part has come: so it is stuck.
+    // More than any buffer takes: after its first bytes the response is stuck.
     let mut stuck = TcpStream::connect(site.server.addr()).unwrap();
     stuck
         .write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -505,7 +505,7 @@ fn every_thread_that_accepts_is_woken() {
 fn a_listener_that_the_caller_brings_is_served() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    listener.set_nonblocking(true).unwrap(); // As some who hand over sockets leave it.
+    listener.set_nonblocking(true).unwrap(); // As some programs that hand over sockets leave it.
     let kept = listener.try_clone().unwrap();
     let server = Server::from_listener(listener)
         .unwrap()
@@ -530,7 +530,7 @@ fn a_server_runs_on_when_its_handle_is_dropped() {
     assert_eq!(Client::connect(addr).get("/").text(), "hello\n");
 }
 
-/// A client that is being told that there is no room does not hold up the end.
+/// A client that is being refused does not delay the shutdown.
 #[test]
 fn refusals_end_too() {
     let config = Config {
@@ -550,7 +550,7 @@ fn refusals_end_too() {
     silent.iter_mut().for_each(Client::is_cut);
 }
 
-/// Whoever asks while the end comes gets a whole answer or none.
+/// A client that asks during the shutdown gets a whole response or none.
 #[test]
 fn no_answer_is_torn() {
     for _ in 0..5 {

@@ -138,10 +138,10 @@ fn fields_that_are_the_streams_own_are_refused() {
         let response = Sse::new(receiver).header(name, value);
         assert_eq!(response.status(), status, "{name}");
     };
-    check("X-A", "b", 200); // Any other is added.
-    check("content-type", "text/plain", 500); // Else it is no event stream.
-    check("Cache-Control", "public", 500); // A stream that a proxy stores.
-    check("X-Accel-Buffering", "yes", 500); // Or collects.
+    check("X-A", "b", 200); // Any other field is set.
+    check("content-type", "text/plain", 500); // The client would not read an event stream.
+    check("Cache-Control", "public", 500); // A proxy would store the stream.
+    check("X-Accel-Buffering", "yes", 500); // A proxy would buffer the stream.
     check("Content-Length", "1", 500); // A second framing.
     check("X-A", "a\r\nb", 500); // A second field.
 }
@@ -235,7 +235,7 @@ const HELLO: &str = "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n";
 #[test]
 fn a_stream_that_ends_leaves_its_connection_to_the_next_request() {
     let streams = Streams::plain();
-    // Requests that are pipelined after the stream's, in the same packet.
+    // Requests that are pipelined after the request for the stream, in the same packet.
     let (mut client, sender) = streams.ask(&format!("{HELLO}{GET}{HELLO}{HELLO}"));
     assert_eq!(client.answer().text(), "hello\n");
     sender.send(Event::data("a")).unwrap();
@@ -350,7 +350,7 @@ fn head_and_refused_requests_start_no_producer() {
             .middleware(|request: &Request, next: Next<'_>| {
                 let response = next.run(request);
                 match request.query("refuse") {
-                    // Behind the handler, which has already said what it would stream.
+                    // The handler has already returned its stream.
                     Some(_) => Response::new(403),
                     None => response,
                 }
@@ -363,7 +363,7 @@ fn head_and_refused_requests_start_no_producer() {
     client.request("POST", "/events", &[], b"");
     assert_eq!(client.answer().status(), 405);
     assert_eq!(client.get("/hello").text(), "hello\n");
-    // One that does run: had one of the others been started, it would have been long before.
+    // A producer that does run. An earlier one would have run before it.
     let answer = client.get("/events");
     assert_eq!(answer.body, b": connected\n");
     eventually(|| started.load(Ordering::SeqCst) > 0);
@@ -436,7 +436,7 @@ fn a_silent_stream_has_heartbeats() {
         "data: \nevent: ping\n\n",
     ); // As an event that a page sees.
 
-    // None at all, since no clock goes so far.
+    // No heartbeat, since the interval never ends.
     let streams = Streams::start(often, |sse| sse.keep_alive(KeepAlive::every(Duration::MAX)));
     let (mut client, sender) = streams.open();
     sender.send(Event::data("a")).unwrap();
@@ -509,7 +509,7 @@ fn after_the_head_no_event_is_missed() {
     }
 }
 
-/// One connection fits, so that another client gets in only when the stream is gone.
+/// Room for one connection, so that another client is served only when the stream has ended.
 fn room_for_one() -> Config {
     Config {
         max_connections: 1,
@@ -555,7 +555,7 @@ fn a_client_that_leaves_a_busy_stream_is_noticed() {
             })
         })
     });
-    // One that has read, with nothing left to take, and one that has not, behind a full socket.
+    // A client that has read everything, and a client whose socket is full.
     for events in [1000, 0] {
         let mut stream = EventSource::open(server.addr(), "/busy", &[]);
         for _ in 0..events {
@@ -564,14 +564,14 @@ fn a_client_that_leaves_a_busy_stream_is_noticed() {
         drop(stream);
         end.recv_timeout(PATIENCE).unwrap();
     }
-    // One that closes its side and goes on reading.
+    // A client that shuts down its writing side and goes on reading.
     let mut stream = EventSource::open(server.addr(), "/busy", &[]);
     stream.client.half_close();
     stream.client.is_cut();
     end.recv_timeout(PATIENCE).unwrap();
 }
 
-/// Unread bytes would turn the close into a reset, which eats what the client has not read yet.
+/// With unread bytes the close would be a reset, which destroys what the client has not read yet.
 #[test]
 fn the_last_chunk_arrives_although_the_client_has_sent_something() {
     let streams = Streams::plain();
@@ -606,7 +606,7 @@ fn a_client_that_sends_a_lot_on_its_stream_loses_it() {
     assert_eq!(enough.chunk(), None);
 }
 
-/// The socket is full most of the time, and what is torn in the middle goes on where it was.
+/// The socket is full most of the time. After a partial write, an event goes on at the right byte.
 #[test]
 fn a_slow_reader_gets_everything_in_order() {
     const EVENTS: usize = 300;
@@ -644,7 +644,7 @@ fn a_slow_reader_gets_everything_in_order() {
     }
 }
 
-/// A stream of events of this size, and what tells that its producer has been let go.
+/// A stream of events of this size, and a receiver that gets a message when the producer has ended.
 fn flood(config: Config, bytes: usize) -> (TestServer, Receiver<()>) {
     let (ended, end) = mpsc::channel();
     let server = start(config, |server| {
@@ -668,7 +668,7 @@ fn a_reader_that_takes_nothing_is_dropped_after_the_write_time_out() {
     let (server, end) = flood(config, 1000);
     let mut stream = EventSource::open(server.addr(), "/flood", &[]);
     end.recv_timeout(PATIENCE).unwrap();
-    // It was in the middle of something, and is told so: what comes is no clean end.
+    // An event was written in part, so that no last chunk may follow.
     while let Ok(message) = stream.try_next() {
         assert!(message.is_some(), "a last chunk behind a torn event");
     }
@@ -683,7 +683,7 @@ fn a_reader_that_takes_too_little_is_dropped() {
     };
     let (server, end) = flood(config, 20 << 20);
     let stream = EventSource::open(server.addr(), "/flood", &[]);
-    // It takes some all the time, so that it never takes nothing for long.
+    // The client reads a little all the time, so that the write time-out alone does not end it.
     let mut piece = [0; 65536];
     while end.try_recv().is_err() {
         let _ = (&stream.client.stream).read(&mut piece);
@@ -757,7 +757,7 @@ fn what_a_stream_guards_is_dropped_when_the_client_has_left() {
     assert_eq!(end.recv_timeout(PATIENCE), Ok(left));
 }
 
-/// What is guarded is dropped before the next request is answered.
+/// A guarded value is dropped before the next request on the connection.
 #[test]
 fn what_a_stream_guards_is_dropped_at_its_end() {
     let guarded = Arc::new(());
@@ -799,7 +799,7 @@ fn a_lifetime_that_no_clock_can_hold_is_none() {
     assert_eq!(client.chunk(), None);
 }
 
-/// A stream that began in a piece of a request must not wait for the rest of anything.
+/// The stream begins with the last byte of its request.
 #[test]
 fn a_request_in_pieces_gets_the_same_stream() {
     let streams = Streams::plain();
@@ -814,7 +814,7 @@ fn a_request_in_pieces_gets_the_same_stream() {
     assert_eq!(client.chunk().unwrap(), b"data: a\n\n");
 }
 
-/// What a page makes of a stream is what was sent, whatever that is.
+/// A page gets the data that was sent, whatever characters it has.
 #[test]
 fn what_is_sent_is_what_a_page_gets() {
     let streams = Streams::plain();
@@ -837,7 +837,7 @@ fn what_is_sent_is_what_a_page_gets() {
     }
 }
 
-/// The server is the user's: a route may come before or behind, and a stream in a `Result` is a stream.
+/// A stream in a `Result` is a stream, and an error in its place is a response.
 #[test]
 fn a_handler_may_fail_or_refuse_before_its_stream() {
     fn count(number: u32) -> Sse {
