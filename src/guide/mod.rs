@@ -8,8 +8,8 @@
 //! The pages in reading order:
 //!
 //! 1. To begin: [choosing] between stream and hub, memory and file; [embedding] in an existing program; [testing] your handlers.
-//! 2. What to expect: [delivery] in detail, [limits] and defaults, [security].
-//! 3. In production: [proxies], `systemd`, [containers], [small_devices], other [platforms].
+//! 2. What to expect: [delivery] in detail, the [clients] that were tried, [limits] and defaults, [security].
+//! 3. In production: [proxies], `systemd`, [containers], [small_devices].
 //! 4. From elsewhere: [migrating] from WebSocket or polling; reading the [source].
 //!
 //! The programs on these pages are compiled as tests, and those that end are run.
@@ -22,6 +22,9 @@ pub mod embedding {}
 
 #[doc = include_str!("delivery.md")]
 pub mod delivery {}
+
+#[doc = include_str!("clients.md")]
+pub mod clients {}
 
 #[doc = include_str!("limits.md")]
 pub mod limits {}
