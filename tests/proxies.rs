@@ -4,14 +4,18 @@
 //! Each configuration is the code block of `src/guide/proxies.md` with the proxy's language. The tests replace ports and paths
 //! in it, and put in front of it what the main file of a distribution holds.
 
+#![cfg(unix)]
+
 #[path = "support/browser.rs"]
 mod browser;
 mod support;
 
+use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,14 +27,17 @@ use tiny_sse::{Config, Event, Hub, Response, Server, ServerHandle, Sse};
 
 const GUIDE: &str = include_str!("../src/guide/proxies.md");
 
+/// The socket of the page about Unix sockets.
+const SOCKET: &str = "/run/events/events.sock";
+
 #[test]
 #[ignore = "needs nginx"]
 fn the_block_of_the_guide_is_right_for_nginx() {
-    holds(&nginx());
+    holds(&nginx(block("nginx")));
 }
 
-fn nginx() -> Proxy {
-    Proxy::start("nginx", |folder, config| {
+fn nginx(config: String) -> Proxy {
+    Proxy::start(config, |folder, config| {
         let main = format!(
             "daemon off; master_process off; pid {0}/pid; error_log stderr;\n\
              events {{}}\n\
@@ -77,17 +84,17 @@ fn haproxy_keeps_each_event_for_a_while_unless_told_not_to() {
 }
 
 fn haproxy(config: String) -> Proxy {
-    Proxy::start("haproxy", |_, _| ("haproxy", config, "-f", Vec::new()))
+    Proxy::start(config, |_, config| ("haproxy", config, "-f", Vec::new()))
 }
 
 #[test]
 #[ignore = "needs Caddy"]
 fn the_block_of_the_guide_is_right_for_caddy() {
-    holds(&caddy());
+    holds(&caddy(block("caddyfile")));
 }
 
-fn caddy() -> Proxy {
-    Proxy::start("caddyfile", |_, config| {
+fn caddy(config: String) -> Proxy {
+    Proxy::start(config, |_, config| {
         let main = format!("{{\n    admin off\n    auto_https off\n}}\n{config}");
         let args = ["run", "--adapter", "caddyfile"].map(String::from);
         ("caddy", main, "--config", args.to_vec())
@@ -97,11 +104,11 @@ fn caddy() -> Proxy {
 #[test]
 #[ignore = "needs Apache httpd"]
 fn the_block_of_the_guide_is_right_for_apache() {
-    holds(&apache());
+    holds(&apache(block("apache")));
 }
 
-fn apache() -> Proxy {
-    Proxy::start("apache", |folder, config| {
+fn apache(config: String) -> Proxy {
+    Proxy::start(config, |folder, config| {
         fs::write(folder.join("later.asis"), block("asis")).unwrap();
         let mut main = format!(
             "ServerRoot {0}\nServerName localhost\nPidFile {0}/pid\nErrorLog /dev/stderr\nListen 127.0.0.1:8080\n",
@@ -119,11 +126,11 @@ fn apache() -> Proxy {
 #[test]
 #[ignore = "needs Varnish"]
 fn the_block_of_the_guide_is_right_for_varnish() {
-    holds(&varnish());
+    holds(&varnish(block("vcl")));
 }
 
-fn varnish() -> Proxy {
-    Proxy::start("vcl", |folder, config| {
+fn varnish(config: String) -> Proxy {
+    Proxy::start(config, |folder, config| {
         let name = folder.join("work").display().to_string();
         let args = ["-F", "-a", "127.0.0.1:8080", "-n", &name].map(String::from);
         ("varnishd", config, "-f", args.to_vec())
@@ -133,11 +140,11 @@ fn varnish() -> Proxy {
 #[test]
 #[ignore = "needs lighttpd"]
 fn the_block_of_the_guide_is_right_for_lighttpd() {
-    holds(&lighttpd());
+    holds(&lighttpd(block("lighttpd")));
 }
 
-fn lighttpd() -> Proxy {
-    Proxy::start("lighttpd", |folder, config| {
+fn lighttpd(config: String) -> Proxy {
+    Proxy::start(config, |folder, config| {
         fs::write(folder.join("later.lua"), block("lua")).unwrap();
         let main = format!(
             "server.document-root = \"{}\"\nserver.bind = \"127.0.0.1\"\nserver.port = 8080\n",
@@ -148,14 +155,42 @@ fn lighttpd() -> Proxy {
     })
 }
 
+/// Starts a proxy with this configuration.
+type Start = fn(String) -> Proxy;
+
+/// The name of each proxy in the guide, the language of its code block, and how it is started.
+const PROXIES: [(&str, &str, Start); 6] = [
+    ("nginx", "nginx", nginx),
+    ("HAProxy", "haproxy", haproxy),
+    ("Caddy", "caddyfile", caddy),
+    ("Apache httpd", "apache", apache),
+    ("Varnish", "vcl", varnish),
+    ("lighttpd", "lighttpd", lighttpd),
+];
+
+/// The page about Unix sockets has a row for each proxy: what to replace in its configuration, and by what.
+#[test]
+#[ignore = "needs all the proxies"]
+fn each_proxy_reaches_a_unix_socket() {
+    for (name, language, start) in PROXIES {
+        let row = include_str!("../src/guide/unix.md")
+            .lines()
+            .find(|line| line.starts_with(&format!("| {name} | `")))
+            .expect(name);
+        let (tcp, unix) = row.trim_end_matches("` |").rsplit_once("` | `").unwrap();
+        let tcp = tcp.rsplit_once('`').unwrap().1;
+        let config = block(language);
+        assert!(config.contains(tcp), "{name}: {tcp}");
+        holds(&start(config.replace(tcp, &unix.replace("\\|", "|"))));
+    }
+}
+
 /// An `EventSource` in a real browser outlives a restart of the server behind each proxy, and misses nothing.
 #[test]
 #[ignore = "needs Chromium and all the proxies"]
 fn a_browser_comes_back_through_every_proxy() {
-    let haproxy = || haproxy(block("haproxy"));
-    let starts: [&dyn Fn() -> Proxy; 6] = [&nginx, &haproxy, &caddy, &apache, &varnish, &lighttpd];
-    for start in starts {
-        let proxy = start();
+    for (_, language, start) in PROXIES {
+        let proxy = start(block(language));
         let (reports, hub) = (Reports::default(), Hub::new());
         let listener = reports.serve();
         let server = proxy.serve(&hub);
@@ -285,38 +320,47 @@ fn deliver(hub: &Hub, reader: &mut Reader) {
     }
 }
 
-/// A proxy that runs, and the port at which it expects the server.
+/// A proxy that runs, and where it expects the server.
 struct Proxy {
     process: Child,
     addr: SocketAddr,
     upstream: SocketAddr,
+    /// In place of the address, where the configuration names a Unix socket.
+    socket: Option<PathBuf>,
+    folder: PathBuf,
 }
 
 impl Proxy {
-    /// Starts a proxy on two free ports, which replace those of the guide. `build` gets a folder and the guide's configuration,
-    /// and returns the program, the whole configuration, the option that takes the file of it, and more arguments.
+    /// Starts a proxy with a configuration of the guide, whose ports and paths are replaced by free ones. `build` gets a folder
+    /// and the configuration, and returns the program, the whole configuration, the option that takes the file of it, and more
+    /// arguments.
     fn start(
-        language: &str,
+        config: String,
         build: impl FnOnce(&Path, String) -> (&'static str, String, &'static str, Vec<String>),
     ) -> Proxy {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("proxy-{language}"));
+        let [addr, upstream] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
+        let folder = env::temp_dir().join(format!("tiny-sse-proxy-{}", addr.port()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
-        let [addr, upstream] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
-        let (program, config, option, args) = build(&folder, block(language));
+        let socket = folder.join("events.sock");
+        let has_socket = config.contains(SOCKET);
+        let config = config.replace(SOCKET, &socket.display().to_string());
+        let (program, config, option, args) = build(&folder, config);
         let ports = |text: &str| {
             let text = text.replace("8080", &addr.port().to_string());
             text.replace("7733", &upstream.port().to_string())
         };
         let file = folder.join("config");
         fs::write(&file, ports(&config)).unwrap();
+        if has_socket {
+            drop(UnixListener::bind(&socket).unwrap()); // Varnish wants the file to be there.
+        }
         let mut command = Command::new(program);
         // Debian keeps most of them where only an administrator looks for programs.
-        let path = std::env::var("PATH").unwrap_or_default();
+        let path = env::var("PATH").unwrap_or_default();
         command
             .env("PATH", format!("{path}:/usr/sbin"))
-            .env("HOME", &folder);
-        command
+            .env("HOME", &folder)
             .args(args.iter().map(|arg| ports(arg)))
             .arg(option)
             .arg(file);
@@ -325,6 +369,8 @@ impl Proxy {
             process,
             addr,
             upstream,
+            socket: has_socket.then_some(socket),
+            folder,
         };
         eventually(|| TcpStream::connect(addr).is_ok());
         proxy
@@ -338,7 +384,11 @@ impl Proxy {
             heartbeat: Duration::from_millis(20),
             ..Config::default()
         };
-        Server::bind(self.upstream)
+        let server = match &self.socket {
+            Some(path) => Server::bind_unix(path, 0o666),
+            None => Server::bind(self.upstream),
+        };
+        server
             .unwrap()
             .config(config)
             .get("/events/who", |request| {
@@ -400,6 +450,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         end(&mut self.process);
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

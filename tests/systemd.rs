@@ -4,9 +4,8 @@
 
 mod support;
 
-use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use support::Client;
@@ -17,7 +16,8 @@ const CHILD: &str = "TINY_SSE_TEST_ACTIVATED";
 #[test]
 fn a_server_takes_its_socket_from_standard_input() {
     if std::env::var_os(CHILD).is_some() {
-        return serve().unwrap();
+        let server = Server::from_stdin().unwrap();
+        return server.get("/", |_request| "hello\n").run().unwrap();
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -39,11 +39,4 @@ fn a_server_takes_its_socket_from_standard_input() {
         server.kill().unwrap();
         server.wait().unwrap();
     }
-}
-
-/// As on the page about systemd.
-fn serve() -> io::Result<()> {
-    let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    let server = Server::from_listener(TcpListener::from(socket))?;
-    server.get("/", |_request| "hello\n").run()
 }
