@@ -214,9 +214,3 @@ pub use testing::Events;
 #[doc = include_str!("../README.md")]
 #[cfg(doctest)]
 struct ReadmeExamples;
-
-/// The programs of the guide are compiled and run.
-#[doc = include_str!("guide/testing.md")]
-#[doc = include_str!("guide/clients.md")]
-#[cfg(doctest)]
-struct GuideExamples;

@@ -54,9 +54,11 @@ fn add(hub: &Hub, items: &Mutex<String>, request: &Request) -> Result<Response, 
     Ok(Response::new(204))
 }
 
+/// Publishes a list, and waits until it is the one that a new page begins with.
 fn publish(hub: &Hub, items: &str) -> Result<(), Response> {
     let list = patch_elements(&format!(r#"<ul id="notes">{items}</ul>"#))?;
-    Ok(hub.publish("notes", list)?)
+    hub.publish_wait("notes", list)?;
+    Ok(())
 }
 
 /// Returns the event by which Datastar puts elements in the place of those with the same `id`.
