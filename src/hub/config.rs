@@ -164,10 +164,16 @@ impl History {
         self
     }
 
-    /// Keeps at most this many bytes of encoded events, of all topics together; the oldest go first.
+    /// Keeps at most so much in memory, of all topics together; the oldest events go first. What counts is what an event
+    /// takes there: its bytes on the wire, some 300 more and 40 for each further topic, an id that the publisher gave, once
+    /// and 80 bytes for each topic, and for each topic that has events 440 bytes and its name.
     ///
-    /// In memory an event takes some 230 bytes beside those, and one that is alone in its topic some 500: where many small
-    /// ones are kept, choose a limit that leaves room for that.
+    /// The memory that the process takes for its history stays below one and a half times this limit. Besides, a reader
+    /// that is stuck in the middle of an event keeps that event in memory, also when the history has evicted it: one for
+    /// each reader, until [`Config::write_timeout`] ends the stream. A reader that is stuck while it reads from a file keeps
+    /// an event and 64 KiB.
+    ///
+    /// [`Config::write_timeout`]: crate::Config::write_timeout
     pub fn bytes(mut self, bytes: usize) -> History {
         self.bytes = bytes;
         self
