@@ -36,17 +36,29 @@ fn site(server: Server) -> Server {
         ..HubConfig::default()
     };
     let hub = Hub::open(config).unwrap();
-    let inbox = hub.clone();
+    let (inbox, filled) = (hub.clone(), hub.clone());
     server
         .on_error(|problem| ERRORS.lock().unwrap().push(problem.to_string()))
         .get("/plain", |_| "plain")
         .post("/echo", |request: &Request| {
             Response::bytes("application/octet-stream", request.body().to_vec())
         })
-        .get("/events", move |request| hub.subscribe(request, "all"))
+        .get("/events", move |request| {
+            hub.subscribe(request, topics(request))
+        })
         .post("/publish", move |request: &Request| {
             let text = String::from_utf8_lossy(request.body());
-            inbox.publish("all", Event::data(text))?;
+            inbox.publish(topics(request), Event::data(text))?;
+            Ok(Response::new(204))
+        })
+        // A thousand events in each topic.
+        .post("/fill", move |request: &Request| {
+            for _ in 0..1000 {
+                for topic in topics(request) {
+                    filled.publish(topic, Event::data("x".repeat(400)))?;
+                }
+            }
+            filled.flush()?;
             Ok(Response::new(204))
         })
         .get("/panics", |_| PANICS.load(Ordering::SeqCst).to_string())
@@ -65,7 +77,17 @@ fn site(server: Server) -> Server {
         })
 }
 
-/// The process serves, nothing has panicked, and the descriptors of the attackers' connections are free again.
+/// Those of a request; without any, the one topic of all.
+fn topics(request: &Request) -> Vec<&str> {
+    let topics: Vec<&str> = request.queries("topic").collect();
+    if topics.is_empty() {
+        vec!["all"]
+    } else {
+        topics
+    }
+}
+
+/// It serves, nothing has panicked, and the descriptors that it had for its attackers are free again.
 #[track_caller]
 fn is_well(child: &Child, at_rest: (usize, usize)) {
     let mut client = Client::connect(child.addr());
@@ -295,6 +317,109 @@ fn attack(test: &str, crowd: &Crowd) {
     );
     is_well(&child, at_rest);
     child.comes_to_rest(at_rest);
+}
+
+/// What readers of many topics do, each of whom asks for everything.
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    /// They stay, and take a little at a time.
+    Slow,
+    /// They leave at once, and others come.
+    Leaving,
+}
+
+/// The cost of a step for a reader of many topics is under the lock that all readers share.
+#[test]
+fn readers_of_many_topics_delay_nobody() {
+    let test = "readers_of_many_topics_delay_nobody";
+    for (readers, topics, manner) in [
+        (100, 16, Manner::Slow),
+        (100, 64, Manner::Slow),
+        (20, 64, Manner::Leaving),
+    ] {
+        let Some(child) = Child::of(test) else {
+            return serve_parent(Config::default(), site);
+        };
+        let at_rest = child.at_rest();
+        let query: String = (0..topics).map(|topic| format!("&topic={topic}")).collect();
+        let mut client = Client::connect(child.addr());
+        let filled = client.answer_after("POST", &format!("/fill?{query}"), b"x");
+        assert_eq!(filled.status(), 204);
+        let mut quiet = EventSource::open(child.addr(), "/events?topic=quiet", &[]);
+        let alone = median_delay(&mut client, &mut quiet);
+        let crowded = thread::scope(|scope| {
+            let target = format!("/events?last_event_id=earliest{query}");
+            let (over, is_over) = mpsc::channel::<()>();
+            let (ready, is_ready) = mpsc::channel();
+            let addr = child.addr();
+            scope.spawn(move || crowd_until(&is_over, &ready, addr, &target, readers, manner));
+            is_ready.recv().unwrap();
+            let crowded = median_delay(&mut client, &mut quiet);
+            drop(over);
+            crowded
+        });
+        println!(
+            "{readers} {manner:?} readers of {topics} topics: {alone:?} alone, {crowded:?} with them"
+        );
+        assert!(
+            crowded < 1000 * alone,
+            "{crowded:?} with {readers} {manner:?} readers of {topics} topics, {alone:?} without"
+        );
+        drop((client, quiet));
+        is_well(&child, at_rest);
+    }
+}
+
+/// How long an event of a quiet topic takes to its reader.
+fn median_delay(publisher: &mut Client, reader: &mut EventSource) -> Duration {
+    let mut delays: Vec<Duration> = (0..50)
+        .map(|number: u32| {
+            let (start, text) = (Instant::now(), number.to_string());
+            let answer = publisher.answer_after("POST", "/publish?topic=quiet", text.as_bytes());
+            assert_eq!(answer.status(), 204);
+            assert_eq!(reader.data(), text);
+            start.elapsed()
+        })
+        .collect();
+    delays.sort();
+    delays[delays.len() / 2]
+}
+
+/// Has so many readers until the other end of the channel is dropped, and says when they are there.
+fn crowd_until(
+    over: &Receiver<()>,
+    ready: &mpsc::Sender<()>,
+    addr: SocketAddr,
+    target: &str,
+    readers: usize,
+    manner: Manner,
+) {
+    let mut crowd = std::collections::VecDeque::new();
+    let mut scratch = [0; 16 * 1024];
+    let pause = match manner {
+        Manner::Slow => Duration::from_millis(1),
+        Manner::Leaving => Duration::from_millis(5),
+    };
+    while over.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let mut reader = match manner {
+            Manner::Slow if crowd.len() == readers => crowd.pop_front().unwrap(),
+            _ => {
+                let mut reader = Client::connect(addr);
+                reader.request("GET", target, &[], b"");
+                reader
+            }
+        };
+        let got = reader.stream.read(&mut scratch).unwrap();
+        assert!(got > 0, "a stream goes on");
+        crowd.push_back(reader);
+        if crowd.len() > readers {
+            crowd.pop_front();
+        }
+        if crowd.len() == readers {
+            // An error is a test that has its measurement.
+            let _ = ready.send(());
+        }
+    }
 }
 
 fn now() -> Duration {
