@@ -948,6 +948,64 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
     assert_eq!(errors[1], "the history can be written again");
 }
 
+/// A hub whose history cannot be written for a while, and can be again.
+fn fails_and_recovers(folder: &Path, config: HubConfig) {
+    let hub = Hub::open(HubConfig {
+        history: History::file(folder.join("history")).file_bytes(64 * 1024),
+        ..config
+    });
+    let hub = hub.unwrap();
+    let mut reader = hub.receiver("a").unwrap();
+    say(&hub, "a", "1");
+    let away = folder.with_extension("away");
+    for _ in 0..2 {
+        fs::rename(folder, &away).unwrap();
+        for _ in 0..3 {
+            let error = hub.publish("a", Event::data("lost"));
+            // The first publisher does not wait, since all was well so far.
+            assert!(matches!(error, Ok(()) | Err(PublishError::Storage(_))));
+        }
+        assert!(matches!(hub.flush(), Err(PublishError::Storage(_))));
+        fs::rename(&away, folder).unwrap();
+        assert!(say(&hub, "a", "again").ends_with(['2', '3']));
+    }
+    let data = [(); 3].map(|()| reader.recv().unwrap().message().unwrap().data);
+    assert_eq!(data, ["1", "again", "again"]);
+}
+
+/// The history's disk is full, and so is that of standard error: both may be one.
+#[cfg(unix)]
+#[test]
+fn a_hub_goes_on_whatever_becomes_of_what_it_reports() {
+    let test = "a_hub_goes_on_whatever_becomes_of_what_it_reports";
+    if let Ok(path) = std::env::var(CHILD) {
+        return fails_and_recovers(Path::new(&path), HubConfig::default());
+    }
+    let folder = Folder::new("reports");
+    fails_and_recovers(
+        &folder.0,
+        HubConfig {
+            on_error: Arc::new(|problem: &str| panic!("{problem}")),
+            ..HubConfig::default()
+        },
+    );
+    for stderr in [
+        Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap()),
+        // A pipe that nobody reads.
+        Stdio::from(std::io::pipe().unwrap().1),
+    ] {
+        let folder = Folder::new("stderr");
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, &folder.0)
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+}
+
 /// Fills a file up to the size that this process may write. Rounds of two events, of which only the first fits, make the
 /// first one whole.
 #[cfg(unix)]
