@@ -19,7 +19,6 @@
 //! `curl -X POST http://127.0.0.1:7733/stop` ends the server.
 
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
@@ -95,6 +94,8 @@ fn inherited_server() -> io::Result<Server> {
 /// Starts the next process with the listener as its standard input, where an inherited listener already is.
 #[cfg(unix)]
 fn start_next(listener: Option<&TcpListener>) -> io::Result<()> {
+    use std::process::{Command, Stdio};
+
     let stdin = match listener {
         Some(listener) => Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone()?)),
         None => Stdio::inherit(),
