@@ -568,7 +568,7 @@ impl Log {
     pub(crate) fn lose(&mut self, to: u64) -> Vec<GroupBatch> {
         let from = self.newest_id().to_string();
         self.forget_all(to);
-        let gap = gap_frame(&from, self.position_id(to), self.position_id(to), None);
+        let gap = gap_frame(&from, self.id(to), self.position_id(to), None);
         for group in self.groups.values_mut() {
             group.batch.push((to, gap.clone()));
         }
@@ -923,7 +923,7 @@ impl Log {
         let from = unknown.unwrap_or_else(|| self.id(position.cursor).to_string());
         position.cursor = cursor;
         position.gap_reported_to = to.max(cursor);
-        gap_frame(&from, self.position_id(to), self.position_id(cursor), lost)
+        gap_frame(&from, self.id(to), self.position_id(cursor), lost)
     }
 
     fn has_gap(&self, topics: &TopicSet, position: &Position) -> bool {
