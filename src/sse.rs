@@ -58,6 +58,7 @@ pub struct Sse {
     is_finite: bool,
     guards: Vec<Box<dyn Any + Send>>,
     options: StreamOptions,
+    fields: Vec<(String, String)>,
 }
 
 /// Gives the receiver of the events, and starts what sends them.
@@ -87,6 +88,7 @@ impl Sse {
             is_finite: false,
             guards: Vec::new(),
             options: StreamOptions::default(),
+            fields: Vec::new(),
         }
     }
 
@@ -149,9 +151,11 @@ impl Sse {
         self
     }
 
-    /// Adds a response field, as [`Response::header`] does, when all else has been said.
-    pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
-        Response::from(self).header(name, value)
+    /// Sets a field of the response, as [`Response::header`] does.
+    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Sse {
+        self.fields
+            .push((name.to_string(), value.as_ref().to_string()));
+        self
     }
 
     /// Serves the stream on this thread. Gives the socket back where the connection goes on with another request.
@@ -269,7 +273,8 @@ impl IntoResponse for Sse {
 }
 
 impl From<Sse> for Response {
-    fn from(sse: Sse) -> Response {
-        event_stream(Box::new(|head, socket| sse.serve(head, socket)))
+    fn from(mut sse: Sse) -> Response {
+        let fields = std::mem::take(&mut sse.fields);
+        event_stream(Box::new(|head, socket| sse.serve(head, socket))).with_fields(fields)
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use program::Program;
-use support::{Client, EventSource};
+use support::{Client, EventSource, eventually};
 
 #[test]
 fn every_example_answers() {
@@ -118,6 +118,8 @@ fn notifications_are_ones_own() {
     let (time, text) = notification.split_once('\n').unwrap();
     assert!(time.parse::<u64>().is_ok(), "{notification:?}");
     assert_eq!(text, "for ann");
+    let online = || Client::connect(address).get("/online").text().to_string();
+    assert_eq!(online(), "ann\n");
     for fields in [&cookie[..], &[]] {
         client.request("GET", "/events/ben", fields, b"");
         assert_eq!(client.answer().status(), 403);
@@ -126,6 +128,7 @@ fn notifications_are_ones_own() {
     client.request("POST", "/logout", &cookie, b"");
     assert_eq!(client.answer().status(), 204);
     assert!(events.next().is_none());
+    eventually(|| online().is_empty());
     client.request("GET", "/events/ann", &cookie, b"");
     assert_eq!(client.answer().status(), 403);
 }

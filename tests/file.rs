@@ -1185,3 +1185,54 @@ fn what_is_acknowledged_survives_a_kill() {
         server.let_go();
     }
 }
+
+#[test]
+fn what_was_published_before_the_end_of_the_program_is_in_the_file() {
+    let folder = Folder::new("end");
+    for round in 1..=3 {
+        let hub = open(&folder.file());
+        for number in 0..1000 {
+            let event = Event::data(number.to_string());
+            hub.publish("a", event).unwrap();
+        }
+        // By the end of the last handle, and before by a call.
+        if round == 2 {
+            hub.flush().unwrap();
+            let text = fs::read_to_string(folder.file()).unwrap();
+            assert_eq!(text.matches("\ndata: ").count(), 2000);
+        }
+        drop(hub);
+        let text = fs::read_to_string(folder.file()).unwrap();
+        assert_eq!(text.matches("\ndata: ").count(), round * 1000);
+    }
+}
+
+#[test]
+fn an_own_id_that_memory_has_no_more_goes_on_where_memory_begins() {
+    let folder = Folder::new("own-id");
+    let history = History::file(folder.file()).with_events(10);
+    let (hub, _) = open_with(history.durability(Durability::Os));
+    let server = Served::new();
+    server.serve(&hub);
+    let epoch = hub.publish_wait("a", Event::data("0")).unwrap().to_string();
+    let epoch = epoch.split_once('-').unwrap().0;
+    for number in 1..100 {
+        let event = Event::data(number.to_string());
+        let event = event.id(format!("row {number}")).unwrap();
+        hub.publish_wait("a", event).unwrap();
+    }
+    // Known: right after it. Not known: behind a gap, which ends at the last event that memory has not, and not from the
+    // beginning of the file, which a client that is often cut off would never come through.
+    let mut known = resume(&server, "a", "row 95");
+    assert_eq!(known.data(), "96");
+    let mut unknown = resume(&server, "a", "row 50");
+    let gap = unknown.next().unwrap();
+    assert_eq!(gap.event, "gap");
+    let told = format!(r#"{{"from":"row 50","to":"{epoch}-90","lost":null}}"#);
+    assert_eq!(gap.data, told);
+    assert_eq!(unknown.data(), "90");
+    // An id of the hub's resumes from the file.
+    let mut own = resume(&server, "a", &format!("{epoch}-1"));
+    assert_eq!(own.data(), "1");
+    server.let_go();
+}

@@ -135,7 +135,7 @@ fn what_is_known_beforehand_goes_with_the_head() {
 fn fields_that_are_the_streams_own_are_refused() {
     let check = |name: &str, value: &str, status: u16| {
         let (_, receiver) = mpsc::channel();
-        let response = Sse::new(receiver).header(name, value);
+        let response = Response::from(Sse::new(receiver).header(name, value));
         assert_eq!(response.status(), status, "{name}");
     };
     check("X-A", "b", 200); // Any other field is set.

@@ -14,8 +14,8 @@
 //! curl -N -b ann.txt http://127.0.0.1:7733/events/ann
 //! ```
 //!
-//! replays Ann's notifications, each a line with its time in milliseconds and then its text, and waits for more. With the
-//! same cookie, `/events/ben` is a 403. A real server needs more than a name to log in, and a key to notify: the example
+//! replays Ann's notifications, each a line with its time in milliseconds and then its text, and waits for more. Meanwhile
+//! `curl http://127.0.0.1:7733/online` lists her among those who are online. With the same cookie, `/events/ben` is a 403. A real server needs more than a name to log in, and a key to notify: the example
 //! `auth` has both.
 
 use std::collections::BTreeMap;
@@ -33,6 +33,29 @@ const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html
 /// The user of each session. The cookie holds the key. A real server has a database for this.
 static SESSIONS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
+/// How many streams each user has open.
+static ONLINE: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+
+/// Counts a stream of its user, as long as this value lives.
+struct Online(String);
+
+impl Online {
+    fn new(user: &str) -> Online {
+        *ONLINE.lock().unwrap().entry(user.to_string()).or_default() += 1;
+        Online(user.to_string())
+    }
+}
+
+impl Drop for Online {
+    fn drop(&mut self) {
+        let mut online = ONLINE.lock().unwrap();
+        if let Some(streams) = online.get_mut(&self.0) {
+            *streams -= 1;
+        }
+        online.retain(|_, streams| *streams > 0);
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::new();
@@ -44,6 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .get("/main.rs", |_request| include_str!("main.rs"))
         .get("/next.rs", |_request| include_str!("../auth/main.rs"))
         .get("/client.js", |_request| Response::client_script())
+        .get("/online", |_request| online())
         .post("/login", log_in)
         .post("/logout", move |request| log_out(&sessions, request))
         .get("/events/{user}", move |request| events(&readers, request))
@@ -71,8 +95,20 @@ fn log_out(hub: &Hub, request: &Request) -> Response {
 
 fn events(hub: &Hub, request: &Request) -> Result<Subscription, Response> {
     let session = session(request)?;
-    let stream = hub.subscribe(request, request.param("user"));
-    Ok(stream.start(Start::Earliest).label(session))
+    let user = request.param("user");
+    let stream = hub.subscribe(request, user).start(Start::Earliest);
+    // The hub drops the guard when the stream has ended, however it ends.
+    Ok(stream.label(session).guard(Online::new(user)))
+}
+
+/// Returns the users who are online, each on a line.
+fn online() -> String {
+    ONLINE
+        .lock()
+        .unwrap()
+        .keys()
+        .map(|user| format!("{user}\n"))
+        .collect()
 }
 
 /// Publishes that the user has read all notifications. As an event, it reaches all tabs, and replays have it in its place.

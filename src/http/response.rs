@@ -254,6 +254,14 @@ impl Response {
         self
     }
 
+    /// Sets each of these fields, as [`header`](Response::header) does.
+    pub(crate) fn with_fields(self, fields: Vec<(String, String)>) -> Response {
+        let fields = fields.into_iter();
+        fields.fold(self, |response, (name, value)| {
+            response.header(&name, value)
+        })
+    }
+
     /// Sets a field, in place of all fields of that name.
     ///
     /// An invalid field makes the whole response a [failed](Response::failed) one. A field is invalid when

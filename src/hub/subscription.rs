@@ -201,7 +201,7 @@ impl Subscription {
         self
     }
 
-    /// Adds a field to the response, as [`Response::header`] does.
+    /// Sets a field of the response, as [`Response::header`] does.
     pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Subscription {
         self.fields
             .push((name.to_string(), value.as_ref().to_string()));
@@ -318,9 +318,6 @@ impl From<Subscription> for Response {
             }))
             .closing(),
         };
-        let fields = fields.into_iter();
-        fields.fold(response, |response, (name, value)| {
-            response.header(&name, value)
-        })
+        response.with_fields(fields)
     }
 }
