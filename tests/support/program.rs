@@ -4,12 +4,13 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::PATIENCE;
 
@@ -21,8 +22,12 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(command: &mut Command) -> Program {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+        Program::run(command.stdin(Stdio::null()))
+    }
+
+    fn run(command: &mut Command) -> Program {
         let mut process = command
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let output = BufReader::new(process.stdout.take().unwrap());
@@ -48,24 +53,33 @@ impl Program {
 
     /// Starts an example with this argument.
     pub(crate) fn example_with(folder: &str, name: &str, argument: &str) -> Option<Program> {
-        // Cargo puts a test into `deps`, and the examples beside that.
-        let tests = env::current_exe().unwrap();
-        let examples = tests.ancestors().nth(2).unwrap().join("examples");
-        let program = examples
-            .join(name)
-            .with_extension(env::consts::EXE_EXTENSION);
-        if !program.exists() {
-            println!("{name} has not been built");
-            return None;
-        }
-        // Not with the files of somebody who tries the example out.
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
-        fs::create_dir_all(&folder).unwrap();
-        let mut command = Command::new(program);
-        command.arg(argument);
-        Some(Program::start(
-            command.env("TMPDIR", &folder).env("TMP", &folder),
-        ))
+        Some(Program::start(&mut command(folder, name, argument)?))
+    }
+
+    /// Starts an example that reads its standard input, for [`Program::enter`].
+    pub(crate) fn example_with_input(name: &str) -> Option<Program> {
+        Some(Program::run(command("", name, "0")?.stdin(Stdio::piped())))
+    }
+
+    /// Sends a line to the standard input.
+    pub(crate) fn enter(&mut self, line: &str) {
+        let mut input = self.process.stdin.as_ref().unwrap();
+        input.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Ends the standard input.
+    pub(crate) fn end_input(&mut self) {
+        self.process.stdin = None;
+    }
+
+    /// Ends the process at once.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+    }
+
+    /// The next line, if one comes in this time.
+    pub(crate) fn line_within(&self, time: Duration) -> Option<String> {
+        self.lines.recv_timeout(time).ok()
     }
 
     /// The next line that it prints; `None` at its end.
@@ -106,4 +120,25 @@ impl Drop for Program {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// How to start an example. `None` when it has not been built.
+fn command(folder: &str, name: &str, argument: &str) -> Option<Command> {
+    // Cargo puts a test into `deps`, and the examples beside that.
+    let tests = env::current_exe().unwrap();
+    let examples = tests.ancestors().nth(2).unwrap().join("examples");
+    let program = examples
+        .join(name)
+        .with_extension(env::consts::EXE_EXTENSION);
+    if !program.exists() {
+        println!("{name} has not been built");
+        return None;
+    }
+    // Not with the files of somebody who tries the example out.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    fs::create_dir_all(&folder).unwrap();
+    let mut command = Command::new(program);
+    command.arg(argument).env("TMPDIR", &folder);
+    command.env("TMP", &folder);
+    Some(command)
 }

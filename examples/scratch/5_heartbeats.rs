@@ -1,0 +1,123 @@
+//! Scratch 5: heartbeats, which show both ends that the other one is there.
+//!
+//! **New.** A stream on which nothing happens for two seconds sends a comment: a line that begins with a colon, which
+//! clients ignore. A proxy then does not take the stream for dead. And the server notices that a client has left: the first
+//! write after that succeeds, because the kernel only finds out by it, and the second one fails.
+//!
+//! **Try.** Run it with `cargo run --example scratch5`, then type `curl -N http://127.0.0.1:7733/` in another terminal. You
+//! see `: heartbeat` every two seconds. Stop curl, and within four seconds the server prints that a connection ends.
+//!
+//! **Still broken.** A client that loses its connection misses what is published until it is back. Step 6 mends it.
+//!
+//! **Exercise.** A browser waits some seconds before it reconnects, each for as long as it likes. Begin each stream with a
+//! block of its own, `retry: 1000`, which asks for one second. Check with
+//!
+//! ```text
+//! cargo build --example scratch5 && cargo test --test scratch exercise_5 -- --ignored
+//! ```
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{env, thread};
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+    Transfer-Encoding: chunked\r\n\r\n";
+const MAX_REQUEST_BYTES: u64 = 8192;
+/// How long a client may send nothing.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// The sending end of each reader's channel.
+static READERS: Mutex<Vec<Sender<Arc<str>>>> = Mutex::new(Vec::new());
+
+fn main() -> io::Result<()> {
+    let port = env::args().nth(1).unwrap_or("7733".to_string());
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}"))?;
+    println!("scratch5 at http://{}", listener.local_addr()?);
+    thread::spawn(keyboard);
+    thread::spawn(clock);
+    for stream in listener.incoming() {
+        // Too many open files, for example: some will be closed soon.
+        let Ok(stream) = stream else {
+            thread::sleep(Duration::from_millis(50));
+            continue;
+        };
+        thread::spawn(move || {
+            if let Err(error) = serve(&stream) {
+                println!("a connection ends: {error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// A producer. At its end, all streams end.
+fn keyboard() {
+    for line in io::stdin().lines().map_while(Result::ok) {
+        publish(&line);
+    }
+    readers().clear();
+}
+
+/// The other producer.
+fn clock() {
+    loop {
+        thread::sleep(Duration::from_secs(60));
+        publish("a minute has passed");
+    }
+}
+
+/// Sends an event to all readers, and forgets those that have left.
+fn publish(text: &str) {
+    let event: Arc<str> = chunk(&format!("data: {text}\n\n")).into();
+    readers().retain(|to| to.send(event.clone()).is_ok());
+}
+
+fn subscribe() -> Receiver<Arc<str>> {
+    let (sender, receiver) = mpsc::channel();
+    readers().push(sender);
+    receiver
+}
+
+/// Locks the list. It is whole even if a thread has panicked that held the lock.
+fn readers() -> MutexGuard<'static, Vec<Sender<Arc<str>>>> {
+    READERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn serve(mut stream: &TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let _request = read_request(stream)?;
+    // Before the head: a client that has read the head misses no later event.
+    let events = subscribe();
+    stream.write_all(HEAD.as_bytes())?;
+    loop {
+        match events.recv_timeout(HEARTBEAT) {
+            Ok(event) => stream.write_all(event.as_bytes())?,
+            Err(RecvTimeoutError::Timeout) => {
+                stream.write_all(chunk(": heartbeat\n").as_bytes())?
+            }
+            Err(RecvTimeoutError::Disconnected) => return stream.write_all(b"0\r\n\r\n"),
+        }
+    }
+}
+
+/// Reads the lines of a request up to the empty one.
+fn read_request(stream: &TcpStream) -> io::Result<Vec<String>> {
+    let mut request = Vec::new();
+    for line in BufReader::new(stream.take(MAX_REQUEST_BYTES)).lines() {
+        let line = line?;
+        if line.is_empty() {
+            return Ok(request);
+        }
+        request.push(line);
+    }
+    Err(ErrorKind::InvalidData.into())
+}
+
+/// A size in hexadecimal, and as many bytes (RFC 9112 section 7.1).
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
