@@ -1,5 +1,5 @@
-//! One node: readers subscribe over HTTP, and whoever has the token publishes. Start as many as you like against one Redis,
-//! each on a port of its own; `./three` starts three of them behind nginx.
+//! One node: readers subscribe over HTTP, and programs with the token publish. Start as many as you like against one Redis,
+//! each on another port; `./three` starts three of them behind nginx.
 //!
 //! ```text
 //! CLUSTER_TOKEN=secret cargo run -- port=60001 redis=127.0.0.1:6379

@@ -32,7 +32,9 @@ impl EventLog for Reader {
     fn read(&self, after: u64) -> io::Result<Entries> {
         let block = self.0.read(after)?;
         let first = block.partition_point(|entry| entry.sequence <= after);
-        Ok(Box::new((first..block.len()).map(move |at| Ok(block[at].clone()))))
+        Ok(Box::new(
+            (first..block.len()).map(move |at| Ok(block[at].clone())),
+        ))
     }
 }
 
@@ -76,8 +78,9 @@ impl Past {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let read = self.read_block(&mut state, after);
-        if let Err(error) = &read {
-            self.status.report("reading", error);
+        match &read {
+            Ok(_) => self.status.reads_past(),
+            Err(error) => self.status.report("reading", error),
         }
         state.failed = read.is_err().then(Instant::now);
         read.map_err(io::Error::other)

@@ -33,8 +33,14 @@ pub struct Position {
     pub head: u64,
 }
 
+impl Known {
+    fn forget_error(&mut self, what: &str) {
+        self.errors.retain(|(its, _)| *its != what);
+    }
+}
+
 impl Status {
-    /// Says why a balancer should send nobody to this node.
+    /// Says why a balancer should send no clients to this node.
     ///
     /// # Errors
     ///
@@ -78,15 +84,19 @@ impl Status {
     pub(crate) fn caught_up(&self, asked: Instant) {
         let mut known = self.lock();
         known.current = Some(asked);
-        known.errors.retain(|(what, _)| *what != "following");
+        known.forget_error("following");
     }
 
     pub(crate) fn publishes(&self, publishes: bool) {
         let mut known = self.lock();
         known.publishes = publishes;
         if publishes {
-            known.errors.retain(|(what, _)| *what != "publishing");
+            known.forget_error("publishing to");
         }
+    }
+
+    pub(crate) fn reads_past(&self) {
+        self.lock().forget_error("reading");
     }
 
     pub(crate) fn saw_head(&self, head: u64) {
@@ -112,7 +122,7 @@ impl Status {
             return;
         }
         eprintln!("{what} the log: {error}");
-        known.errors.retain(|(its, _)| *its != what);
+        known.forget_error(what);
         known.errors.push((what, error));
     }
 

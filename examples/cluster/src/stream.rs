@@ -45,7 +45,7 @@ const BEGIN_EPOCH: &str = r"
     redis.call('RPUSH', KEYS[2], table.concat({ ARGV[1], first, run, ARGV[2], lost }, ' '))";
 
 /// Creates the stream if it is missing, or leaves out the first sequence of an epoch before which events may have been lost:
-/// whoever reads across that hole is told of a gap. Keys: stream, epochs.
+/// a reader that reads across that hole is told of a gap. Keys: stream, epochs.
 const PREPARE_STREAM: &str = r"
     if redis.call('EXISTS', KEYS[1]) == 0 then
         redis.call('XGROUP', 'CREATE', KEYS[1], 'unused', 0, 'MKSTREAM')

@@ -72,7 +72,7 @@ enum Fault {
     EndNode,
     /// Nothing comes through between a node and Redis.
     CutOff,
-    /// Redis answers nobody.
+    /// Redis answers no command.
     Pause,
     KillRedis,
     /// SIGTERM: Redis writes and syncs what it has.
@@ -172,7 +172,7 @@ impl Cluster {
         self.check(&readers, &first)
     }
 
-    /// Publishes one event to each topic, for those who begin with the newest. Returns the id of the last one.
+    /// Publishes one event to each topic, for readers that begin with the newest. Returns the id of the last one.
     fn publish_first(&mut self) -> String {
         let mut last = String::new();
         for topic in TOPICS {

@@ -1,5 +1,7 @@
 //! A cluster to break: Redis, proxies, nodes, publishers and readers, each with what a test does to it.
 
+#![allow(dead_code)] // Each test uses a part of it.
+
 pub mod nodes;
 pub mod proxy;
 pub mod publisher;

@@ -167,6 +167,8 @@ impl Reader {
 /// One request over HTTP/1.1, and its response.
 pub struct Http {
     pub status: u16,
+    /// The field lines of the head.
+    pub fields: String,
     pub body: Vec<u8>,
     stream: BufReader<TcpStream>,
 }
@@ -202,15 +204,16 @@ impl Http {
             .nth(1)
             .and_then(|status| status.parse().ok());
         let status = status.ok_or(io::ErrorKind::UnexpectedEof)?;
-        while line != "\r\n" {
-            line.clear();
-            if stream.read_line(&mut line)? == 0 {
+        let mut fields = String::new();
+        while !fields.ends_with("\r\n\r\n") && fields != "\r\n" {
+            if stream.read_line(&mut fields)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         let body = Vec::new();
         Ok(Http {
             status,
+            fields,
             body,
             stream,
         })
@@ -233,7 +236,7 @@ impl Http {
     }
 
     /// Returns the next chunk of a stream, `None` after the last one.
-    fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
         let length = usize::from_str_radix(line.trim_end(), 16);

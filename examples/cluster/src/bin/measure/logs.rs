@@ -55,6 +55,14 @@ impl Kind {
 /// Makes names that no earlier log has.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+pub(crate) fn fresh_name() -> String {
+    format!(
+        "measure-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
 pub(crate) enum Log {
     Hub(Hub, Option<PathBuf>),
     Node(Node),
@@ -62,11 +70,16 @@ pub(crate) enum Log {
 
 impl Log {
     pub(crate) fn open(kind: Kind, redis_ports: [u16; 2], events: usize) -> Result<Log> {
-        let name = format!(
-            "measure-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        Log::open_named(kind, redis_ports, events, &fresh_name())
+    }
+
+    /// Opens a log in Redis that other nodes have open, too.
+    pub(crate) fn open_named(
+        kind: Kind,
+        redis_ports: [u16; 2],
+        events: usize,
+        name: &str,
+    ) -> Result<Log> {
         let history = History::events(events).bytes(256 * 1024 * 1024);
         let config = |history| HubConfig {
             history,
@@ -89,7 +102,7 @@ impl Log {
         };
         let log = LogConfig {
             redis: format!("127.0.0.1:{}", redis_ports[fsync as usize]),
-            name,
+            name: name.to_string(),
             keep: 1_000_000,
             load: 1000,
         };
@@ -160,7 +173,7 @@ fn folder() -> Result<PathBuf> {
 /// A Redis of its own, which ends with this program.
 pub(crate) struct Redis {
     pub(crate) port: u16,
-    process: Child,
+    pub(crate) process: Child,
     folder: PathBuf,
 }
 

@@ -6,6 +6,7 @@
 mod client;
 mod logs;
 mod rolling;
+mod scripts;
 
 use std::error::Error;
 use std::io::Read;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tiny_sse::{Config, Response, Server};
 
-use client::{Client, median_and_p99, resident_bytes};
+use client::{Client, median_and_p99, processor_time, resident_bytes};
 use logs::{Fsync, KINDS, Log};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -67,7 +68,39 @@ fn main() -> Result<()> {
             kind.name()
         );
     }
+    println!("\nMicroseconds of Redis's one thread, `everysec`, 64 publishers:\n");
+    println!("| | 100 B | 4 KiB |");
+    println!("| --- | --: | --: |");
+    for nodes in [1, 4] {
+        let [small, large] = [100, 4096].map(|size| redis_time(&redis[0], nodes, size));
+        println!(
+            "| an event that {nodes} of the nodes read | {:.1} | {:.1} |",
+            small?, large?
+        );
+    }
+    for (what, script) in scripts::VARIANTS {
+        let [small, large] = [100, 4096].map(|size| scripts::redis_time(&redis[0], script, size));
+        println!("| {what} | {:.1} | {:.1} |", small?, large?);
+    }
     Ok(())
+}
+
+/// Returns the microseconds that Redis takes for an event that one node publishes and so many read.
+fn redis_time(redis: &logs::Redis, nodes: usize, size: usize) -> Result<f64> {
+    let name = logs::fresh_name();
+    let open = || {
+        Log::open_named(
+            logs::Kind::Redis(Fsync::Everysec),
+            [redis.port; 2],
+            1024,
+            &name,
+        )
+    };
+    let nodes: Vec<Log> = (0..nodes).map(|_| open()).collect::<Result<_>>()?;
+    let before = processor_time(redis.process.id())?;
+    let count = events_a_second(&nodes[0], 64, size)? * PUBLISH.as_secs_f64();
+    let used = processor_time(redis.process.id())?.saturating_sub(before);
+    Ok(used.as_secs_f64() * 1e6 / count)
 }
 
 /// Publishes from so many threads, each of which waits for each of its events.

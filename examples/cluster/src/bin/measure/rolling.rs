@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{env, net, thread};
 
@@ -11,6 +13,9 @@ use crate::client::{median_and_p99, processor_time, request};
 use crate::logs::{Fsync, Redis};
 
 const READERS: usize = 15_000;
+
+/// Clients that connect at the same time.
+const CONNECTORS: usize = 512;
 
 /// How often the curve has a point.
 const STEP: Duration = Duration::from_secs(1);
@@ -31,16 +36,47 @@ pub(crate) fn run() -> Result<()> {
 }
 
 enum Client {
-    /// At the node that ends, or at the next one.
-    Connected {
+    /// At the node that ends.
+    Reading {
         stream: TcpStream,
         retry: Duration,
-        moved: bool,
     },
     Waiting {
         since: Instant,
         until: Instant,
     },
+    /// A thread connects it to the next node, or has done so.
+    Moving,
+}
+
+/// Connects clients to the next node, so many at a time: a refused SYN is sent again after a second, and holds up no other.
+struct Connectors {
+    jobs: Sender<Instant>,
+    /// The connections, each with the moment when its client lost the old one.
+    connected: Receiver<Result<(Instant, TcpStream)>>,
+}
+
+impl Connectors {
+    fn start(next: SocketAddr) -> Connectors {
+        let (jobs, waiting) = mpsc::channel();
+        let (sender, connected) = mpsc::channel();
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..CONNECTORS {
+            let (waiting, sender) = (Arc::clone(&waiting), sender.clone());
+            thread::spawn(move || {
+                let next_job = || {
+                    waiting
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .recv()
+                };
+                while let Ok(since) = next_job() {
+                    let _ = sender.send(connect(next).map(|stream| (since, stream)));
+                }
+            });
+        }
+        Connectors { jobs, connected }
+    }
 }
 
 fn roll(redis: u16, drain: u64) -> Result<()> {
@@ -49,21 +85,23 @@ fn roll(redis: u16, drain: u64) -> Result<()> {
     let mut clients = Vec::with_capacity(READERS);
     for _ in 0..READERS {
         let (stream, retry) = (connect(old_address)?, DEFAULT_RETRY);
-        clients.push(Client::Connected {
-            stream,
-            retry,
-            moved: false,
-        });
+        clients.push(Client::Reading { stream, retry });
     }
     thread::sleep(Duration::from_secs(2));
     let (start, before) = (Instant::now(), processor_time(new.id())?);
     terminate(&old)?;
-    let mut away_for = Vec::with_capacity(READERS);
+    let connectors = Connectors::start(new_address);
+    let (mut away_for, mut moved) = (Vec::with_capacity(READERS), Vec::with_capacity(READERS));
     let (mut next_point, mut arrived_before, mut busiest) = (start + STEP, 0, 0);
     while away_for.len() < READERS {
         let look = Instant::now();
         for client in &mut clients {
-            step(client, new_address, &mut away_for)?;
+            step(client, &connectors.jobs)?;
+        }
+        for connected in connectors.connected.try_iter() {
+            let (since, stream) = connected?;
+            away_for.push(since.elapsed());
+            moved.push(stream);
         }
         if Instant::now() >= next_point {
             let arrived = away_for.len() - arrived_before;
@@ -97,39 +135,28 @@ fn roll(redis: u16, drain: u64) -> Result<()> {
 }
 
 /// Does what a client does at this moment, without waiting.
-fn step(client: &mut Client, next: SocketAddr, away_for: &mut Vec<Duration>) -> Result<()> {
+fn step(client: &mut Client, connectors: &Sender<Instant>) -> Result<()> {
     let now = Instant::now();
     match client {
-        Client::Connected { moved: true, .. } => {}
-        Client::Connected { stream, retry, .. } => {
+        Client::Reading { stream, retry } => {
             let mut bytes = [0; 1024];
-            match stream.read(&mut bytes) {
-                Ok(0) => {
-                    *client = Client::Waiting {
-                        since: now,
-                        until: now + *retry,
-                    }
+            let has_ended = match stream.read(&mut bytes) {
+                Ok(length) => {
+                    *retry = find_retry(&bytes[..length]).unwrap_or(*retry);
+                    length == 0
                 }
-                Ok(length) => *retry = find_retry(&bytes[..length]).unwrap_or(*retry),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => {
-                    *client = Client::Waiting {
-                        since: now,
-                        until: now + *retry,
-                    }
-                }
+                Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+            };
+            if has_ended {
+                let until = now + *retry;
+                *client = Client::Waiting { since: now, until };
             }
         }
         Client::Waiting { since, until } if *until <= now => {
-            let stream = connect(next)?;
-            away_for.push(since.elapsed());
-            *client = Client::Connected {
-                stream,
-                retry: DEFAULT_RETRY,
-                moved: true,
-            };
+            connectors.send(*since)?;
+            *client = Client::Moving;
         }
-        Client::Waiting { .. } => {}
+        Client::Waiting { .. } | Client::Moving => {}
     }
     Ok(())
 }
