@@ -170,7 +170,7 @@ impl Link {
 
     /// Begins an epoch if one is due, and returns all epochs. Comes first on each connection that reads or adds.
     pub(crate) fn hello(&mut self, known: (u64, u64)) -> Result<Epochs> {
-        let durable = self.loses_nothing();
+        let durable = self.loses_nothing()?;
         let (stream, epochs) = (self.stream(), self.epochs());
         let fresh = RandomState::new().hash_one(std::process::id());
         let begin = Script::new(BEGIN_EPOCH);
@@ -195,13 +195,19 @@ impl Link {
     }
 
     /// Whether Redis acknowledges only what is on the disk. A Redis that does not say counts as one that may lose events.
-    fn loses_nothing(&mut self) -> bool {
-        let mut get = |name: &str, value: &str| {
+    fn loses_nothing(&mut self) -> Result<bool> {
+        for (name, value) in [("appendonly", "yes"), ("appendfsync", "always")] {
             let get = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
-            let found: redis::RedisResult<Vec<String>> = get.query(&mut self.redis);
-            found.is_ok_and(|pair| pair.get(1).is_some_and(|found| found == value))
-        };
-        get("appendonly", "yes") && get("appendfsync", "always")
+            let found = match get.query::<Vec<String>>(&mut self.redis) {
+                Ok(pair) => pair.into_iter().nth(1),
+                Err(error) if matches!(error.code(), Some("ERR" | "NOPERM")) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if found.as_deref() != Some(value) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns what the log has now. Fails if the stream is missing.
