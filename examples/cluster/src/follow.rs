@@ -91,26 +91,22 @@ impl Follower {
         Ok(())
     }
 
-    /// Hands entries to the hub. Those before one that is not valid are handed over too.
+    /// Hands entries to the hub, up to the first one of another epoch.
     fn push(&mut self, stored: Vec<Stored>) -> Result<()> {
-        let checked = stored.into_iter().map(|stored| stored.check(&self.epochs));
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut failed = Ok(());
-        for entry in checked {
-            match entry {
-                Ok(entry) => entries.push(entry),
-                Err(error) => {
-                    failed = Err(error);
-                    break;
-                }
-            }
-        }
-        if let Some(last) = entries.last() {
-            let sequence = last.sequence;
+        let count = stored.len();
+        let of_epoch = stored
+            .into_iter()
+            .map_while(|stored| stored.check(&self.epochs).ok());
+        let entries: Vec<Entry> = of_epoch.collect();
+        let is_all = entries.len() == count;
+        if let Some(last) = entries.last().map(|entry| entry.sequence) {
             self.feed.push(entries)?;
-            self.moved_to(sequence);
+            self.moved_to(last);
         }
-        failed
+        match is_all {
+            true => Ok(()),
+            false => Err("the stream was replaced".into()),
+        }
     }
 
     /// Tells the hub that nothing will come up to this sequence.

@@ -2,10 +2,10 @@
 //! each on another port; `./three` starts three of them behind nginx.
 //!
 //! ```text
-//! CLUSTER_TOKEN=secret cargo run -- port=60001 redis=127.0.0.1:6379
-//! curl -N 'http://127.0.0.1:60001/events?topic=doors&topic=lights'
-//! curl -d 'The front door is open.' -H 'Authorization: Bearer secret' http://127.0.0.1:60001/events/doors
-//! curl http://127.0.0.1:60001/health
+//! CLUSTER_TOKEN=secret cargo run -- port=7734 redis=127.0.0.1:6379
+//! curl -N 'http://127.0.0.1:7734/events?topic=doors&topic=lights'
+//! curl -d 'The front door is open.' -H 'Authorization: Bearer secret' http://127.0.0.1:7734/events/doors
+//! curl http://127.0.0.1:7734/health
 //! ```
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Each argument with its default and its meaning.
 const ARGUMENTS: [(&str, &str, &str); 10] = [
-    ("port", "60000", "where the node listens on 127.0.0.1"),
+    ("port", "7733", "where the node listens on 127.0.0.1"),
     (
         "redis",
         "127.0.0.1:6379",

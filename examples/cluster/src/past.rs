@@ -25,7 +25,7 @@ pub(crate) struct Past {
     state: Mutex<State>,
 }
 
-/// What readers of the hub have of it.
+/// The past as a hub asks for it.
 pub(crate) struct Reader(pub(crate) Arc<Past>);
 
 impl EventLog for Reader {

@@ -24,7 +24,7 @@ pub enum PublishError {
     Invalid(String),
     /// The event is not in the log and will not be: publish it again later.
     NotPublished(String),
-    /// The answer of Redis is lost: the event may be in the log, or may yet come. To publish it again may publish it
+    /// The answer of Redis is lost: the event may be in the log, or may yet come. Publishing it again may publish it
     /// twice.
     MayHaveHappened(String),
 }
