@@ -5,7 +5,8 @@
 //! terminal and `curl 'http://127.0.0.1:7733/load/publish?n=3&size=40&rate=1'` in another. The first prints the event
 //! `hello`, then three events, one a second. Each begins with the time at which it was published.
 //!
-//! Without an argument the port is `$PORT`, or else 7733. For each topic of the load, `$CAP` events are kept (1,024).
+//! Without an argument the port is `$PORT`, or else 7733. For each topic of the load, `$CAP` events are kept (1,024). The hub
+//! has `$WRITERS` writer threads (2).
 
 use std::env;
 use std::sync::Arc;
@@ -60,9 +61,12 @@ const POLL: &str = r#"{"status":"ok","value":1234.5678,"unit":"widgets","message
 fn open_hub(events: usize) -> std::io::Result<Hub> {
     // Only the number of events is bounded, because the load tool publishes events of any size.
     let history = History::events(events).bytes(usize::MAX);
+    let writers = env::var("WRITERS").ok();
+    let writers = writers.and_then(|writers| writers.parse().ok());
     Hub::open(HubConfig {
         history,
         max_event_bytes: 8 * 1024 * 1024,
+        writer_threads: writers.unwrap_or(2),
         ..HubConfig::default()
     })
 }

@@ -203,6 +203,10 @@ impl<S: Source> EventStream<S> {
                 if !self.send_unsent(unsent, remaining.min(patience()))? || remaining.is_zero() {
                     return Ok(State::Behind);
                 }
+                // The next check or heartbeat may be due before `until`.
+                if wait && self.unsent.is_none() && !self.is_ending {
+                    return Ok(State::Behind);
+                }
                 continue;
             }
             if self.is_ending {

@@ -36,8 +36,8 @@ pub struct Server {
 
 #[derive(Debug)]
 enum Program {
-    /// The `testbed` example of the root package.
-    Testbed,
+    /// The `testbed` example of the root package, with so many writer threads.
+    Testbed { writers: usize },
     /// A program of this package.
     Here(&'static str),
 }
@@ -48,10 +48,19 @@ pub const SERVERS: &[Server] = &[
     Server {
         name: "tiny-sse",
         role: Role::Own,
-        program: Program::Testbed,
+        program: Program::Testbed { writers: 2 },
         max_streams: MANY,
         websocket: false,
         short: true,
+    },
+    // The plain half of the hub alone: a thread for each stream.
+    Server {
+        name: "tiny-sse-plain",
+        role: Role::Own,
+        program: Program::Testbed { writers: 0 },
+        max_streams: 10_000,
+        websocket: false,
+        short: false,
     },
     // A thread each: past some 16,000 the system has no more.
     Server {
@@ -132,7 +141,7 @@ pub fn build(servers: &[&Server]) -> Result<(), String> {
     )?;
     if servers
         .iter()
-        .any(|server| matches!(server.program, Program::Testbed))
+        .any(|server| matches!(server.program, Program::Testbed { .. }))
     {
         let manifest = package().join("../Cargo.toml");
         cargo(
@@ -188,13 +197,18 @@ impl Server {
     /// Starts the server on a free port, with channels that hold `capacity` events.
     pub fn start(&self, capacity: usize) -> Result<Running, String> {
         let path = match self.program {
-            Program::Testbed => target_directory().join("release/examples/testbed"),
+            Program::Testbed { .. } => target_directory().join("release/examples/testbed"),
             Program::Here(name) => program(name),
+        };
+        let writers = match self.program {
+            Program::Testbed { writers } => writers,
+            Program::Here(_) => 0,
         };
         let port = free_port().map_err(|error| error.to_string())?;
         let child = Command::new(&path)
             .arg(port.to_string())
             .env("CAP", capacity.to_string())
+            .env("WRITERS", writers.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
