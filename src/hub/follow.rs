@@ -78,10 +78,7 @@ impl Feed {
         let (mut batch, mut scratch) = (Vec::new(), Vec::new());
         let (mut bytes, mut names) = (0, 0);
         for entry in entries {
-            let next = *self.pushed.get_or_insert_with(|| {
-                self.shared.log().begin_after(entry.sequence - 1);
-                entry.sequence - 1
-            }) + 1;
+            let next = self.begin_after(entry.sequence - 1) + 1;
             if entry.sequence < next {
                 continue;
             }
@@ -120,7 +117,7 @@ impl Feed {
     /// As all of [`Feed`].
     pub fn lost(&mut self, to: u64) -> Result<(), PublishError> {
         self.check_open()?;
-        if self.pushed.is_some_and(|pushed| pushed < to) {
+        if self.begin_after(to) < to {
             self.pushed = Some(to);
             self.delivery.lose(to);
         }
@@ -139,6 +136,14 @@ impl Feed {
         self.check_open()?;
         self.shared.note_current(asked, removed_to);
         Ok(())
+    }
+
+    /// Begins with the number after this one, where the hub has not begun yet. Returns the last number that was told.
+    fn begin_after(&mut self, last: u64) -> u64 {
+        *self.pushed.get_or_insert_with(|| {
+            self.shared.log().begin_after(last);
+            last
+        })
     }
 
     fn append(&mut self, batch: Vec<Numbered>) -> Result<(), PublishError> {
