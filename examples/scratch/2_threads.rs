@@ -2,11 +2,11 @@
 //!
 //! **New.** Each connection has a thread, so that a client that is slow or silent makes nobody wait. A request is lines up
 //! to an empty one, however many pieces it arrives in. Nobody can make the server wait for ever or fill its memory: a
-//! request may take 8 KiB, and each read 5 seconds. An error of `accept`, such as too many open files, ends nothing: the
+//! request may take 8 KiB, and each read 3 seconds. An error of `accept`, such as too many open files, ends nothing: the
 //! loop goes on after a pause.
 //!
 //! **Try.** Run it with `cargo run --example scratch2`, then type `nc 127.0.0.1 7733` in a second terminal, and
-//! `curl http://127.0.0.1:7733/` in a third. You see `data: hello` at once. Five seconds later the server closes the
+//! `curl http://127.0.0.1:7733/` in a third. You see `data: hello` at once. Three seconds later the server closes the
 //! connection of nc and prints why.
 //!
 //! **Still broken.** The response ends after the one event that is there at the start. What happens later cannot reach a
@@ -28,7 +28,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Connection: close\r\n\r\n";
 const MAX_REQUEST_BYTES: u64 = 8192;
 /// How long a client may send nothing.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 fn main() -> io::Result<()> {
     let port = env::args().nth(1).unwrap_or("7733".to_string());

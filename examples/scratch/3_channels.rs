@@ -30,7 +30,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Connection: close\r\n\r\n";
 const MAX_REQUEST_BYTES: u64 = 8192;
 /// How long a client may send nothing.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The sending end of each reader's channel.
 static READERS: Mutex<Vec<Sender<Arc<str>>>> = Mutex::new(Vec::new());

@@ -1,7 +1,7 @@
 //! Scratch 7: a reader that does not read costs bounded memory and bounded time.
 //!
 //! **New.** The queue of each reader has a limit. A reader whose queue is full gets no more: its stream ends after what is
-//! in the queue, and it comes back with its last id. A write that makes no progress for five seconds ends the connection.
+//! in the queue, and it comes back with its last id. A write that makes no progress for three seconds ends the connection.
 //! What is lost for good is told: a client whose id is older than the history first gets an event named `gap`.
 //!
 //! **Try.** Run it with `yes | cargo run --example scratch7`, which publishes as fast as it can. In another terminal,
@@ -29,7 +29,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Transfer-Encoding: chunked\r\n\r\n";
 const MAX_REQUEST_BYTES: u64 = 8192;
 /// How long a client may send nothing, or take nothing.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(3);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const KEPT_EVENTS: usize = 100;
 

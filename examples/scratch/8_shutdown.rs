@@ -3,7 +3,7 @@
 //! **New.** The main thread reads what you type, and at its end begins the shutdown: no new connection is served, and the
 //! sending ends are dropped. Each stream sends what is still in its queue and the last chunk. To wait for all of them needs
 //! no list of threads: each connection owns a clone of a sender, and the channel disconnects when the last clone is dropped.
-//! What is still open after five seconds is cut off.
+//! What is still open after three seconds is cut off.
 //!
 //! **Try.** Run it with `cargo run --example scratch8`, then type `curl -N http://127.0.0.1:7733/` in another terminal. Type
 //! some lines in the first one, and Ctrl-D. curl ends without an error, and so does the server.
@@ -31,7 +31,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Transfer-Encoding: chunked\r\n\r\n";
 const MAX_REQUEST_BYTES: u64 = 8192;
 /// How long a client may send nothing, or take nothing.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(3);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const KEPT_EVENTS: usize = 100;
 
