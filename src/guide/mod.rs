@@ -10,7 +10,7 @@
 //! 1. To begin: [choosing] between stream and hub, memory and file; [embedding] in an existing program; [testing] your handlers.
 //! 2. What to expect: [delivery] in detail, [clients] of all kinds, [limits] and defaults, [security].
 //! 3. In production: [proxies], `systemd`, `unix` sockets, [containers], [small_devices], [platforms].
-//! 4. From elsewhere: [migrating] from WebSocket or polling; reading the [source].
+//! 4. From elsewhere: [migrating] from WebSocket or polling; a server [from_scratch]; reading the [source].
 //!
 //! The programs on these pages are compiled as tests, and those that end are run.
 
@@ -57,6 +57,9 @@ pub mod platforms {}
 
 #[doc = include_str!("migrating.md")]
 pub mod migrating {}
+
+#[doc = include_str!("from_scratch.md")]
+pub mod from_scratch {}
 
 #[doc = include_str!("source.md")]
 pub mod source {}
