@@ -58,6 +58,7 @@ const MAX_FIELDS: usize = 256;
 /// assert_eq!(message.data, "hello");
 /// # Ok::<(), std::io::Error>(())
 /// ```
+#[must_use = "a client connects when it is asked for a message"]
 pub struct EventSource {
     /// `host:port`.
     address: String,

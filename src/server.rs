@@ -52,6 +52,7 @@ const CUT_OFF: Duration = Duration::from_millis(1500);
 /// server.shutdown(Duration::from_secs(5))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "a server serves nothing until it runs"]
 pub struct Server {
     listener: Listener,
     config: Config,

@@ -52,6 +52,7 @@ const SPAWN_QUEUE_EVENTS: usize = 64;
 /// let response: Response = countdown.retry(Duration::from_secs(3)).into();
 /// # assert_eq!(response.header_value("content-type"), Some("text/event-stream"));
 /// ```
+#[must_use = "a stream does nothing until it is returned as a response"]
 pub struct Sse {
     producer: Producer,
     last: Option<Event>,

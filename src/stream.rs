@@ -351,6 +351,7 @@ impl<S: Source> EventStream<S> {
 /// The heartbeat of a stream: what is sent after so much silence, so that proxies keep the connection open and each side
 /// notices when the other is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a heartbeat does nothing until a stream has it"]
 pub struct KeepAlive {
     pub(crate) interval: Duration,
     text: Cow<'static, str>,

@@ -38,6 +38,7 @@ const MAX_RETRY: Duration = Duration::from_millis(i32::MAX as u64);
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use = "an event does nothing until it is sent or published"]
 pub struct Event(Lines);
 
 /// The field lines without the blank line that closes the event, the `id` line in front of the others.

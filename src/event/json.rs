@@ -10,6 +10,7 @@
 /// assert_eq!(data, r#"{"user":"ann","text":"She said \"no\".\n"}"#);
 /// let event = Event::data(data);
 /// ```
+#[must_use]
 pub fn json_string(text: &str) -> String {
     // `string = quotation-mark *char quotation-mark`, `char = unescaped / escape (...)`
     let mut out = String::from('"');

@@ -85,7 +85,7 @@ mod tests {
                 };
                 sender.send(access.to_string()).unwrap();
             });
-            answer(log, method, target, &[("Cookie", "session=secret")]);
+            let _ = answer(log, method, target, &[("Cookie", "session=secret")]);
             assert_eq!(lines.try_iter().collect::<Vec<_>>(), [expected]);
         }
         check("GET", "/", "0.0.0.0 GET / 200 1.6 ms");

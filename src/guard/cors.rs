@@ -35,6 +35,7 @@ use crate::router::{Middleware, Next};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a middleware does nothing until a server has it"]
 pub struct Cors {
     /// `None` allows every page.
     origins: Option<Vec<String>>,

@@ -15,6 +15,7 @@ use std::hint::black_box;
 /// }
 /// # assert!(constant_time_eq("a", "a"));
 /// ```
+#[must_use]
 pub fn constant_time_eq(a: impl AsRef<str>, b: impl AsRef<str>) -> bool {
     let (a, b) = (a.as_ref().as_bytes(), b.as_ref().as_bytes());
     let mut difference = 0;

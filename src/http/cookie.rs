@@ -20,6 +20,7 @@ use super::head::is_token;
 /// assert_eq!(response.header_value("set-cookie"), Some(line));
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a cookie does nothing until a response has it"]
 pub struct Cookie {
     name: String,
     value: String,

@@ -53,6 +53,7 @@ use crate::socket::Socket;
 ///
 /// Text is a `String` or a `&'static str`; text that is borrowed from the request needs `to_string`. A closure that returns
 /// different types makes each of them a `Response` with `into`.
+#[must_use = "a response does nothing until a handler returns it"]
 pub struct Response {
     status: u16,
     /// The field lines, as they go on the wire.

@@ -75,6 +75,7 @@ impl fmt::Debug for HubConfig {
 /// How much a hub keeps for readers that come back: by number for each topic, by age, and by size in total, whichever
 /// is reached first.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a history does nothing until a `HubConfig` has it"]
 pub struct History {
     pub(crate) events: usize,
     pub(crate) age: Option<Duration>,
