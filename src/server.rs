@@ -608,6 +608,7 @@ impl fmt::Debug for ServerHandle {
 
 /// What was left when a shutdown gave up waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StillOpen {
     /// Connections that are still open.
     pub connections: usize,

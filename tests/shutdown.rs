@@ -305,13 +305,10 @@ fn a_handler_that_does_not_return_is_cut_off_and_reported() {
     let mut client = site.server.connect();
     client.request("GET", "/stuck", &[], b"");
     enters.recv_timeout(PATIENCE).unwrap();
-    let left = StillOpen {
-        connections: 1,
-        threads: 1,
-    };
-    assert_eq!(left.to_string(), "1 connections and 1 threads are left");
     let shut_down = || Ending::begin(site.handle.clone(), Duration::from_millis(50)).end();
-    assert_eq!(shut_down(), Err(left));
+    let left = shut_down().unwrap_err();
+    assert_eq!((left.connections, left.threads), (1, 1));
+    assert_eq!(left.to_string(), "1 connections and 1 threads are left");
     client.ends();
     assert_eq!(shut_down(), Err(left), "it is still there");
     drop(let_go);

@@ -234,6 +234,7 @@ impl Default for Decoder {
 
 /// What a [`Decoder`] found in an event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Decoded {
     /// An event with data, at its blank line.
     Message(Message),

@@ -42,6 +42,7 @@ pub fn access_log(
 /// One line of the access log. Displayed, it has no query, which may hold a ticket or another secret, and no control
 /// character, which could forge a line.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Access<'a> {
     /// The request, for a log of other parts.
     pub request: &'a Request,

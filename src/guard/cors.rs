@@ -34,7 +34,7 @@ use crate::router::{Middleware, Next};
 ///     .get("/", |_request| "read by pages of app.example as well\n");
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a middleware does nothing until a server has it"]
 pub struct Cors {
     /// `None` allows every page.

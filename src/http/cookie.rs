@@ -19,7 +19,7 @@ use super::head::is_token;
 /// let line = "session=b8f1; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=3600";
 /// assert_eq!(response.header_value("set-cookie"), Some(line));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a cookie does nothing until a response has it"]
 pub struct Cookie {
     name: String,

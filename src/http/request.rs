@@ -19,6 +19,7 @@ use crate::lock::lock;
 /// called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // The name says it all.
+#[non_exhaustive]
 pub enum Method {
     Get,
     Head,

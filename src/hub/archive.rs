@@ -12,7 +12,7 @@ use crate::event::Event;
 const SKIPPED_PER_BYTE: usize = 64;
 
 /// An event of an [`EventLog`], with its sequence number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The first is 1, and each is one more than the one before. A number that is left out is a lost event.
     pub sequence: u64,

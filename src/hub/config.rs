@@ -88,6 +88,7 @@ pub struct History {
 
 /// When an event counts as kept in a history's file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// When the disk has it: one `fsync` for each round of events, before any reader gets them. It survives the end of
     /// the process and of the power.
@@ -184,6 +185,7 @@ impl History {
 /// What happens to a reader that does not take events as fast as they come. In any case it costs the others nothing, and
 /// one that takes nothing for [`Config::write_timeout`](crate::Config::write_timeout) is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Lag {
     /// It catches up from the history; what that no longer has is announced as a gap.
     #[default]

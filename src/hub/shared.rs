@@ -166,7 +166,8 @@ impl Shared {
 }
 
 /// A hub's figures at one moment, from [`Hub::stats`](crate::Hub::stats).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Event streams that are open.
     pub subscribers: usize,

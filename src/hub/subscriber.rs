@@ -212,7 +212,7 @@ impl fmt::Display for StreamEnd {
 }
 
 /// Why a hub's stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {
     /// The client left, or its connection failed.
