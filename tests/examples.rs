@@ -348,6 +348,22 @@ fn the_hub_wants_its_token() {
 }
 
 #[test]
+fn the_hub_serves_the_figures_of_its_server_and_its_own() {
+    let Some(example) = Program::example("hub") else {
+        return;
+    };
+    let answer = Client::connect(example.address()).get("/metrics");
+    assert_eq!(
+        answer.head.field("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    let body = answer.text();
+    for line in ["sse_server_connections 1", "sse_hub_subscribers 0"] {
+        assert!(body.lines().any(|found| found == line), "{line}: {body}");
+    }
+}
+
+#[test]
 fn wire_knows_all_that_goes_over_it() {
     let Some(mut example) = Program::example("wire") else {
         return;

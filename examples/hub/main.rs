@@ -12,6 +12,8 @@
 //! The first prints the text as an event. The second prints the id of the event, and gets a 401 without the token. Pages of
 //! other sites may subscribe too, because the responses allow it (CORS). To serve other machines, bind `0.0.0.0` below, and
 //! put a proxy with TLS in front: without TLS, others on the network can read the token.
+//!
+//! `curl http://127.0.0.1:7733/metrics` prints the figures of the server and of the hub in the text format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -32,7 +34,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::new();
     let readers = hub.clone();
     let watched = hub.clone();
-    let server = Server::bind(format!("127.0.0.1:{port}"))?
+    let measured = hub.clone();
+    let server = Server::bind(format!("127.0.0.1:{port}"))?;
+    let handle = server.handle();
+    let server = server
         .middleware(Cors::any())
         .get("/", |_request| Response::html(PAGE))
         .get("/main.rs", |_request| include_str!("main.rs"))
@@ -41,7 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .post("/events/{topic}", move |request| {
             publish(&hub, &token, request)
         })
-        .get("/figures", move |_request| figures(&watched));
+        .get("/figures", move |_request| figures(&watched))
+        .get("/metrics", move |_request| {
+            format!("{}{}", handle.stats(), measured.stats())
+        });
     println!("hub at http://{}", server.addr());
     Ok(server.run()?)
 }

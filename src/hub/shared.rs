@@ -1,5 +1,6 @@
 //! What all parts of one hub share: the log behind its lock, the readers, and figures.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -165,9 +166,9 @@ impl Shared {
     }
 }
 
-/// A hub's figures at one moment, from [`Hub::stats`](crate::Hub::stats).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
+/// A hub's figures at one moment, from [`Hub::stats`](crate::Hub::stats). Displayed, they are Prometheus's text format, without
+/// the two ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Event streams that are open.
     pub subscribers: usize,
@@ -195,4 +196,30 @@ pub struct Stats {
     pub oldest: Option<EventId>,
     /// The newest event published.
     pub newest: Option<EventId>,
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures = [
+            ("subscribers", "gauge", self.subscribers as u64),
+            (
+                "subscribers_behind",
+                "gauge",
+                self.subscribers_behind as u64,
+            ),
+            ("published_total", "counter", self.published),
+            ("delivered_total", "counter", self.delivered),
+            ("dropped_lagging_total", "counter", self.dropped_lagging),
+            ("dropped_stalled_total", "counter", self.dropped_stalled),
+            ("polls", "gauge", self.polls as u64),
+            ("worst_lag", "gauge", self.worst_lag),
+            ("history_events", "gauge", self.history_events as u64),
+            ("history_bytes", "gauge", self.history_bytes as u64),
+            ("topics", "gauge", self.topics as u64),
+        ];
+        for (name, kind, value) in figures {
+            writeln!(f, "# TYPE sse_hub_{name} {kind}\nsse_hub_{name} {value}")?;
+        }
+        Ok(())
+    }
 }

@@ -621,6 +621,19 @@ fn stats_count_what_there_is() {
         ),
         (0, 0, 0)
     );
+    let expected = "# TYPE sse_hub_subscribers gauge\nsse_hub_subscribers 2\n\
+                    # TYPE sse_hub_subscribers_behind gauge\nsse_hub_subscribers_behind 0\n\
+                    # TYPE sse_hub_published_total counter\nsse_hub_published_total 1\n\
+                    # TYPE sse_hub_delivered_total counter\nsse_hub_delivered_total 2\n\
+                    # TYPE sse_hub_dropped_lagging_total counter\nsse_hub_dropped_lagging_total 0\n\
+                    # TYPE sse_hub_dropped_stalled_total counter\nsse_hub_dropped_stalled_total 0\n\
+                    # TYPE sse_hub_polls gauge\nsse_hub_polls 0\n\
+                    # TYPE sse_hub_worst_lag gauge\nsse_hub_worst_lag 0\n\
+                    # TYPE sse_hub_history_events gauge\nsse_hub_history_events 1\n\
+                    # TYPE sse_hub_history_bytes gauge\nsse_hub_history_bytes BYTES\n\
+                    # TYPE sse_hub_topics gauge\nsse_hub_topics 2\n";
+    let expected = expected.replace("BYTES", &stats.history_bytes.to_string());
+    assert_eq!(stats.to_string(), expected);
 }
 
 /// A value that says when it is dropped.
