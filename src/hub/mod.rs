@@ -74,10 +74,13 @@ use crate::event::Event;
 use crate::http::Request;
 use crate::random::random_u64;
 
-/// Broadcasts events to topics, and keeps a history from which readers resume. Cheap to clone. When the last handle is
-/// dropped, its streams end, each after all that was published; the drop waits until the history has all of it.
+/// Broadcasts events to topics, and keeps a history from which readers resume.
 ///
-/// Each handler and each producer has a handle of its own, or all use one that lives as long as the program:
+/// A `Hub` is a handle, and a clone of it is another handle of the same hub. The hub ends when the last handle is dropped: the
+/// drop waits until the history has every event that was published, and each stream ends after these events.
+///
+/// Handlers and producers share one handle in a `static`, as here, or each of them owns a clone. A `static` is never dropped:
+/// call [`flush`](Hub::flush) before `main` returns.
 ///
 /// ```
 /// use std::sync::LazyLock;
@@ -125,8 +128,8 @@ impl Drop for Inner {
 }
 
 impl Hub {
-    /// A hub with the default limits. If its threads cannot be started, it is closed from the beginning, and publishing says
-    /// so; [`open`](Hub::open) says why.
+    /// Makes a hub with the default limits. If its threads cannot be started, every publish fails with
+    /// [`PublishError::Closed`]. [`open`](Hub::open) returns the reason instead.
     pub fn new() -> Hub {
         let config = HubConfig::default();
         let mut log = Log::new(config.history.clone());
@@ -138,12 +141,13 @@ impl Hub {
         })
     }
 
-    /// A hub with the limits of `config`.
+    /// Makes a hub with these limits.
     ///
     /// # Errors
     ///
-    /// What the system says when a thread cannot be started or the history's file cannot be opened; `WouldBlock` when
-    /// another hub has the file, `InvalidData` when it is no history: it stays as it is.
+    /// - `WouldBlock` when another hub uses the history's file.
+    /// - `InvalidData` when the file is not a history. The file is left as it is.
+    /// - The system's error when the file cannot be opened, or a thread cannot be started.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
         let mut log = Log::new(config.history.clone());
         let mut file = None;
@@ -155,15 +159,18 @@ impl Hub {
         Hub::start(Arc::new(Shared::new(config, log, archive)), store)
     }
 
-    /// A hub that follows a log which others number, and what tells it what is in the log. It keeps the newest events in
-    /// memory as the history says, and serves and resumes readers as any hub does: an id means the same on every hub that
-    /// follows the log. To publish is to append to the log: the hub's own calls are refused.
+    /// Makes a hub that follows a log outside this process, such as a Redis stream that several servers share. The log
+    /// numbers the events. The [`Feed`] tells the hub what is in the log.
+    ///
+    /// The hub keeps the newest events in memory, within the limits of `config.history`, and reads older ones from the log.
+    /// An id means the same event on every hub that follows the log, so a client can resume at any of them. To publish an
+    /// event, append it to the log: [`publish`](Hub::publish) fails with [`PublishError::Follows`].
     ///
     /// [`EventLog`] has an example.
     ///
     /// # Errors
     ///
-    /// What the system says when a thread cannot be started.
+    /// The system's error when a thread cannot be started.
     pub fn follow(config: HubConfig, log: impl EventLog) -> io::Result<(Hub, Feed)> {
         let memory = Log::new(config.history.clone());
         let shared = Shared::new(config, memory, Some(Box::new(log))).following();
@@ -212,18 +219,19 @@ impl Hub {
         }
     }
 
-    /// Publishes an event to a topic, or once to several. Returns when the hub has taken it, waiting while the inbox is
-    /// full. An id that the event brings is kept, and clients resume from it; otherwise the hub gives it one.
+    /// Publishes an event to a topic, or to several. A reader of several of these topics gets the event once.
     ///
-    /// An own id must not be used twice in a topic, or in topics that one reader reads together: a reader that comes back
-    /// with such an id resumes after the oldest event that has it, or is told of a gap.
+    /// Returns when the event is in the hub's inbox, and waits while the inbox is full. The event is not yet in the history
+    /// then, and is lost if the process is killed. [`publish_wait`](Hub::publish_wait), [`flush`](Hub::flush) and the drop of
+    /// the last handle wait until it is in the history.
     ///
-    /// What the hub has taken may not yet be in the history when the process is killed:
-    /// [`publish_wait`](Hub::publish_wait) and [`flush`](Hub::flush) wait for that, and so does dropping the last handle.
+    /// The hub gives the event an id, unless the event has one of its own. Do not use an own id twice in a topic, or in topics
+    /// that one reader reads together: a client that resumes from such an id resumes after the oldest event with it, or is
+    /// told of a gap.
     ///
     /// # Errors
     ///
-    /// [`PublishError`], which says what is wrong with the topic, the id or the size.
+    /// [`PublishError`] when the topic, the id or the size of the event is not valid, or the hub has ended.
     pub fn publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
         if self.inner.shared.is_failing() {
             // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
@@ -233,11 +241,11 @@ impl Hub {
         self.send(message)
     }
 
-    /// As [`publish`](Hub::publish), but never waits.
+    /// Publishes as [`publish`](Hub::publish) does, but never waits.
     ///
     /// # Errors
     ///
-    /// [`PublishError::Full`] when it would have to wait, and as [`publish`](Hub::publish).
+    /// [`PublishError::Full`] when the inbox is full; otherwise as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
         let message = self.message(topics.names(), event)?;
         let inbox = self.inbox()?;
@@ -247,37 +255,43 @@ impl Hub {
         })
     }
 
-    /// As [`publish`](Hub::publish), but returns only when the event is in the history, with the hub's id for it.
+    /// Publishes as [`publish`](Hub::publish) does, waits until the event is in the history, and returns the hub's id of the
+    /// event.
     ///
     /// # Errors
     ///
-    /// As [`publish`](Hub::publish).
+    /// [`PublishError::Storage`] when the history's file cannot be written: then no reader gets the event. Otherwise as
+    /// [`publish`](Hub::publish).
     pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
         let message = self.message(topics.names(), event)?;
         self.request(|reply| message.with_reply(reply))
     }
 
-    /// Waits until all that was published before is in the history, and in its file where there is one.
+    /// Waits until every event that was published before is in the history, and in its file if it has one.
     ///
     /// # Errors
     ///
-    /// [`PublishError::Storage`] when one of the events could not be written since the last call, and its publisher did not
-    /// wait; [`PublishError::Closed`].
+    /// - [`PublishError::Storage`] when an event since the last call could not be written, and its publisher did not wait for
+    ///   the result.
+    /// - [`PublishError::Closed`] when the hub has ended.
     pub fn flush(&self) -> Result<(), PublishError> {
         self.request(Message::Flush).map(drop)
     }
 
-    /// Publishes the last event of these topics: whoever reads them, or comes back later, gets the rest, this event and the
-    /// end. A topic's readers that read other topics too go on with those. The wire id of the event says that it is the
-    /// last; a client that comes back with such an id is answered with 204, which stops an `EventSource`. Not every client
-    /// stops at 204: name the event, and have the page close its source there.
+    /// Publishes the last event of these topics, as [`publish_wait`](Hub::publish_wait) does, and finishes the topics.
     ///
-    /// A client that comes later without an id gets the last event and the end. The hub knows that a topic is finished as
-    /// long as it keeps the event; to publish to the topic again opens it anew. An id that the event brings is replaced.
+    /// - A stream whose topics are all finished ends after this event. A stream with other topics goes on.
+    /// - A client that resumes later gets the events that it has missed, this one, and the end.
+    /// - A client that comes later without an id gets this event and the end.
+    /// - The event's id on the wire ends with `-end`. A client that comes back with this id gets 204, which stops an
+    ///   `EventSource`. Some other clients ignore a 204: name the event, and have the page close its source at that name.
+    ///
+    /// The topics stay finished while the history keeps the event. Publishing to a finished topic opens it again. An id that
+    /// the event has of its own is replaced.
     ///
     /// # Errors
     ///
-    /// As [`publish_wait`](Hub::publish_wait), which it does.
+    /// As [`publish_wait`](Hub::publish_wait).
     pub fn finish(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
         let mut message = self.message(topics.names(), event)?;
         if let Message::Publish { finishes, .. } = &mut message {
@@ -327,16 +341,20 @@ impl Hub {
         result.recv().unwrap_or(Err(PublishError::Closed))
     }
 
-    /// Subscribes the client of a request to topics; return the result from the handler. It begins after the request's
-    /// last event id (from [`Request::last_event_id`]; the words `earliest` and `latest` are understood as well), else
-    /// with the next event published after this call. An id that the history does not know or no longer covers is
-    /// answered with an event named `gap` first. Its data is the id that the client had, the last one that it missed, and
-    /// how many it missed, where that is known: `{"from":"…","to":"…","lost":null}`.
+    /// Subscribes the client of a request to a topic, or to several. Return the subscription from the handler.
     ///
-    /// A reader of several topics is not told of which one an event is: name the events
-    /// ([`Event::event`](crate::Event::event)) where it matters. Topic names often come from the client: one that is not
-    /// valid gets 400, and which ones there are is for the handler to say. A client that may read a topic may read all that
-    /// is kept of it, unless [`Subscription::replay`] says otherwise.
+    /// The stream begins after the client's last event id ([`Request::last_event_id`]), or at the word `earliest` or `latest`
+    /// in its place. Without an id, it begins with the next event that is published after this call.
+    ///
+    /// If events after the id are no longer kept, or the hub does not know the id, the first event is named `gap`. Its data
+    /// is `{"from":"…","to":"…","lost":null}`: the client's id, the id of the last event that is missing, and the number of
+    /// missing events, or `null` where the number is not known.
+    ///
+    /// The hub knows no users: check in the handler who may read which topic. A client that may read a topic may read all
+    /// that is kept of it; [`Subscription::replay`] limits this. A name that no topic can have gets 400.
+    ///
+    /// An event does not say of which topic it is. Give the events names ([`Event::event`](crate::Event::event)) where a
+    /// reader of several topics has to know.
     pub fn subscribe(&self, request: &Request, topics: impl Topics) -> Subscription {
         let topics = topics::check(topics.names());
         Subscription::new(
@@ -347,7 +365,7 @@ impl Hub {
         )
     }
 
-    /// The events of these topics from now on, for code in this process.
+    /// Returns a receiver of the events of these topics, from now on, for code in this process.
     ///
     /// ```
     /// # use tiny_sse::{Event, Hub};
@@ -359,7 +377,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`InvalidTopic`], as for publishing.
+    /// [`InvalidTopic`] when a name cannot be a topic's.
     pub fn receiver(&self, topics: impl Topics) -> Result<HubReceiver, InvalidTopic> {
         let topics = topics::check(topics.names())?;
         let shared = Arc::clone(&self.inner.shared);
@@ -368,32 +386,32 @@ impl Hub {
         Ok(HubReceiver::new(cursor))
     }
 
-    /// The topics that have an event in memory or a reader, in no particular order.
+    /// Returns the topics that have an event in memory or a reader, in no particular order.
     pub fn topics(&self) -> Vec<String> {
         let log = self.inner.shared.log();
         log.topics().map(|name| name.to_string()).collect()
     }
 
-    /// The newest event of a topic that is in memory.
+    /// Returns the newest event of a topic that is in memory.
     pub fn newest(&self, topic: &str) -> Option<Event> {
         let log = self.inner.shared.log();
         log.kept(topic).next_back().map(|frame| frame.event())
     }
 
-    /// The events of a topic that are in memory, oldest first.
+    /// Returns the events of a topic that are in memory, oldest first.
     pub fn kept(&self, topic: &str) -> Vec<Event> {
         let log = self.inner.shared.log();
         log.kept(topic).map(|frame| frame.event()).collect()
     }
 
-    /// The hub's figures at this moment. Walks over all readers.
+    /// Returns the hub's figures at this moment. The call walks over all readers.
     pub fn stats(&self) -> Stats {
         self.inner.shared.stats()
     }
 
-    /// The event streams that are open at this moment, in no particular order: for a list of who is there, or to count by
-    /// topic. A stream that is to be closed is among them until it has ended. Long-polls, which come and go, are not: see
-    /// [`Stats::polls`].
+    /// Returns the event streams that are open at this moment, in no particular order: to list who is there, or to count the
+    /// readers of a topic. A stream that [`close`](Hub::close) was called for is among them until it has ended. Long-polls are
+    /// not among them: [`Stats::polls`] counts these.
     ///
     /// ```
     /// # let hub = tiny_sse::Hub::new();
@@ -405,12 +423,13 @@ impl Hub {
         self.inner.shared.registry.all()
     }
 
-    /// Ends the streams of the readers that match, which come back after a while as after any reconnect, and returns how
-    /// many they are. This, after the session that a handler checks has been deleted, is how a user stops reading.
+    /// Ends the streams of the readers for which `matches` returns true, and returns their number. The clients reconnect. To
+    /// log a user out, first delete the session that the handler checks, then close the user's streams by their
+    /// [label](Subscription::label): the handler refuses the client when it comes back.
     ///
-    /// No event that is published after this call reaches a reader that matches, nor a client whose request was under way:
-    /// such a request gets an empty stream or long-poll response, since its reader is not known yet, and the client meets
-    /// the handler when it comes back.
+    /// No event that is published after this call reaches a reader that matches. A request that is in progress during the
+    /// call has no reader yet to match. It gets a stream or a long-poll response without events, whoever sent it, and its
+    /// client comes back to the handler.
     pub fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
         let shared = &self.inner.shared;
         let count = shared.registry.close(matches);

@@ -20,31 +20,48 @@ use crate::http::{IntoResponse, Method, Request, Response, StreamHead};
 use crate::socket::Socket;
 use crate::stream::{EventStream, KeepAlive, StreamOptions, event_stream};
 
-/// Where a reader begins that brings no last event id.
+/// Where the stream of a client without a last event id begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Start {
-    /// With the first event published after the handler asked for the subscription.
+    /// With the first event that is published after the handler called [`Hub::subscribe`](crate::Hub::subscribe).
     #[default]
     Latest,
-    /// With the oldest event kept.
+    /// With the oldest event that the hub keeps.
     Earliest,
 }
 
-/// A reader's subscription to topics of a [`Hub`](crate::Hub), from [`Hub::subscribe`](crate::Hub::subscribe). Return it
-/// from a handler.
+/// A client's subscription to topics of a [`Hub`](crate::Hub), from [`Hub::subscribe`](crate::Hub::subscribe). A handler
+/// returns it as its response, usually an event stream:
 ///
-/// As an event stream it goes on after the client's last event id, and begins with an [`OpeningId`]: a client that is cut
-/// off before its first event comes back to the same place. A GET request gets one JSON response instead, at once or when
-/// there is an event (long-poll), if it has `poll` in its query, whatever the value, or accepts `application/json` and
-/// neither `*/*` nor `text/event-stream`. The client asks the next time with `last_event_id` in the query:
+/// ```
+/// use tiny_sse::{Hub, Replay, Request, Response, Server, Subscription};
 ///
-/// ```json
-/// {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
+/// fn events(hub: &Hub, request: &Request) -> Result<Subscription, Response> {
+///     let user = request.cookie("user").ok_or(Response::new(401))?; // A real server looks up a session.
+///     let topics = [format!("user/{user}"), "news".to_string()];
+///     Ok(hub.subscribe(request, topics).label(user).replay(Replay::Events(50)).retained())
+/// }
+///
+/// let hub = Hub::new();
+/// let server = Server::bind("127.0.0.1:0")?.get("/events", move |request| events(&hub, request));
+/// # Ok::<(), std::io::Error>(())
 /// ```
 ///
-/// The response is 400 where the topics are not valid, and 204 where the client's id is that of the event that
-/// [finished](crate::Hub::finish) the topics: 204 stops an `EventSource`.
+/// The response is one of these:
+///
+/// - **An event stream.** It goes on after the client's last event id. It begins with an [`OpeningId`], so that a client that
+///   is cut off before its first event comes back to the same place.
+/// - **One JSON response** (long-poll), at once if there are events, else when the next one is published. This is for a GET
+///   with `poll` in the query, with or without a value, or with an `Accept` field that has `application/json` and neither
+///   `*/*` nor `text/event-stream`. The client's next request has `?last_event_id=` with the last id:
+///
+///   ```json
+///   {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
+///   ```
+/// - **204**, when the client comes back with the id of an event that [finished](crate::Hub::finish) its topics. It stops an
+///   `EventSource`.
+/// - **400**, when a name cannot be a topic's.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
     shared: Arc<Shared>,
@@ -110,80 +127,83 @@ impl Subscription {
         }
     }
 
-    /// Where to begin when the client brings no last event id. Default: [`Start::Latest`].
+    /// Sets where the stream of a client without a last event id begins. Default: [`Start::Latest`].
     pub fn start(mut self, start: Start) -> Subscription {
         self.start = start;
         self
     }
 
-    /// The client's last event id, where the request has it in a place of its own; in place of
-    /// [`Request::last_event_id`]. An empty one is none. The words `earliest` and `latest` mean what [`Start`] says.
+    /// Sets the client's last event id, in place of [`Request::last_event_id`], for a request that has it elsewhere. An empty
+    /// id counts as no id. The words `earliest` and `latest` mean what [`Start`] says.
     pub fn last_event_id(mut self, id: impl Into<String>) -> Subscription {
         self.last_event_id = Some(id.into()).filter(|id| !id.is_empty());
         self
     }
 
-    /// Limits how far back a client may go, whatever id it brings. A client that would have got more is told of a gap.
-    /// Default: [`Replay::All`]: who may read a topic may read all that the hub keeps of it.
+    /// Limits how far back a client may go, whatever its id. A client whose id is older gets a `gap` event first. Default:
+    /// [`Replay::All`].
     pub fn replay(mut self, replay: Replay) -> Subscription {
         self.replay = replay;
         self
     }
 
-    /// Sends these events first: a snapshot, which the stream then continues without a hole if the snapshot was taken
-    /// after [`Hub::subscribe`](crate::Hub::subscribe) was called.
+    /// Sends these events first, such as a snapshot of a state whose changes the hub publishes. Take the snapshot after the
+    /// call of [`Hub::subscribe`](crate::Hub::subscribe): then no change is missing between the snapshot and the stream.
     ///
-    /// They have no id from the hub, are not kept, and come again with each connection: for a client that resumes, leave
-    /// them away where [`Request::last_event_id`] says so. A long-poll that resumes does not get them.
+    /// The events get no id from the hub and are not kept. They are sent with each connection. Leave them out for a client
+    /// that resumes, which has a [`Request::last_event_id`]. A long-poll that resumes does not get them.
     pub fn first(mut self, events: impl IntoIterator<Item = Event>) -> Subscription {
         self.options.first.extend(events);
         self
     }
 
-    /// Sends the newest event kept of each topic first, unless the client resumes, so that a page has a value to show.
+    /// Sends the newest event of each topic first, so that a new page has a value to show. A client that resumes does not get
+    /// them.
     pub fn retained(mut self) -> Subscription {
         self.retained = true;
         self
     }
 
-    /// What the stream begins with, so that a client that is cut off before its first event can resume. Default:
-    /// [`OpeningId::Block`].
+    /// Sets the form of the id with which the stream begins. Default: [`OpeningId::Block`].
     pub fn opening_id(mut self, opening_id: OpeningId) -> Subscription {
         self.opening_id = opening_id;
         self
     }
 
-    /// Always answers with an event stream, never with one JSON response, whatever the request says.
+    /// Turns long-poll off: every request gets an event stream.
     pub fn stream_only(mut self) -> Subscription {
         self.is_poll = false;
         self
     }
 
-    /// What happens when the reader is too slow, in place of [`HubConfig::lag`](crate::HubConfig::lag).
+    /// Sets what happens when the reader is too slow, in place of [`HubConfig::lag`](crate::HubConfig::lag).
     pub fn lag(mut self, lag: Lag) -> Subscription {
         self.lag = lag;
         self
     }
 
-    /// A name for [`Reader::label`](crate::Reader::label), such as the user's: [`Hub::close`](crate::Hub::close) and
-    /// [`on_end`](Subscription::on_end) see it.
+    /// Sets the [`Reader::label`](crate::Reader::label) of the stream, such as the user's name, for
+    /// [`Hub::close`](crate::Hub::close), [`Hub::readers`](crate::Hub::readers) and [`on_end`](Subscription::on_end).
     pub fn label(mut self, label: impl Into<String>) -> Subscription {
         self.label = label.into();
         self
     }
 
-    /// Keeps a value for as long as the stream is open, and drops it when the stream has ended: a value whose `Drop` takes
-    /// its user off a list, for example. It is dropped where [`on_end`](Subscription::on_end) calls; where no stream begins,
-    /// because the request is a HEAD or a middleware refuses it, with the subscription.
+    /// Keeps a value while the stream is open, and drops it when the stream has ended. The value's `Drop` can, for example,
+    /// take a user off the list of those who are there.
+    ///
+    /// The drop is at the time and on the thread of the calls of [`on_end`](Subscription::on_end). A long-poll keeps the value
+    /// until its response is made, so its user is off the list between two polls. Where there is no stream, because the
+    /// request is a HEAD or a middleware refuses it, the value is dropped with the subscription.
     pub fn guard(self, value: impl Send + 'static) -> Subscription {
         self.on_end(move |_| drop(value))
     }
 
-    /// Calls this when the stream has ended, with whose it was and why it ended. That a client has left is noticed at its
-    /// next event, on a silent stream within some five seconds.
+    /// Calls the callback when the stream has ended, with its reader and the reason. A long-poll does not call it. A client
+    /// that has left is noticed at its next event, or within about five seconds on a silent stream.
     ///
-    /// All such calls are made on one thread of the crate's, one after the other, so that a call may publish, and a slow
-    /// one holds up later calls and nothing else. A panic ends that call alone.
+    /// One thread makes all these calls, one after the other. A callback may publish. A slow callback delays later callbacks
+    /// and nothing else. A panic ends that call alone.
     pub fn on_end(mut self, callback: impl FnOnce(&StreamEnd) + Send + 'static) -> Subscription {
         self.on_end.push(Box::new(callback));
         self
