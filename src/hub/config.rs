@@ -13,24 +13,27 @@ pub struct HubConfig {
     pub history: History,
     /// What happens to a reader that is too slow, unless its subscription says otherwise. Default: [`Lag::CatchUp`].
     pub lag: Lag,
-    /// Largest event in bytes, as it goes over the wire without its id. A larger event is refused. Default: 1 MiB.
+    /// The maximum size of an event in bytes on the wire, without its id. Publishing a larger event fails. Default: 1 MiB.
     pub max_event_bytes: usize,
-    /// Most events that wait for the hub thread; then a publisher waits. Their memory is at most this many times
-    /// `max_event_bytes`. Default: 1,024.
+    /// The maximum number of events in the inbox, where they wait for the hub thread. While the inbox is full, publishers wait.
+    /// It takes at most this many times `max_event_bytes` of memory. Default: 1,024.
     pub inbox_events: usize,
-    /// Threads that write to the readers that keep up. With 0, each reader keeps a thread to itself. Default: 2.
-    /// On four processors, at 1,000 readers with 100 events a second each, two took 9.6 µs a delivery, three 8.7 and four
-    /// 8.1, while the slowest hundredth came after 8, 10 and 12 ms: a processor that is left free serves the others.
+    /// The number of threads that write to the readers that keep up. With 0, each reader keeps a thread to itself. Default: 2.
+    ///
+    /// More threads take less processor time and make the slowest deliveries later. On four processors, with 1,000 readers
+    /// and 100 events a second each, two, three and four threads took 9.6, 8.7 and 8.1 µs a delivery, and the 99th percentile
+    /// of the latency was 8, 10 and 12 ms.
     pub writer_threads: usize,
-    /// Most threads that serve the readers that have fallen behind the writer threads. Default: 64.
+    /// The maximum number of threads that serve the readers that have fallen behind. Default: 64.
     pub catch_up_threads: usize,
-    /// How long a long-poll request waits for an event, and holds its thread even if its client leaves meanwhile.
-    /// Default: 25 s, below the usual time-outs of proxies.
+    /// How long a long-poll request waits for an event. It holds a thread for this time, even if its client leaves. Default:
+    /// 25 s, below the usual time-outs of proxies.
     pub poll_timeout: Duration,
-    /// Most long-poll requests that wait at a time. Each holds a thread, so one more gets an empty response at once.
-    /// Default: 2,000, half of the default [`max_threads`](crate::Config::max_threads).
+    /// The maximum number of long-poll requests that wait at a time. Each of them holds a thread. One more gets an empty
+    /// response at once. Default: 2,000, half of the default [`max_threads`](crate::Config::max_threads).
     pub max_polls: usize,
-    /// Called with what goes wrong outside any call, such as a full disk. Default: writes to standard error.
+    /// A function that is called with each problem that no caller is told of, such as a full disk. Default: writes to standard
+    /// error.
     pub on_error: ErrorHook,
 }
 
@@ -72,8 +75,18 @@ impl fmt::Debug for HubConfig {
     }
 }
 
-/// How much a hub keeps for readers that come back: by number for each topic, by age, and by size in total, whichever
-/// is reached first.
+/// What a hub keeps for clients that come back: how many events of each topic, for how long, and how many bytes of all topics
+/// together. An event that exceeds any of these limits is evicted from memory. A history in a [`file`](History::file) has the
+/// event there, until the file exceeds a limit of its own.
+///
+/// ```
+/// use std::time::Duration;
+/// use tiny_sse::{History, Hub, HubConfig};
+///
+/// let history = History::events(100).age(Duration::from_secs(3600));
+/// let hub = Hub::open(HubConfig { history, ..HubConfig::default() })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a history does nothing until a `HubConfig` has it"]
 pub struct History {
@@ -86,21 +99,21 @@ pub struct History {
     pub(crate) file_bytes: u64,
 }
 
-/// When an event counts as kept in a history's file.
+/// When an event counts as written to a history's file. Only then do readers get it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// When the disk has it: one `fsync` for each round of events, before any reader gets them. It survives the end of
-    /// the process and of the power.
+    /// When the disk has it: one `fsync` for each batch of events. The event survives a crash of the process and a loss of
+    /// power.
     #[default]
     Sync,
-    /// When the system has it. It survives the end of the process; with the power the last seconds may go, and a reader
-    /// that has seen them is told of a gap.
+    /// When the operating system has it. The event survives a crash of the process. A loss of power may lose the events of the
+    /// last seconds; a reader that has seen them is told of a gap.
     Os,
 }
 
 impl Default for History {
-    /// 1,024 events of each topic, of any age, 64 MiB in all.
+    /// Makes a history of 1,024 events of each topic, of any age, and 64 MiB of all topics together, in memory.
     fn default() -> History {
         History {
             events: 1024,
@@ -114,15 +127,17 @@ impl Default for History {
 }
 
 impl History {
-    /// Keeps the history in a file, and as much of it in memory as the other settings say. Readers resume from the file
-    /// over restarts, and those that want more than memory has read it from the file.
+    /// Makes a history in a file, from which clients resume after a restart of the server. The newest events are in memory
+    /// too, within the other limits. A reader that needs older events reads them from the file.
     ///
-    /// The file is an event stream like any other. Its full parts are beside it, under its name and a number. A second hub
-    /// that opens any of these files is refused, whatever path it comes through. What cannot be read is never destroyed:
-    /// [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing, and copies a file whose end is damaged
-    /// before it cuts that end off.
+    /// The file has a limit of its own: 1 GiB in parts of 16 MiB, unless [`file_bytes`](History::file_bytes) changes it. It is
+    /// an event stream, which `cat` shows. Each full part becomes a file beside it, with the same name and a number. Only one
+    /// hub at a time can open a history, also through another path.
     ///
-    /// Default: 1 GiB in parts of 16 MiB, [`Durability::Sync`].
+    /// Damage destroys nothing: [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing, and copies a file
+    /// whose end is damaged before it cuts the end off.
+    ///
+    /// Default: [`Durability::Sync`].
     pub fn file(path: impl Into<PathBuf>) -> History {
         History {
             file: Some(path.into()),
@@ -130,50 +145,56 @@ impl History {
         }
     }
 
-    /// When an event counts as kept. Without a file it means nothing.
+    /// Sets when an event counts as written. It has no effect without a file.
     pub fn durability(mut self, durability: Durability) -> History {
         self.durability = durability;
         self
     }
 
-    /// Keeps at most about so many bytes in the file. A part has a sixteenth of them, but at least 4 KiB and at most 16 MiB,
-    /// or 1/256 where that is more. The oldest part is removed first. Without a file it means nothing.
+    /// Sets the size of the file and its parts together, in bytes, which is kept approximately: when it is exceeded, the oldest
+    /// part is removed. It has no effect without a file. A part has 1/16 of the size, but at least 4 KiB and at most 16 MiB,
+    /// or 1/256 of the size if that is more.
     pub fn file_bytes(mut self, bytes: u64) -> History {
         self.file_bytes = bytes;
         self
     }
 
-    /// Keeps this many events of each topic in memory.
+    /// Makes a history in memory, of this many events of each topic.
     pub fn events(events: usize) -> History {
         History::default().with_events(events)
     }
 
-    /// The same history with so many events of each topic in memory.
+    /// Sets how many events of each topic are kept in memory.
     pub fn with_events(mut self, events: usize) -> History {
         self.events = events;
         self
     }
 
-    /// Keeps nothing for readers that come back: they are told of a gap for what was published meanwhile. For readers that
-    /// are connected, at most 64 events of a topic wait until they are sent.
+    /// Makes a history that keeps nothing for clients that come back: they are told of a gap. For connected readers, up to 64
+    /// events of a topic wait until they are sent.
     pub fn none() -> History {
         History::events(0)
     }
 
-    /// Keeps no event longer than this.
+    /// Sets how long an event is kept in memory. By default, its age does not matter.
+    ///
+    /// A history in a file keeps an older event there, and readers get it from the file. Limit the file by
+    /// [`file_bytes`](History::file_bytes), and what a reader gets by [`Replay::Age`](crate::Replay::Age).
     pub fn age(mut self, age: Duration) -> History {
         self.age = Some(age);
         self
     }
 
-    /// Keeps at most so much in memory, of all topics together; the oldest events go first. What counts is what an event
-    /// takes there: its bytes on the wire, some 300 more and 40 for each further topic, an id that the publisher gave, once
-    /// and 80 bytes for each topic, and for each topic that has events 440 bytes and its name.
+    /// Sets how many bytes the events of all topics take in memory together. The oldest events are evicted first. These bytes
+    /// are counted:
     ///
-    /// The memory that the process takes for its history stays below one and a half times this limit. Besides, a reader
-    /// that is stuck in the middle of an event keeps that event in memory, also when the history has evicted it: one for
-    /// each reader, until [`Config::write_timeout`] ends the stream. A reader that is stuck while it reads from a file keeps
-    /// an event and 64 KiB.
+    /// - for each event: its size on the wire, about 300 bytes, and 40 for each topic after the first;
+    /// - for an event with an id of its own: the id, and 80 bytes for each topic;
+    /// - for each topic that has events: its name, and 440 bytes.
+    ///
+    /// The history takes less than one and a half times this limit of the process's memory. In addition, a reader that stops
+    /// reading in the middle of an event keeps this event in memory, even if the history evicts it, until
+    /// [`Config::write_timeout`] ends the stream. A reader that stops while it reads from a file keeps an event and 64 KiB.
     ///
     /// [`Config::write_timeout`]: crate::Config::write_timeout
     pub fn bytes(mut self, bytes: usize) -> History {
@@ -182,16 +203,17 @@ impl History {
     }
 }
 
-/// What happens to a reader that does not take events as fast as they come. In any case it costs the others nothing, and
-/// one that takes nothing for [`Config::write_timeout`](crate::Config::write_timeout) is dropped.
+/// What happens to a reader that takes events more slowly than they are published. It never delays other readers. A reader
+/// that takes nothing for [`Config::write_timeout`](crate::Config::write_timeout) is disconnected in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lag {
-    /// It catches up from the history; what that no longer has is announced as a gap.
+    /// The reader catches up from the history. It is told of a gap where the history no longer has the events.
     #[default]
     CatchUp,
-    /// It skips to the newest event, behind a gap that says how many were lost: for values of which only the last counts.
+    /// The reader skips to the newest event, after a gap that says how many events were lost. For values of which only the
+    /// newest counts.
     Skip,
-    /// It is disconnected, and may come back with its last event id.
+    /// The reader is disconnected. Its client may come back with its last event id.
     Disconnect,
 }

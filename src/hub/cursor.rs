@@ -9,18 +9,18 @@ use super::log::{GroupId, Log, Next, Position};
 use super::shared::Shared;
 use super::topics::TopicSet;
 
-/// What goes in front of a stream's events, so that a client that is cut off before its first event comes back to the same
-/// place: the id of the position at which the stream begins.
+/// The form of the id with which a stream begins. It is the id of the stream's first position: a client that is cut off before
+/// its first event resumes from there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpeningId {
-    /// A block of an `id` field alone. An `EventSource` notes the id and dispatches nothing; some other clients take the
-    /// block for an empty event.
+    /// A block with an `id` field and nothing else. An `EventSource` notes the id and dispatches no event. Some other clients
+    /// take the block for an empty event.
     #[default]
     Block,
-    /// An event with the id and empty data, as the Model Context Protocol asks for.
+    /// An event with the id and with empty data, as the Model Context Protocol asks for.
     EmptyData,
-    /// Nothing.
+    /// No id. A client that is cut off before its first event does not resume.
     None,
 }
 

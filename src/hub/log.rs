@@ -96,20 +96,20 @@ impl Position {
     }
 }
 
-/// How far back a client may go with its last event id, or with the word `earliest`: see
+/// How far back a client may go with its last event id or the word `earliest`, for
 /// [`Subscription::replay`](crate::Subscription::replay).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Replay {
-    /// To the oldest event that the hub keeps.
+    /// To the oldest event that the hub keeps, in memory or in a file.
     #[default]
     All,
-    /// No further than this many events of its topics, as far as memory has them.
+    /// To the newest events of its topics that are in memory, this many of all topics together.
     Events(usize),
-    /// No further than the events of so long ago, as far as memory has them. A restart counts as the time of events that
-    /// are read from a file.
+    /// To the events in memory that were published within this time. An event that the hub has read from a file counts as
+    /// published when the hub was opened.
     Age(Duration),
-    /// Not at all: it gets what is published from now on.
+    /// Not back at all: the client gets the events that are published from now on.
     Nothing,
 }
 

@@ -17,11 +17,11 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// How long to wait before an archive is asked again that could not say what it has.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The events of a hub's topics for code in this process, from [`Hub::receiver`](crate::Hub::receiver). It reads like a
-/// channel: one event after the other, as an iterator too, until the hub has gone or the topics are finished.
+/// The events of a hub's topics for code in this process, from [`Hub::receiver`](crate::Hub::receiver). It is read like a
+/// channel's receiver or as an iterator, and ends when the topics are finished or the hub has ended.
 ///
-/// An event carries the id that goes over the wire; [`Event::message`] takes it apart. A receiver that is too slow catches
-/// up from the history, and gets an event named `gap` for what the history has no more.
+/// Each event has the id that it has on the wire; [`Event::message`] returns its fields. A receiver that is too slow catches
+/// up from the history, as a client does, and gets an event named `gap` where the history no longer has the events.
 pub struct HubReceiver {
     cursor: Cursor,
     ready: VecDeque<Event>,
@@ -35,12 +35,13 @@ impl HubReceiver {
         }
     }
 
-    /// Starts with the oldest event that the hub keeps, in place of the next one that is published.
+    /// Starts with the oldest event that the hub keeps, instead of the next one that is published.
     pub fn earliest(self) -> HubReceiver {
         self.starting_at("earliest")
     }
 
-    /// Starts after the event with this id, with a `gap` where the hub does not know it or has not all that came after it.
+    /// Starts after the event with this id. If the hub does not know the id, or no longer keeps every event after it, the
+    /// first event is a `gap`.
     pub fn after(self, id: &str) -> HubReceiver {
         self.starting_at(id)
     }
@@ -57,16 +58,16 @@ impl HubReceiver {
         HubReceiver::new(cursor)
     }
 
-    /// Waits for the next event; `None` when there will be no more.
+    /// Waits for the next event. Returns `None` when no more events will come.
     pub fn recv(&mut self) -> Option<Event> {
         self.recv_timeout(Duration::MAX).ok()
     }
 
-    /// Waits at most this long for the next event.
+    /// Waits for the next event, at most for this time.
     ///
     /// # Errors
     ///
-    /// `Timeout`; `Disconnected` when there will be no more events.
+    /// `Timeout` when no event came in time; `Disconnected` when no more events will come.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Event, RecvTimeoutError> {
         let until = from_now(timeout);
         loop {
@@ -98,11 +99,11 @@ impl HubReceiver {
         }
     }
 
-    /// The next event, if there is one now.
+    /// Returns the next event without waiting.
     ///
     /// # Errors
     ///
-    /// `Empty`; `Disconnected` when there will be no more events.
+    /// `Empty` when there is no event now; `Disconnected` when no more events will come.
     pub fn try_recv(&mut self) -> Result<Event, TryRecvError> {
         self.recv_timeout(Duration::ZERO)
             .map_err(|error| match error {

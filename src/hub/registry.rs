@@ -12,8 +12,8 @@ use crate::lock::lock;
 /// The cursor of a reader that has everything. Cursors are kept as `usize`, as 64-bit atomics do not exist everywhere.
 const AT_HEAD: usize = usize::MAX;
 
-/// An open event stream, as [`Hub::readers`](crate::Hub::readers), [`Hub::close`](crate::Hub::close) and
-/// [`Subscription::on_end`](crate::Subscription::on_end) see it.
+/// The reader of an event stream, for [`Hub::readers`](crate::Hub::readers), [`Hub::close`](crate::Hub::close) and
+/// [`Subscription::on_end`](crate::Subscription::on_end).
 pub struct Reader {
     /// Its index in the registry, which changes when others leave.
     pub(super) index: AtomicUsize,
@@ -47,27 +47,27 @@ impl Reader {
         }
     }
 
-    /// The topics that it reads, in alphabetical order.
+    /// Returns the topics that it reads, in alphabetical order.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.topics.iter().map(|name| &**name)
     }
 
-    /// The other end of its socket: the client, or the proxy in front of the server.
+    /// Returns the other end of its socket: the client, or the proxy in front of the server.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The client's address, as [`Request::client_ip`](crate::Request::client_ip) has it.
+    /// Returns the client's address, as [`Request::client_ip`](crate::Request::client_ip) does.
     pub fn client_ip(&self) -> IpAddr {
         self.client_ip
     }
 
-    /// What the subscription called it; empty without [`Subscription::label`](crate::Subscription::label).
+    /// Returns the label that [`Subscription::label`](crate::Subscription::label) set, else an empty text.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// How long the stream has been open.
+    /// Returns how long the stream has been open.
     pub fn age(&self) -> Duration {
         self.since.elapsed()
     }

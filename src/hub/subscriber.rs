@@ -182,14 +182,14 @@ impl Drop for Subscriber {
 
 /// How a hub's stream ended, for [`Subscription::on_end`](crate::Subscription::on_end).
 ///
-/// Displayed, it is a line for a log: `203.0.113.7 doors,lights "ann" left 12 events 31.2 s`, with the client's address, the
-/// topics and the label. No control character is in it.
+/// Displayed, it is a line for a log, without control characters. It has the client's address, the topics, the label, the
+/// reason, the number of events and the duration: `203.0.113.7 doors,lights "ann" left 12 events 31.2 s`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StreamEnd {
-    /// Whose stream it was.
+    /// The stream's reader: its client, topics and label.
     pub reader: Arc<Reader>,
-    /// How many events were handed to its socket.
+    /// The number of events that were written to its socket.
     pub events: u64,
     /// How long the stream was open.
     pub duration: Duration,
@@ -222,9 +222,10 @@ pub enum EndReason {
     /// The server ended the stream, and the client may come back: by [`Hub::close`](crate::Hub::close), at the end of
     /// [`Config::max_stream_lifetime`](crate::Config::max_stream_lifetime), at shutdown, or because the hub has gone.
     Closed,
-    /// It fell behind, and its subscription has [`Lag::Disconnect`](crate::Lag::Disconnect).
+    /// The reader fell behind, and its subscription has [`Lag::Disconnect`](crate::Lag::Disconnect).
     Lagging,
-    /// It took nothing, or too little, for too long.
+    /// The client took nothing for [`Config::write_timeout`](crate::Config::write_timeout), or less than
+    /// [`Config::min_bytes_per_second`](crate::Config::min_bytes_per_second).
     Stalled,
 }
 
