@@ -83,6 +83,7 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
                     socket.keep_alive = request.keep_alive;
                     // The buffer is freed: a stream may be open for days.
                     socket.keep_early(connection.reader.buffer());
+                    socket.keep_early(&connection.reader.get_ref().early);
                     return Some((stream, head, socket));
                 }
                 connection.out = head.bytes;

@@ -46,7 +46,7 @@ pub(crate) struct Socket {
     gives_way: bool,
     /// Bytes of the next request that came before the response to this one had ended.
     early: Vec<u8>,
-    /// Bytes that came during a stream.
+    /// Bytes that came during a stream, and those that were early when it began.
     stray_bytes: usize,
     /// Dropped after the socket.
     pub(crate) permit: Arc<ConnectionPermit>,
@@ -163,11 +163,12 @@ impl Socket {
     /// Makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
     pub(crate) fn start_stream(&mut self) -> io::Result<()> {
         self.streaming = true;
+        self.stray_bytes = self.early.len();
         self.connected.is_stream.store(true, Ordering::Relaxed);
         self.stream().set_nonblocking(true)
     }
 
-    /// Keeps bytes that were read after a request, where they belong to the next one.
+    /// Keeps bytes that came after a request, where they belong to the next one.
     pub(crate) fn keep_early(&mut self, bytes: &[u8]) {
         if self.keep_alive {
             self.early.extend_from_slice(bytes);
@@ -260,7 +261,6 @@ impl Socket {
         if self.keep_alive {
             self.streaming = false;
             self.connected.is_stream.store(false, Ordering::Relaxed);
-            self.stray_bytes = 0;
             return self.stream().set_nonblocking(false);
         }
         let _ = self.stream().shutdown(Shutdown::Write);
@@ -319,7 +319,7 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
 pub(crate) struct DeadlineReader {
     connected: Arc<SharedStream>,
     /// Bytes that were read from the socket earlier. They come first.
-    early: Vec<u8>,
+    pub(crate) early: Vec<u8>,
     deadline: Instant,
     /// The deadline that the minimum rate sets: each byte moves it forward. With a rate of zero it is `deadline`.
     rate_deadline: Instant,

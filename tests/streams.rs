@@ -271,6 +271,41 @@ fn a_stream_that_ends_leaves_its_connection_to_the_next_request() {
     assert_eq!(client.get("/hello").text(), "hello\n");
 }
 
+/// More requests than the server's read buffer holds are answered in order, however many of the responses are streams.
+#[test]
+fn requests_that_are_pipelined_during_a_stream_outlive_the_next_one() {
+    let (new, senders) = mpsc::channel();
+    let server = start(Config::default(), |server| {
+        server
+            .get("/one", move |_| {
+                let (sender, receiver) = mpsc::channel();
+                new.send(sender).unwrap();
+                Sse::new(receiver).keep_alive(KeepAlive::every(Duration::ZERO))
+            })
+            .get("/{n}", |request: &Request| {
+                Sse::new(mpsc::channel().1).last(Event::data(request.param("n")))
+            })
+    });
+    let mut client = server.connect();
+    client.request("GET", "/one", &[], b"");
+    let sender: Sender<Event> = senders.recv_timeout(PATIENCE).unwrap();
+    client.head();
+    const REQUESTS: usize = 500; // Some 16 KB, where the buffer holds 4.
+    for n in 0..REQUESTS {
+        client.request("GET", &format!("/{n}"), &[], b"");
+    }
+    // The server reads what has come at its checks, and some of them lie between so many heartbeats.
+    for _ in 0..200 {
+        client.chunk().unwrap();
+    }
+    drop(sender);
+    while client.chunk().is_some() {}
+    for n in 0..REQUESTS {
+        let expected = format!(": connected\ndata: {n}\n\n");
+        assert_eq!(client.answer().text(), expected);
+    }
+}
+
 /// A body that is pipelined during a stream is larger than any buffer of the server.
 #[test]
 fn a_request_with_a_body_may_come_while_a_stream_is_open() {
