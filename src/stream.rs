@@ -172,7 +172,7 @@ impl<S: Source> EventStream<S> {
         loop {
             let until = match self.unsent {
                 // A heartbeat may be due, and has to wait for the rest of the event.
-                Some(_) => Instant::now() + CHECK_INTERVAL,
+                Some(_) => self.next_check,
                 None => self.next_check.min(self.heartbeat_at(self.last_sent)),
             };
             let state = match self.run(until, true, &|| Duration::MAX)? {

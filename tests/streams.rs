@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Client, EventSource, PATIENCE, Random, TestServer, eventually, start};
 use tiny_sse::{Config, Event, Hub, IntoResponse, KeepAlive, Next, Request, Response, Server, Sse};
@@ -566,6 +566,22 @@ fn a_client_that_leaves_is_noticed_without_any_event() {
         sender.send(Event::data("a")).is_err(),
         "the first send that comes too late"
     );
+}
+
+/// Were the first check as far away as the later ones, each of these visitors would be there for a second.
+#[test]
+fn visitors_who_leave_at_once_are_noticed_at_the_first_check() {
+    let guard = Arc::new(());
+    let guarded = Arc::clone(&guard);
+    let streams = Streams::start(Config::default(), move |sse| sse.guard(Arc::clone(&guarded)));
+    let give_up = Instant::now() + PATIENCE;
+    let rest = Arc::strong_count(&guard);
+    for _ in 0..100 {
+        let (client, _sender) = streams.open();
+        drop(client);
+        eventually(|| Arc::strong_count(&guard) == rest);
+        assert!(Instant::now() < give_up, "a second for each of them");
+    }
 }
 
 #[test]
