@@ -60,7 +60,7 @@ pub(crate) fn respond(poll: Poll) -> Response {
             false => Duration::ZERO,
         };
         match cursor.next(RESPONSE_BYTES, wait) {
-            // A gap is an event like any other here. The opening id is none.
+            // A gap is an event like any other here.
             Next::Note(frame) => append_event(&frame.event(), &mut events),
             Next::Events(frames) => {
                 for (sequence, frame) in frames {

@@ -259,6 +259,8 @@ impl Subscription {
 
     /// The response to a long-poll.
     fn poll(mut self) -> Response {
+        // The position is a field of the response.
+        self.opening_id = OpeningId::None;
         let Some(cursor) = self.cursor() else {
             return poll::come_back_soon();
         };

@@ -1060,7 +1060,11 @@ fn a_handler_limits_how_far_back_a_client_goes() {
 
 #[test]
 fn what_a_stream_begins_with_is_a_choice() {
-    let hub = hub_of(History::default());
+    let hub = Hub::open(HubConfig {
+        poll_timeout: Duration::from_millis(10),
+        ..limits()
+    });
+    let hub = hub.unwrap();
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events/{opening}", move |request: &Request| {
@@ -1092,6 +1096,9 @@ fn what_a_stream_begins_with_is_a_choice() {
             "none" => assert!(chunk.ends_with("data: 2\n\n"), "{chunk}"),
             _ => assert_eq!(chunk, expected),
         }
+        // A long-poll has its position in a field of its own, and waits.
+        let answer = server.connect().get(&format!("/events/{opening}?poll"));
+        assert!(answer.text().starts_with(r#"{"events":[],"#), "{opening}: {}", answer.text());
     }
 }
 
