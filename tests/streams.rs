@@ -573,7 +573,9 @@ fn a_client_that_leaves_is_noticed_without_any_event() {
 fn visitors_who_leave_at_once_are_noticed_at_the_first_check() {
     let guard = Arc::new(());
     let guarded = Arc::clone(&guard);
-    let streams = Streams::start(Config::default(), move |sse| sse.guard(Arc::clone(&guarded)));
+    let streams = Streams::start(Config::default(), move |sse| {
+        sse.guard(Arc::clone(&guarded))
+    });
     let give_up = Instant::now() + PATIENCE;
     let rest = Arc::strong_count(&guard);
     for _ in 0..100 {

@@ -129,7 +129,10 @@ struct Node {
     _hub: Hub,
 }
 
-fn node(log: &SharedLog, writer_threads: usize) -> (Node, Feed, Arc<Mutex<Vec<(u64, u64)>>>) {
+/// The epochs of the log, each with its first number.
+type Epochs = Arc<Mutex<Vec<(u64, u64)>>>;
+
+fn node(log: &SharedLog, writer_threads: usize) -> (Node, Feed, Epochs) {
     let known: Arc<Mutex<Vec<(u64, u64)>>> = Arc::default();
     let config = HubConfig {
         history: History::events(20),
