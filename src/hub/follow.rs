@@ -57,7 +57,7 @@ impl Feed {
         let pushed = self.pushed.unwrap_or(0);
         let back = first
             .filter(|first| *first <= pushed)
-            .map(|first| first - 1);
+            .map(|first| first.saturating_sub(1));
         self.shared.log().set_epochs(self.epochs.clone(), back);
         if back.is_some() {
             self.pushed = back;
@@ -78,7 +78,7 @@ impl Feed {
         let (mut batch, mut scratch) = (Vec::new(), Vec::new());
         let (mut bytes, mut names) = (0, 0);
         for entry in entries {
-            let next = self.begin_after(entry.sequence - 1) + 1;
+            let next = self.begin_after(entry.sequence.saturating_sub(1)) + 1;
             if entry.sequence < next {
                 continue;
             }
