@@ -381,7 +381,10 @@ impl Group {
         let mut member = live.member;
         let subscriber = &mut member.stream.source;
         subscriber.events += self.events - live.joined_at;
-        subscriber.cursor.advance(self.cursor);
+        // The group's cursor may be older than the member, and mean nothing after a followed log has lost its end.
+        if self.events > live.joined_at {
+            subscriber.cursor.advance(self.cursor);
+        }
         member
     }
 
