@@ -1,7 +1,7 @@
 //! Why an event was not published.
 
 use std::error::Error;
-use std::fmt;
+use std::{fmt, io};
 
 use super::id::InvalidId;
 use super::topics::InvalidTopic;
@@ -29,7 +29,12 @@ pub enum PublishError {
     /// The hub follows a log that others number: publish to that.
     Follows,
     /// The history could not be written, and the event was not delivered.
-    Storage(String),
+    Storage {
+        /// Of what kind the error is, such as `StorageFull`.
+        kind: io::ErrorKind,
+        /// What happened, and to which file.
+        text: String,
+    },
 }
 
 impl fmt::Display for PublishError {
@@ -43,7 +48,9 @@ impl fmt::Display for PublishError {
             PublishError::Full => f.write_str("the hub's inbox is full"),
             PublishError::Closed => f.write_str("the hub has ended"),
             PublishError::Follows => f.write_str("the hub follows a log, which alone takes events"),
-            PublishError::Storage(error) => write!(f, "the history cannot be written: {error}"),
+            PublishError::Storage { text, .. } => {
+                write!(f, "the history cannot be written: {text}")
+            }
         }
     }
 }
@@ -65,7 +72,7 @@ impl From<PublishError> for Response {
             PublishError::Topic(_) | PublishError::Id(_) => 400,
             PublishError::TooLarge { .. } => 413,
             PublishError::Full | PublishError::Closed => 503,
-            PublishError::Follows | PublishError::Storage(_) => return Response::failed(error),
+            PublishError::Follows | PublishError::Storage { .. } => return Response::failed(error),
         };
         let response = Response::text(format!("{error}\n")).with_status(status);
         match status {

@@ -132,7 +132,10 @@ impl HubThread {
                     self.reply(waiting, None);
                 }
                 // Nobody has seen these numbers: the next batch gets them.
-                Err(error) => self.reply(waiting, Some(PublishError::Storage(error.to_string()))),
+                Err(error) => {
+                    let (kind, text) = (error.kind(), error.to_string());
+                    self.reply(waiting, Some(PublishError::Storage { kind, text }));
+                }
             }
         }
         self.delivery.shared.close();

@@ -56,7 +56,7 @@ pub(crate) fn check_callers(id: &str) -> Result<(), InvalidId> {
     } else if len > MAX_ID_BYTES {
         format!("event id of {len} bytes is longer than {MAX_ID_BYTES}")
     } else if let Some(found) = id.chars().find(|c| c.is_control()) {
-        format!("event id cannot contain {found:?}")
+        format!("event id {id:?} cannot contain {found:?}")
     } else if id.starts_with(' ') || id.ends_with(' ') {
         // A request field loses the blanks at its ends (RFC 9110 section 5.5).
         format!("event id {id:?} cannot begin or end with a blank")
@@ -129,7 +129,7 @@ mod tests {
         check(&long[..256], Ok(())); // As long as may be.
         check(&long, Err("event id of 257 bytes is longer than 256")); // And one more.
         check("", Err("event id cannot be empty")); // It means "start anew".
-        check("a\tb", Err("event id cannot contain '\\t'")); // Some clients fold it.
+        check("a\tb", Err(r#"event id "a\tb" cannot contain '\t'"#)); // Some clients fold it.
         check(
             " a",
             Err("event id \" a\" cannot begin or end with a blank"),

@@ -79,7 +79,7 @@ fn check_name(name: &str) -> Result<(), InvalidTopic> {
     } else if len > MAX_NAME_BYTES {
         format!("topic name of {len} bytes is longer than {MAX_NAME_BYTES}")
     } else if let Some(found) = name.chars().find(|c| c.is_control()) {
-        format!("topic name cannot contain {found:?}")
+        format!("topic name {name:?} cannot contain {found:?}")
     } else {
         return Ok(());
     };
@@ -127,7 +127,7 @@ mod tests {
         check_set(&[&long], Err("topic name of 257 bytes is longer than 256")); // And one more.
         check_set(&[], Err("no topic is given")); // Nobody would get it.
         check_set(&[""], Err("topic name cannot be empty")); // A missing parameter.
-        check_set(&["a\nb"], Err("topic name cannot contain '\\n'")); // Names stand in files and logs.
+        check_set(&["a\nb"], Err(r#"topic name "a\nb" cannot contain '\n'"#)); // Names stand in files and logs.
         check_set(&many, Err("65 topics are more than 64")); // Merging is linear in their number.
     }
 }

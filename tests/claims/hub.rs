@@ -137,7 +137,10 @@ fn a_handler_refuses_with_what_the_hub_says() {
         (503, Some("1"))
     );
     assert_eq!(Response::from(PublishError::Closed).status(), 503);
-    let storage = PublishError::Storage("no space left".to_string());
+    let storage = PublishError::Storage {
+        kind: std::io::ErrorKind::StorageFull,
+        text: "no space left".to_string(),
+    };
     assert_eq!(Response::from(storage).status(), 500);
 }
 
@@ -559,7 +562,7 @@ fn topics_of_a_client_are_checked() {
     };
     check("/events", "no topic is given\n");
     check("/events?topic=", "topic name cannot be empty\n");
-    check("/events?topic=a%0Ab", "topic name cannot contain '\\n'\n");
+    check("/events?topic=a%0Ab", "topic name \"a\\nb\" cannot contain '\\n'\n");
 }
 
 #[test]
