@@ -14,33 +14,37 @@ const SKIPPED_PER_BYTE: usize = 64;
 /// An event of an [`EventLog`], with its sequence number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The first is 1, and each is one more than the one before. A number that is left out is a lost event.
+    /// The event's number. The first event has 1, and each event has one more than the event before. A number that is missing
+    /// is a lost event.
     pub sequence: u64,
-    /// What the event was published under.
+    /// The topics that the event was published to.
     pub topics: Vec<String>,
-    /// What goes over the wire. An event without an id gets the hub's: epoch and sequence.
+    /// The event as it goes over the wire. If it has no id of its own, the hub gives it one: epoch and sequence number.
     pub event: Event,
 }
 
-/// Entries in order of their numbers, from [`EventLog::read`].
+/// Entries in the order of their sequence numbers, from [`EventLog::read`].
 pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 
-/// A place that keeps numbered events, and reads older ones by a number: the file of
-/// [`History::file`](crate::History::file), or a log that several hubs share. A reader that wants more than a hub has in
-/// memory gets it from here.
+/// A log of numbered events outside the hub's memory: the file of [`History::file`](crate::History::file), or a log that
+/// several hubs follow ([`Hub::follow`](crate::Hub::follow)). A reader that needs older events than the hub has in memory gets
+/// them from the log.
 ///
-/// What it promises:
+/// An implementation keeps three rules:
 ///
-/// 1. Numbers are dense, and events have one order. What is missing before an entry, or after the last one up to the hub's
-///    newest event, is lost: the reader is told of a gap that ends there.
-/// 2. An entry that the hub knows of is final: reading it again returns the same.
-/// 3. An error means that nobody knows now. That is never a gap: the client is sent away, and comes back a little later.
+/// 1. *Numbers have no holes.* A missing number is a lost event. The reader is told of a gap that ends before the next entry,
+///    or at the hub's newest event if there is no further entry.
+/// 2. *Entries are final.* Once the hub has been told of an entry, every read returns the same entry.
+/// 3. *An error is not a loss.* It means that the log cannot say now what it has. The stream ends, and its client comes back a
+///    little later. No gap is reported.
 ///
-/// Redis Streams keep all three: `XADD key 0-*` numbers densely (since 7.0), and a script that checks the epoch keeps out a
-/// node that has not seen a restart. NATS JetStream keeps them by its stream sequence, as long as single messages are not
-/// deleted. Kafka keeps the second and the third by the offsets of one partition; its transactions leave holes, which are
-/// no losses, so the reader must number anew. Postgres keeps them where a transaction numbers under a lock; a `SERIAL` has
-/// holes after each rollback.
+/// How some logs can keep them:
+///
+/// - *Redis Streams*: `XADD key 0-*` numbers without holes (since 7.0). Append by a script that checks the epoch, so that a
+///   server that has missed a restart of Redis cannot append.
+/// - *NATS JetStream*: its stream sequence has no holes, unless single messages are deleted.
+/// - *Kafka*: the offsets of a partition have holes where transactions were, which are no losses. Number the events again.
+/// - *Postgres*: number in a transaction that holds a lock. A `SERIAL` has a hole after each rollback.
 ///
 /// A log in memory, and a hub that follows it:
 ///
@@ -75,13 +79,15 @@ pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait EventLog: Send + Sync + 'static {
-    /// Returns the entries after a number, in order. It may begin earlier, end anywhere, and go on beyond what the hub was
-    /// told: the hub takes what it needs. Called on readers' threads, several at a time; it may block, which delays these
-    /// readers alone.
+    /// Returns the entries after this number, in order.
+    ///
+    /// The entries may begin earlier and end before the newest one, and some may be newer than what the hub has been told of:
+    /// the hub takes what it needs, and calls again for more. Threads of readers call this, several at a time. A call that
+    /// blocks delays these readers and nobody else.
     ///
     /// # Errors
     ///
-    /// When it is not known now what the log has.
+    /// When the log cannot say now what it has.
     fn read(&self, after: u64) -> io::Result<Entries>;
 }
 

@@ -13,7 +13,7 @@ use crate::http::Response;
 pub enum PublishError {
     /// The topics are not valid.
     Topic(InvalidTopic),
-    /// The event's own id could not come back from a client.
+    /// The event's own id is not valid.
     Id(InvalidId),
     /// The event is larger than [`HubConfig::max_event_bytes`](crate::HubConfig::max_event_bytes).
     TooLarge {
@@ -22,19 +22,14 @@ pub enum PublishError {
         /// The limit.
         max: usize,
     },
-    /// The inbox is full.
+    /// The inbox is full, and [`Hub::try_publish`](crate::Hub::try_publish) does not wait.
     Full,
     /// The hub has ended.
     Closed,
-    /// The hub follows a log that others number: publish to that.
+    /// The hub follows a log ([`Hub::follow`](crate::Hub::follow)): append the event to the log.
     Follows,
-    /// The history could not be written, and the event was not delivered.
-    Storage {
-        /// Of what kind the error is, such as `StorageFull`.
-        kind: io::ErrorKind,
-        /// What happened, and to which file.
-        text: String,
-    },
+    /// The history's file could not be written, for this reason. No reader got the event.
+    Storage(String),
 }
 
 impl fmt::Display for PublishError {
@@ -57,15 +52,15 @@ impl fmt::Display for PublishError {
 
 impl Error for PublishError {}
 
-/// What a client is told that asks for what cannot be a topic, by `?` in a handler: 400.
+/// The refusal of a topic, for `?` in a handler: 400.
 impl From<InvalidTopic> for Response {
     fn from(error: InvalidTopic) -> Response {
         Response::malformed(error)
     }
 }
 
-/// What a client is told whose event was not published, by `?` in a handler: 400 for topics and an id, 413 for the size, 503
-/// with `Retry-After` where the hub is full or has ended. For the history it is a 500, as in [`Response::failed`].
+/// The refusal of an event, for `?` in a handler: 400 for a topic or an id, 413 for the size, and 503 with `Retry-After` when
+/// the inbox is full or the hub has ended. Other errors are a 500, as of [`Response::failed`].
 impl From<PublishError> for Response {
     fn from(error: PublishError) -> Response {
         let status = match error {

@@ -12,8 +12,16 @@ use super::log::{Epoch, Numbered};
 use super::shared::Shared;
 use super::topics;
 
-/// Tells a hub what is in the log that it follows; from [`Hub::follow`](crate::Hub::follow). Every call fails with
-/// [`PublishError::Closed`], and with nothing else, once the last handle of the hub has gone.
+/// Tells a hub what is in the log that it follows, from [`Hub::follow`](crate::Hub::follow).
+///
+/// A thread of the program reads the log and calls, in this order:
+///
+/// 1. [`epochs`](Feed::epochs) after each connection to the log, and go on after the number that it returns;
+/// 2. [`push`](Feed::push) with each batch of new entries;
+/// 3. [`current`](Feed::current) whenever the log had no more entries, a few times a second.
+///
+/// [`EventLog`](crate::EventLog) has an example. Every call fails with [`PublishError::Closed`] after the last handle of the
+/// hub was dropped, and never otherwise.
 pub struct Feed {
     shared: Arc<Shared>,
     delivery: Delivery,
@@ -32,13 +40,16 @@ impl Feed {
         }
     }
 
-    /// Says which epochs the log has, oldest first, each with its first number. Call it before all else, and again with
-    /// each new connection to the log. Returns the number after which to go on: where the log has lost what the hub was
-    /// told, that is before the loss, and all streams end, to come back and be told of a gap.
+    /// Sets the log's epochs, oldest first, each with the number of its first event. A log begins a new epoch when it may have
+    /// lost its newest events and would give their numbers to other events. Returns the number after which
+    /// [`push`](Feed::push) goes on.
+    ///
+    /// If the epochs show that the log has lost events which were pushed, the number is the last one before the loss. All
+    /// streams end then. Their clients come back and are told of a gap.
     ///
     /// # Errors
     ///
-    /// As all of [`Feed`].
+    /// As every call of a [`Feed`].
     pub fn epochs(&mut self, epochs: &[(u64, u64)]) -> Result<u64, PublishError> {
         self.check_open()?;
         let same = self
@@ -67,13 +78,15 @@ impl Feed {
         Ok(back.unwrap_or(pushed))
     }
 
-    /// Pushes the next events of the log, and waits while the writers are behind. An event that was pushed before is left
-    /// out. Numbers that are left out are lost, but for those before the very first, which only
-    /// [`EventLog::read`](crate::EventLog::read) has.
+    /// Appends the next entries of the log to the hub, and waits while the hub's writers have not taken the last ones.
+    ///
+    /// An entry that was pushed before is skipped. A number that is missing between two entries is a lost event. The first
+    /// entry may have any number: readers that need the entries before it get them from
+    /// [`EventLog::read`](crate::EventLog::read).
     ///
     /// # Errors
     ///
-    /// As all of [`Feed`].
+    /// As every call of a [`Feed`].
     pub fn push(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), PublishError> {
         let (mut batch, mut scratch) = (Vec::new(), Vec::new());
         let (mut bytes, mut names) = (0, 0);
@@ -109,12 +122,12 @@ impl Feed {
         self.append(batch)
     }
 
-    /// Says that the numbers up to this one that were not pushed exist nowhere. Readers that had everything are told at
-    /// once; others when they come there.
+    /// Marks the events up to this number that were not pushed as lost. Readers that have everything before are told of the gap
+    /// at once. Readers that are behind are told when they arrive there.
     ///
     /// # Errors
     ///
-    /// As all of [`Feed`].
+    /// As every call of a [`Feed`].
     pub fn lost(&mut self, to: u64) -> Result<(), PublishError> {
         self.check_open()?;
         if self.begin_after(to) < to {
@@ -124,13 +137,16 @@ impl Feed {
         Ok(())
     }
 
-    /// Says that all that the log had when it was `asked` has been pushed, and that it has nothing any more up to
-    /// `removed_to`. Call it some times a second: until the first time, and while the last one is older than a request, a
-    /// client whose id the hub does not know waits for up to a second, and is then sent away, as another hub may know more.
+    /// Tells the hub that every entry which the log had at the time `asked` has been pushed, and that the log has removed its
+    /// entries up to `removed_to`, 0 for none.
+    ///
+    /// Call this a few times a second. A client may bring an id of an event that another hub has sent, and that this hub has
+    /// not been told of. Its request waits until a call of `current` with a later `asked` shows whether the log has the event.
+    /// After a second the client is sent away, and comes back. Before the first call, this holds for every request.
     ///
     /// # Errors
     ///
-    /// As all of [`Feed`].
+    /// As every call of a [`Feed`].
     pub fn current(&mut self, asked: Instant, removed_to: u64) -> Result<(), PublishError> {
         self.lost(removed_to)?;
         self.check_open()?;

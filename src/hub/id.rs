@@ -68,7 +68,8 @@ pub(crate) fn check_callers(id: &str) -> Result<(), InvalidId> {
     Err(InvalidId(problem))
 }
 
-/// Why the hub refused an event's own id: it could not come back from a client, or would mean something else then.
+/// The error for an event's own id that the hub refuses: it is empty, longer than 256 bytes, has a control character or a blank
+/// at an end, or has a meaning to the hub, such as `earliest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidId(String);
 

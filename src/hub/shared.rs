@@ -170,29 +170,30 @@ impl Shared {
 /// the two ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Event streams that are open.
+    /// Event streams that are open. [`Hub::readers`](crate::Hub::readers) lists them.
     pub subscribers: usize,
-    /// Of those, the streams that are catching up.
+    /// Of these, the streams that are catching up.
     pub subscribers_behind: usize,
-    /// Events that got a sequence number since the hub was opened.
+    /// Events that were published since the hub was opened.
     pub published: u64,
-    /// Events that were handed to a reader's socket, for all readers together, replayed and retained ones too.
+    /// Events that were written to the readers' sockets: an event for two readers counts twice. Replayed and retained events
+    /// count too.
     pub delivered: u64,
     /// Readers that were disconnected because they fell behind, as [`Lag::Disconnect`](crate::Lag::Disconnect) asks.
     pub dropped_lagging: u64,
-    /// Readers that were disconnected because they took nothing, or too little, for too long.
+    /// Readers that were disconnected because they took nothing, or too little: see [`EndReason::Stalled`](crate::EndReason).
     pub dropped_stalled: u64,
     /// Long-poll requests that wait.
     pub polls: usize,
-    /// How many sequence numbers the slowest reader is behind the newest event.
+    /// How far the slowest reader is behind the newest event, in sequence numbers: events of other topics count too.
     pub worst_lag: u64,
     /// Events kept in memory.
     pub history_events: usize,
-    /// The memory that they take, as [`History::bytes`](crate::History::bytes) counts it.
+    /// The memory that these events take, as [`History::bytes`](crate::History::bytes) counts it.
     pub history_bytes: usize,
-    /// Topics that have an event or a reader.
+    /// Topics that have an event in memory or a reader.
     pub topics: usize,
-    /// The oldest event kept.
+    /// The oldest event in memory.
     pub oldest: Option<EventId>,
     /// The newest event published.
     pub newest: Option<EventId>,
