@@ -26,42 +26,47 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Server`] routes requests to handlers: functions and closures from a [`Request`] to anything that becomes a
-//! [`Response`]. An [`Sse`] is a stream of the events from a channel. A [`Hub`] broadcasts to topics and keeps a history; its
-//! [`Subscription`] is a stream that resumes from the history. An [`Event`] goes over the wire, and a [`Decoder`] reads it
-//! back. [`Middleware`] runs around the handlers; ready ones are [`allow_hosts`], [`allow_origins`], [`Cors`] and
-//! [`access_log`]. A program's own tests call [`Server::answer`].
+//! | type | what it is |
+//! | --- | --- |
+//! | [`Server`] | routes requests to handlers, which are functions from a [`Request`] to anything that becomes a [`Response`] |
+//! | [`Hub`] | broadcasts events to topics, and keeps a history |
+//! | [`Subscription`] | a response of a hub: a stream that resumes from the history |
+//! | [`Sse`] | a response that streams the events of a channel to one client |
+//! | [`Event`], [`Decoder`] | an event, and the way back from the wire |
+//! | [`EventSource`] | a client for programs |
+//! | [`Middleware`] | runs around the handlers; ready ones are [`allow_hosts`], [`allow_origins`], [`Cors`] and [`access_log`] |
 //!
-//! Handlers share state in a `static`, as above. A closure may own a clone of the hub's handle instead, which is cheap: then
-//! the hub ends with the last handle.
+//! Handlers share state in a `static`, as above, or each closure owns a clone of the [`Hub`]. [`Server::answer`] tests handlers
+//! without a client.
 //!
-//! The [`guide`] has a page for each topic, from [choosing](guide::choosing) between these to running a server
+//! The [`guide`] has a page for each task, from [choosing](guide::choosing) between a hub and a stream to running a server
 //! [behind a proxy](guide::proxies).
 //!
 //! # What it does not do
 //!
 //! TLS, HTTP/2 and compression are a proxy's work. There are no wildcard topics and no filters for each reader: name topics
-//! for what readers ask for. There are no signal handlers, as `std` has none, and nothing is async.
+//! for what readers ask for. There are no signal handlers, since `std` has none, and nothing is async.
 //!
 //! # Threads and limits
 //!
-//! Each connection starts on a thread of its own, which reads the requests, runs the handlers and writes the responses. A
-//! stream from an [`Sse`] keeps that thread while it lives, and [`Sse::spawn`] adds one for the producer. A stream from a
-//! hub keeps it only until it has caught up with the history; then it is one socket among those of a few writer threads.
-//! Ten thousand readers of a hub are ten thousand sockets and a handful of threads; ten thousand streams from channels of
-//! their own would be ten thousand threads or more, past what [`Config::max_threads`] allows.
+//! Each connection starts on its own thread, which reads the requests, runs the handlers and writes the responses. An [`Sse`]
+//! keeps this thread while its stream is open, and [`Sse::spawn`] adds one for the producer. A hub's stream keeps the thread
+//! only until the reader has caught up with the history. From then on, a few writer threads write to all readers. So ten
+//! thousand readers of a hub need a handful of threads. Ten thousand streams of an [`Sse`] would need ten thousand, which is
+//! more than [`Config::max_threads`] allows by default.
 //!
-//! A program that needs no hub turns off the feature `hub`, and half of what there is to build: `default-features = false`.
+//! Every limit and duration is a field of [`Config`] or [`HubConfig`], whose documentation gives the default and its reason. A
+//! peer costs bounded memory and bounded time, whatever it sends and however slowly it reads.
 //!
-//! Every limit and duration is a field of [`Config`] or [`HubConfig`], whose documentation gives the default and its
-//! reason. What a peer sends, or does not take, costs bounded memory and bounded time.
+//! A program without a hub sets `default-features = false`, and builds in half the time.
 //!
 //! # Shutdown
 //!
-//! [`ServerHandle::shutdown`], with a handle from [`Server::handle`] or [`Server::spawn`], stops accepting, lets
-//! running handlers finish, and ends each stream after a whole event. Each stream gets another `retry`, so that the clients
-//! do not all come back at once. What is still open at the deadline is cut off. A hub ends when its last handle
-//! is dropped; handlers hold handles too, and give them up with the server.
+//! [`ServerHandle::shutdown`] stops accepting, lets running handlers finish, and ends each stream after a whole event. The
+//! handle comes from [`Server::handle`] or [`Server::spawn`]. Each stream gets a different `retry`, so that the clients do not
+//! all come back at once. Connections that are still open at the deadline are cut off.
+//!
+//! A hub ends when its last handle is dropped. A server that has ended has dropped its handlers, and the handles in them.
 //!
 //! # Architecture
 //!
@@ -81,11 +86,11 @@
 //! ```text
 //!  publishers ──inbox──▶ hub thread ──append──▶ log
 //!                            │                   ▲ cursor
-//!                            │            connection and catch-up threads: the readers that are behind
+//!                            │     connection and catch-up threads: readers behind
 //!                            │                   │ ▲
 //!                            │ batch        join │ │ would block
 //!                            ▼                   ▼ │
-//!                            writer threads: the readers that have everything
+//!                         writer threads: the readers that have everything
 //! ```
 //!
 //! A stream is a **value that one thread owns at a time and that moves over channels**.

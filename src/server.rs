@@ -64,43 +64,45 @@ pub struct Server {
 impl Server {
     /// Listens on an address. With port 0 the system chooses a free port.
     ///
-    /// Of several addresses, the server listens on the first one that is possible, and on no other. On many machines
-    /// `localhost` stands for `127.0.0.1` and `::1`, and the clients of one of the two find no server. Bind `127.0.0.1`, or
-    /// `[::]`, which takes IPv4 and IPv6 where the system allows it.
+    /// If a name stands for several addresses, the server listens on the first one that is possible, and on no other. On many
+    /// machines `localhost` stands for `127.0.0.1` and `::1`, so clients of the other address find no server. Bind
+    /// `127.0.0.1`, or `[::]`, which takes IPv4 and IPv6 where the system allows it.
     ///
     /// # Errors
     ///
-    /// As [`TcpListener::bind`], with the addresses: they are in use, not this machine's, or not allowed.
+    /// As [`TcpListener::bind`]: an address is in use, not this machine's, or not allowed. The error names the addresses.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Server> {
         Server::new(Listener::bind(address)?)
     }
 
-    /// Listens on the path of a Unix socket, for a proxy or programs on the same machine. The file belongs to this process's
-    /// user and group. It has this mode from the beginning: `0o660` lets the group connect. The file replaces a socket that no
-    /// process serves any more, and is removed when the server ends.
+    /// Listens on the path of a Unix socket, for a proxy or programs on the same machine.
     ///
-    /// Every client counts as `127.0.0.1` with port 0. With that address among
-    /// [`Config::trusted_proxies`](crate::Config::trusted_proxies), the `X-Forwarded-For` of a proxy is believed.
+    /// The file belongs to this process's user and group. Its mode says who may connect: with `0o660`, the user and the group.
+    /// The file replaces a socket that no process serves any more, and is removed when the server ends.
+    ///
+    /// Every client counts as `127.0.0.1` with port 0. Put this address into
+    /// [`Config::trusted_proxies`](crate::Config::trusted_proxies) to believe the `X-Forwarded-For` of a proxy.
     ///
     /// ```no_run
     /// use tiny_sse::{Config, Server};
     ///
     /// let config = Config { trusted_proxies: vec![[127, 0, 0, 1].into()], ..Config::default() };
-    /// Server::bind_unix("/run/news/news.sock", 0o660)?.config(config).get("/", |_request| "hello").run()?;
+    /// let server = Server::bind_unix("/run/news/news.sock", 0o660)?.config(config);
+    /// server.get("/", |_request| "hello").run()?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// With the path: another process serves a socket there, there is a file that is not a socket, or the directory does not
-    /// exist or may not be written.
+    /// When another process serves a socket at the path, a file there is not a socket, or the directory does not exist or may
+    /// not be written. The error names the path.
     #[cfg(unix)]
     pub fn bind_unix(path: impl AsRef<std::path::Path>, mode: u32) -> io::Result<Server> {
         Server::new(Listener::bind_unix(path.as_ref(), mode)?)
     }
 
-    /// Serves the listener, of TCP or a Unix socket, that another process hands over as standard input: systemd
-    /// (`StandardInput=socket`), inetd, or a process that restarts itself. The backlog is the other process's.
+    /// Serves the listener that another process hands over as standard input, of TCP or a Unix socket. The other process is
+    /// systemd (`StandardInput=socket`), inetd, or this server before a restart. It sets the backlog.
     ///
     /// A unit for systemd is a `news.socket` and a `news.service`:
     ///
@@ -120,7 +122,7 @@ impl Server {
         Server::new(Listener::from_stdin()?)
     }
 
-    /// Serves a listener that the caller brings, for example one with a larger backlog.
+    /// Serves a listener of the caller's, for example one with a larger backlog.
     ///
     /// # Errors
     ///
@@ -153,10 +155,11 @@ impl Server {
 
     /// Answers GET, and HEAD with the same head, on a path.
     ///
-    /// A segment `{name}` of the pattern matches any one segment of the path. A last segment `{*name}` matches all segments that
-    /// are left, unless one of them is empty, `.` or `..`, or has an encoded slash: the match may name a file below a folder.
-    /// [`Request::param`] gives the handler what matched. Of two routes that match, a literal segment goes before a
-    /// parameter, and a parameter before the rest of a path.
+    /// A segment `{name}` of the pattern matches any one segment of the path. A last segment `{*name}` matches all segments
+    /// that are left, such as the path of a file below a folder; it does not match if one of them is empty, `.` or `..`, or has
+    /// an encoded slash. [`Request::param`] returns what matched.
+    ///
+    /// Of two routes that match, a literal segment goes before a parameter, and a parameter before the rest of a path.
     ///
     /// A pattern that can never match, or that the same method has already, is an error of [`run`](Server::run) and
     /// [`spawn`](Server::spawn). The error says what would be right.
@@ -210,9 +213,11 @@ impl Server {
         self
     }
 
-    /// Puts a middleware around all handlers, and around the server's own 404 and 405. It gets the request, and either responds
-    /// itself or passes the request on with [`Next::run`], which returns the response. The middleware that is added first is
-    /// the outermost. An event stream passes as a response before its first byte. A closure names the types of its arguments:
+    /// Puts a middleware around all handlers, and around the server's own 404 and 405.
+    ///
+    /// The middleware either responds itself, or passes the request on with [`Next::run`], which returns the response. The one
+    /// that is added first is the outermost. An event stream passes through it as a response, before its first byte is sent. A
+    /// closure has to name the types of its arguments:
     ///
     /// ```
     /// use tiny_sse::{Next, Request, Response, Server};
@@ -231,8 +236,8 @@ impl Server {
         self
     }
 
-    /// Sets the hook for problems that have no caller to tell, in place of standard error: a handler's error or panic, a
-    /// failed `accept`. Malformed requests are answered, and not reported.
+    /// Sets the function that is called with each problem that no caller is told of, such as a handler's error or panic, or a
+    /// failed `accept`. Malformed requests are answered and not reported. Default: writes to standard error.
     pub fn on_error(mut self, hook: impl Fn(&str) + Send + Sync + 'static) -> Server {
         self.on_error = Arc::new(hook);
         self
@@ -255,7 +260,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a pattern that [`get`](Server::get) refuses. A server that runs ends by shutdown alone.
+    /// `InvalidInput` for a pattern that [`get`](Server::get) refuses. Once the server runs, it does not fail.
     pub fn run(self) -> io::Result<()> {
         self.check()?;
         let (running, listener) = self.prepare();
@@ -267,7 +272,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As [`run`](Server::run), and what the system says when the thread cannot be started.
+    /// As [`run`](Server::run); and the system's error when the thread cannot be started.
     pub fn spawn(self) -> io::Result<ServerHandle> {
         self.check()?;
         let handle = self.handle();
@@ -276,13 +281,14 @@ impl Server {
         Ok(handle)
     }
 
-    /// Answers a request as the running server would, middleware and routes included, but without a connection: for tests.
-    /// Where no route matches, the response is the same 404 or 405, and where a handler panics the same 500.
+    /// Answers a request as the running server does, through middleware and routes, but without a connection: for tests. If no
+    /// route matches, the response is a 404 or 405, and if a handler panics, a 500.
     ///
     /// ```
     /// use tiny_sse::{Method, Request, Server};
     ///
-    /// let server = Server::bind("127.0.0.1:0")?.get("/rooms/{room}", |request| request.param("room").to_string());
+    /// let server = Server::bind("127.0.0.1:0")?
+    ///     .get("/rooms/{room}", |request| request.param("room").to_string());
     /// let response = server.answer(Request::new(Method::Get, "/rooms/7")?);
     /// assert_eq!((response.status(), response.body()), (200, &b"7"[..]));
     /// assert_eq!(server.answer(Request::new(Method::Post, "/rooms/7")?).status(), 405);
@@ -532,7 +538,7 @@ impl ServerHandle {
         self.shutdown.address
     }
 
-    /// Returns what the server has done so far; all zero before it runs and after its end.
+    /// Returns the server's figures. All are zero before it runs and after its end.
     ///
     /// ```
     /// use tiny_sse::Server;
@@ -548,18 +554,18 @@ impl ServerHandle {
         running.map_or_else(ServerStats::default, |running| running.connections.stats())
     }
 
-    /// Stops accepting, lets requests in progress finish, and ends every stream. At the deadline all that is still open is cut
-    /// off. Returns when all connections and their threads have ended, at most two seconds after the deadline.
+    /// Stops accepting, lets requests in progress finish, and ends every stream. Connections that are still open at the
+    /// deadline are cut off. Returns when all connections and their threads have ended, at most two seconds after the deadline.
     ///
-    /// Each stream ends with another `retry`, so that the clients do not all come back at once. A hub's stream ends with the
-    /// last chunk, since its reader resumes. An [`Sse`](crate::Sse) ends without, as more would have come, unless
+    /// Each stream ends with a different `retry`, so that the clients do not all come back at once. A hub's stream ends with
+    /// the last chunk, since its client can resume. An [`Sse`](crate::Sse) ends without it, since it is not complete;
     /// [`finish_within_deadline`](crate::Sse::finish_within_deadline) lets it go on. Streams check once a second whether the
-    /// server is closing: give them more time than that.
+    /// server is closing, so give them more than a second.
     ///
-    /// A second call shares the work of the first, and can bring the deadline forward. A server that does not run yet ends
-    /// when it is run.
+    /// A second call waits for the same shutdown, and can bring the deadline forward. A server that does not run yet ends as
+    /// soon as it is run.
     ///
-    /// A shutdown waits for the handler that calls it. A handler that ends its own server starts a thread:
+    /// A shutdown waits for all handlers. So a handler that ends its own server starts a thread:
     ///
     /// ```
     /// use std::{thread, time::Duration};

@@ -21,21 +21,7 @@ const MAX_WRITE_BYTES: usize = 64 * 1024;
 /// Maximum number of events that wait between a producer of [`Sse::spawn`] and its stream.
 const SPAWN_QUEUE_EVENTS: usize = 64;
 
-/// An event stream as the response to a request: `200` with `Content-Type: text/event-stream`, each event a chunk. It ends
-/// when the sender is dropped or the client leaves.
-///
-/// An `EventSource` comes back after the end, and the handler is asked again: have the page close it at a last event, or
-/// respond with `Response::new(204)`, which stops it.
-///
-/// The stream keeps its connection's thread. When its sender is dropped, the stream ends with the last chunk, and the
-/// connection goes on with the client's next request.
-///
-/// A client that leaves is noticed within about a second. The receiver is dropped then, so that the producer's next send
-/// fails. A producer that computes for longer asks by [`guard`](Sse::guard).
-///
-/// A stream that the server ends before its sender was dropped, by [`ServerHandle::shutdown`](crate::ServerHandle::shutdown)
-/// or at [`Config::max_stream_lifetime`](crate::Config::max_stream_lifetime), ends with a `retry` field and without the last
-/// chunk: the client can tell that it is not whole.
+/// A response that streams the events of a channel to one client: `200` with `Content-Type: text/event-stream`.
 ///
 /// ```
 /// use std::{thread, time::Duration};
@@ -52,6 +38,17 @@ const SPAWN_QUEUE_EVENTS: usize = 64;
 /// let response: Response = countdown.retry(Duration::from_secs(3)).into();
 /// # assert_eq!(response.header_value("content-type"), Some("text/event-stream"));
 /// ```
+///
+/// The stream keeps its connection's thread, and ends in one of three ways:
+///
+/// - *The sender is dropped.* The stream is complete: it ends with the last chunk, and the connection goes on with the
+///   client's next request. An `EventSource` comes back after the end, and the handler is called again. Have the page close it
+///   at a last event, or respond with `Response::new(204)`, which stops it.
+/// - *The client leaves.* This is noticed within about a second. The receiver is dropped then, so the producer's next send
+///   fails. A producer that computes for longer can ask, with a [`guard`](Sse::guard).
+/// - *The server ends the stream*, at [`ServerHandle::shutdown`](crate::ServerHandle::shutdown) or
+///   [`Config::max_stream_lifetime`](crate::Config::max_stream_lifetime). It ends with a `retry` field and without the last
+///   chunk, so the client can tell that it is not complete.
 #[must_use = "a stream does nothing until it is returned as a response"]
 pub struct Sse {
     producer: Producer,
@@ -66,14 +63,17 @@ pub struct Sse {
 type Producer = Box<dyn FnOnce() -> io::Result<Receiver<Event>> + Send>;
 
 impl Sse {
-    /// Streams what comes out of a channel, bounded or not; a bounded one makes the producer wait for a slow client.
+    /// Streams the events of a channel. If the channel is bounded, the producer waits for a slow client; else events pile up in
+    /// memory.
     pub fn new(receiver: Receiver<Event>) -> Sse {
         Sse::from_producer(Box::new(|| Ok(receiver)))
     }
 
-    /// Starts a producer on a new thread and streams what it sends. It starts when the head is about to be written: never
-    /// for a HEAD request, or for one that a middleware refuses. At most 64 events wait, then a send blocks. If the thread
-    /// cannot be started, the client gets a `retry` and the end, and the error hook the reason.
+    /// Starts a producer on a new thread and streams the events that it sends.
+    ///
+    /// The thread starts just before the head is written. So none starts for a HEAD request, or for a request that a middleware
+    /// refuses. A send waits while 64 events have not been written. If the thread cannot be started, the client gets a `retry`
+    /// and the end of the stream, and the error hook gets the reason.
     pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {
         Sse::from_producer(Box::new(|| {
             let (sender, receiver) = mpsc::sync_channel(SPAWN_QUEUE_EVENTS);
@@ -111,24 +111,24 @@ impl Sse {
         self
     }
 
-    /// Sends this event when the sender is dropped, before the stream ends: also when the producer gives up or panics. Have
-    /// the producer itself send what is to say that all went well.
+    /// Sends this event at the end, after the sender was dropped. A producer that gives up or panics drops its sender too, so
+    /// the event does not say that all went well. The producer itself sends an event that does.
     pub fn last(mut self, event: Event) -> Sse {
         self.last = Some(event);
         self
     }
 
-    /// Says that the stream ends by itself before long, as the tokens of one response do. Shutdown then lets the stream go
-    /// on until its deadline, where it ends other streams within a second.
+    /// Lets the stream go on during a shutdown, until the shutdown's deadline. Other streams are ended within a second. For a
+    /// stream that soon ends by itself, such as the answer of a language model.
     pub fn finish_within_deadline(mut self) -> Sse {
         self.is_finite = true;
         self
     }
 
-    /// Keeps a value for as long as the stream is open. The value is dropped within about a second after the client has
-    /// left, whether the producer sends or not; where no stream begins, with the `Sse`.
+    /// Keeps a value while the stream is open. The value is dropped within about a second after the client has left, even if
+    /// the producer sends nothing. Where there is no stream, such as for a HEAD, it is dropped with the `Sse`.
     ///
-    /// With one end of a channel as the value, the other end tells a producer that its client has left:
+    /// With one end of a channel as the value, the producer learns from the other end that its client has left:
     ///
     /// ```
     /// use std::sync::mpsc::{self, RecvTimeoutError};
@@ -138,8 +138,9 @@ impl Sse {
     /// let (is_open, client) = mpsc::channel::<()>();
     /// let sse = Sse::spawn(move |events| {
     ///     for step in 0..100 {
-    ///         // Waits a second, or less when the client leaves. To ask without waiting: `client.try_recv()`.
-    ///         if client.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Disconnected) {
+    ///         // Waits a second, or less if the client leaves. `client.try_recv()` asks without waiting.
+    ///         let waited = client.recv_timeout(Duration::from_secs(1));
+    ///         if waited == Err(RecvTimeoutError::Disconnected) {
     ///             return;
     ///         }
     ///         let _ = events.send(Event::data(format!("step {step}")));
