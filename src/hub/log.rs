@@ -701,12 +701,16 @@ impl Log {
             Replay::Nothing => 0,
             _ => self.evicted(topics),
         });
-        match position.cursor < cursor {
-            true => Position {
-                unknown_id: position.unknown_id.or(id.map(str::to_string)),
-                ..Position::at(cursor)
-            },
-            false => position,
+        if position.cursor >= cursor {
+            return position;
+        }
+        let kept = self.newest_before(topics, cursor + 1);
+        let gone = self.evicted(topics).max(self.lost_before_open);
+        let id = id.filter(|_| kept.max(gone) > position.cursor);
+        let id = id.map(str::to_string);
+        Position {
+            unknown_id: position.unknown_id.or(id),
+            ..Position::at(cursor)
         }
     }
 
@@ -1351,6 +1355,13 @@ mod tests {
         check(&mut log, Some(3), Replay::Nothing, "gap(3,5,null)@5"); // Told as well.
         check(&mut log, Some(5), Replay::Nothing, ""); // It has everything.
         check(&mut log, None, Replay::Age(Duration::ZERO), "1 3 5"); // The clock of this test is ahead.
+
+        // What others said after the client's last event is not lost to the client.
+        log.now = Instant::now();
+        log.publish("b");
+        check(&mut log, Some(5), Replay::Nothing, ""); // Not at the head, but it has everything.
+        check(&mut log, Some(5), Replay::Age(Duration::ZERO), ""); // The event of b is too old.
+        check(&mut log, Some(3), Replay::Nothing, "gap(3,5,null)@6"); // Here something is.
     }
 
     #[test]
