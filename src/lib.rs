@@ -164,7 +164,7 @@
 //!
 //! A publisher waits for the hub thread, the hub thread for a writer, and a writer for nothing. Threads are named for what
 //! they do: `sse-accept`, `sse-connection`, `sse-refusal`, `sse-producer`, `sse-hub`, `sse-writer`, `sse-catch-up`, and
-//! `sse-on-end`, which calls what [`Subscription::on_end`] was given. Between threads, connections and events travel over
+//! `sse-callbacks`, which calls what [`Subscription::on_end`] and a hub's `on_error` were given. Between threads, connections and events travel over
 //! channels and queues. Each lock (of the log, of a hub's figures, of the registry of readers, of the connections, of a pool's
 //! queue) is held for one step, never while something waits for a peer, the disk or user code.
 #![forbid(unsafe_code)]

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,7 @@ const KEEP: Duration = Duration::from_secs(5);
 
 /// Starts a thread of this name. Without `stack_bytes` its stack has std's default size. The closure is boxed, since std's code
 /// is compiled once for each type of closure.
-pub(crate) fn spawn(
-    name: &str,
-    stack_bytes: Option<usize>,
-    run: Box<dyn FnOnce() + Send>,
-) -> io::Result<()> {
+pub(crate) fn spawn(name: &str, stack_bytes: Option<usize>, run: Job) -> io::Result<()> {
     let mut builder = thread::Builder::new().name(name.to_string());
     if let Some(bytes) = stack_bytes {
         builder = builder.stack_size(bytes);
@@ -31,6 +28,29 @@ pub(crate) fn spawn(
         guarded(run);
     };
     builder.spawn(run).map(drop)
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs user code on the one thread for this, which the first job starts. The threads that have such jobs serve others too,
+/// and the job may wait for them.
+pub(crate) fn run_apart(job: Job) {
+    static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
+    let jobs = JOBS.get_or_init(|| {
+        let (sender, receiver) = mpsc::channel::<Job>();
+        let run = Box::new(move || receiver.into_iter().for_each(run_guarded));
+        spawn("sse-callbacks", None, run).ok()?;
+        Some(sender)
+    });
+    match jobs {
+        // The thread lives as long as the process.
+        Some(jobs) => drop(jobs.send(job)),
+        None => run_guarded(job),
+    }
+}
+
+fn run_guarded(job: Job) {
+    guarded(job);
 }
 
 /// A pool of threads that all handle items in the same way. Its idle threads end when it is dropped.
@@ -242,7 +262,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
     use std::sync::Barrier;
-    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::sync::mpsc::Receiver;
     use std::thread::ThreadId;
 
     fn start_threads<T: Send + 'static>(

@@ -12,9 +12,9 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
-use support::{Client, EventSource, Random, TestServer, start};
+use support::{Client, EventSource, PATIENCE, Random, TestServer, eventually, start};
 use tiny_sse::{
     Config, Durability, Event, History, Hub, HubConfig, PublishError, Request, Response,
 };
@@ -946,8 +946,8 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
         "nobody has seen the numbers in between: {id}"
     );
     assert_eq!(stream.data(), "2");
+    eventually(|| errors.lock().unwrap().len() == 2);
     let errors = errors.lock().unwrap();
-    assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[0].starts_with("the history cannot be written: "));
     assert_eq!(errors[1], "the history can be written again");
 }
@@ -1008,6 +1008,38 @@ fn a_hub_goes_on_whatever_becomes_of_what_it_reports() {
             .unwrap();
         assert!(status.success());
     }
+}
+
+/// The hook is user code, and may wait for the hub that calls it.
+#[test]
+fn a_hook_may_publish_what_it_is_told() {
+    let folder = Folder::new("alerts");
+    let hub: Arc<OnceLock<Hub>> = Arc::default();
+    let (told, tells) = mpsc::channel();
+    let publisher = Arc::clone(&hub);
+    let config = HubConfig {
+        history: History::file(folder.file()).file_bytes(64 * 1024),
+        on_error: Arc::new(move |problem: &str| {
+            let published = publisher
+                .wait()
+                .publish_wait("alerts", Event::data(problem));
+            told.send(published).unwrap();
+        }),
+        ..HubConfig::default()
+    };
+    let hub = hub.get_or_init(|| Hub::open(config).unwrap());
+    say(hub, "a", "1");
+    let away = folder.0.with_extension("away");
+    fs::rename(&folder.0, &away).unwrap();
+    assert!(hub.publish_wait("a", Event::data("lost")).is_err());
+    let published = tells.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(published, Err(PublishError::Storage(_))));
+    fs::rename(&away, &folder.0).unwrap();
+    say(hub, "a", "2");
+    assert!(tells.recv_timeout(PATIENCE).unwrap().is_ok());
+    let alerts = hub.kept("alerts");
+    let alert = alerts[0].message().unwrap().data;
+    assert_eq!(alert, "the history can be written again");
 }
 
 /// Fills a file up to the size that this process may write. Rounds of two events, of which only the first fits, make the

@@ -50,7 +50,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/record", &["http"]), // The bytes of a stream without chunks.
     ("hub/file", &["lock", "random"]),
     ("hub/registry", &["lock"]),
-    ("hub/shared", &["lock", "user_code"]),
+    ("hub/shared", &["lock", "threads"]),
     ("hub/cursor", &[]), // The plain half ends with those who have a cursor:
     ("hub/receiver", &["event", "socket"]),
     ("hub/subscriber", &["http", "stream", "threads", "user_code"]),

@@ -32,8 +32,8 @@ pub struct HubConfig {
     /// The maximum number of long-poll requests that wait at a time. Each of them holds a thread. One more gets an empty
     /// response at once. Default: 2,000, half of the default [`max_threads`](crate::Config::max_threads).
     pub max_polls: usize,
-    /// A function that is called with each problem that no caller is told of, such as a full disk. Default: writes to standard
-    /// error.
+    /// Called with what goes wrong outside any call, such as a full disk: by [`Hub::open`](crate::Hub::open), and later on
+    /// the thread that [`Subscription::on_end`](crate::Subscription::on_end) has. Default: writes to standard error.
     pub on_error: ErrorHook,
 }
 

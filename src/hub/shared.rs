@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::archive::EventLog;
@@ -13,7 +13,7 @@ use super::log::Log;
 use super::registry::Registry;
 use super::topics::TopicSet;
 use crate::lock::lock;
-use crate::user_code::guarded;
+use crate::threads::run_apart;
 
 /// How long a request waits until a hub knows its id that follows a log, before its client is sent away.
 const KNOWLEDGE_WAIT: Duration = Duration::from_secs(1);
@@ -106,8 +106,9 @@ impl Shared {
         lock(&self.counters)
     }
 
-    pub(crate) fn report(&self, problem: &str) {
-        guarded(|| (self.config.on_error)(problem));
+    fn report(&self, problem: String) {
+        let hook = Arc::clone(&self.config.on_error);
+        run_apart(Box::new(move || hook(&problem)));
     }
 
     pub(crate) fn is_failing(&self) -> bool {
@@ -119,9 +120,9 @@ impl Shared {
         let was_failing = self.is_failing.swap(error.is_some(), Ordering::SeqCst);
         match error {
             Some(error) if !was_failing => {
-                self.report(&format!("the history cannot be written: {error}"));
+                self.report(format!("the history cannot be written: {error}"));
             }
-            None if was_failing => self.report("the history can be written again"),
+            None if was_failing => self.report("the history can be written again".to_string()),
             _ => {}
         }
     }

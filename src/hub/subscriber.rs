@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::Lag;
@@ -171,7 +170,7 @@ impl Drop for Subscriber {
         };
         let on_end = std::mem::take(&mut self.on_end);
         if !on_end.is_empty() {
-            run_apart(Box::new(move || {
+            threads::run_apart(Box::new(move || {
                 for callback in on_end {
                     guarded(|| callback(&end));
                 }
@@ -227,26 +226,4 @@ pub enum EndReason {
     /// The client took nothing for [`Config::write_timeout`](crate::Config::write_timeout), or less than
     /// [`Config::min_bytes_per_second`](crate::Config::min_bytes_per_second).
     Stalled,
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Runs user code on the one thread for this, which the first job starts: a reader's own thread serves others as well.
-fn run_apart(job: Job) {
-    static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
-    let jobs = JOBS.get_or_init(|| {
-        let (sender, receiver) = mpsc::channel::<Job>();
-        let run = Box::new(move || receiver.into_iter().for_each(run_guarded));
-        threads::spawn("sse-on-end", None, run).ok()?;
-        Some(sender)
-    });
-    match jobs {
-        // The thread lives as long as the process.
-        Some(jobs) => drop(jobs.send(job)),
-        None => run_guarded(job),
-    }
-}
-
-fn run_guarded(job: Job) {
-    guarded(job);
 }
