@@ -213,9 +213,9 @@ impl HubThread {
     fn reply(&mut self, waiting: Vec<Waiting>, error: Option<PublishError>) {
         for (reply, id) in waiting {
             let result = match (&error, id) {
-                (Some(error), _) => Err(error.clone()),
+                (Some(error), Some(_)) => Err(error.clone()),
                 (None, Some(id)) => Ok(id),
-                (None, None) => match self.unreported.take() {
+                (_, None) => match self.unreported.take() {
                     Some(error) => Err(error),
                     None => Ok(self.delivery.shared.log().newest_id()),
                 },
