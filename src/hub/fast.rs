@@ -196,7 +196,7 @@ struct Writer {
     unswept: Option<(GroupId, usize)>,
 }
 
-/// The readers of one group. Each of them has all events up to `cursor`, or joined later.
+/// The readers of one group. Each of them has all events up to `cursor`, or joined after that event.
 struct Group {
     id: GroupId,
     live: Vec<Live>,
@@ -380,9 +380,10 @@ impl Group {
         let live = self.live.swap_remove(index);
         let mut member = live.member;
         let subscriber = &mut member.stream.source;
-        subscriber.events += self.events - live.joined_at;
-        // The group's cursor may be older than the member, and mean nothing after a followed log has lost its end.
-        if self.events > live.joined_at {
+        let events = self.events - live.joined_at;
+        // What came before the member may have the higher numbers, where the log that the hub follows went back.
+        if events > 0 {
+            subscriber.events += events;
             subscriber.cursor.advance(self.cursor);
         }
         member

@@ -1,0 +1,108 @@
+//! A hub that follows a log which others number: what its feed may say, and what its readers get.
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use support::{EventSource, TestServer, eventually, start};
+use tiny_sse::{Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, Request};
+
+/// A log in memory.
+#[derive(Clone, Default)]
+struct InMemory(Arc<Mutex<Vec<Entry>>>);
+
+impl EventLog for InMemory {
+    fn read(&self, after: u64) -> io::Result<Entries> {
+        let all = self.0.lock().unwrap().clone();
+        Ok(Box::new(
+            all.into_iter()
+                .filter(move |entry| entry.sequence > after)
+                .map(Ok),
+        ))
+    }
+}
+
+/// A hub that follows a log in memory, and its server.
+struct Follower {
+    log: InMemory,
+    hub: Hub,
+    feed: Feed,
+    server: TestServer,
+}
+
+impl Follower {
+    fn new(writer_threads: usize) -> Follower {
+        let config = HubConfig {
+            writer_threads,
+            ..HubConfig::default()
+        };
+        let log = InMemory::default();
+        let (hub, feed) = Hub::follow(config, log.clone()).unwrap();
+        let readers = hub.clone();
+        let server = start(Config::default(), |server| {
+            server.get("/events", move |request: &Request| {
+                readers.subscribe(request, "a")
+            })
+        });
+        Follower {
+            log,
+            hub,
+            feed,
+            server,
+        }
+    }
+
+    fn push(&mut self, sequence: u64, data: impl AsRef<str>) {
+        let entry = Entry {
+            sequence,
+            topics: vec!["a".to_string()],
+            event: Event::data(data),
+        };
+        self.log.0.lock().unwrap().push(entry.clone());
+        self.feed.push([entry]).unwrap();
+    }
+
+    /// A stream that has everything.
+    fn open(&self) -> EventSource {
+        let stream = EventSource::open(self.server.addr(), "/events", &[]);
+        eventually(|| self.hub.stats().subscribers_behind == 0);
+        stream
+    }
+}
+
+/// The log has lost its last events, and gives their numbers out again. A reader that comes then falls behind at the first.
+#[test]
+fn after_a_loss_the_numbers_count_again() {
+    for writer_threads in [0, 2] {
+        let mut follower = Follower::new(writer_threads);
+        follower.feed.epochs(&[(0xa, 1)]).unwrap();
+        follower.push(1, "1");
+        follower.feed.current(Instant::now(), 0).unwrap();
+        let mut before = follower.open();
+        for sequence in 2..=10 {
+            follower.push(sequence, "old");
+            assert_eq!(before.data(), "old");
+        }
+        follower.log.0.lock().unwrap().truncate(5);
+        let go_on_after = follower.feed.epochs(&[(0xa, 1), (0xb, 6)]).unwrap();
+        assert_eq!(go_on_after, 5);
+        follower.feed.current(Instant::now(), 0).unwrap();
+        assert_eq!(before.next(), None);
+        let mut reader = follower.open();
+        // More than any socket takes at once.
+        follower.push(6, "x".repeat(10_000_000));
+        for sequence in 7..=12 {
+            follower.push(sequence, sequence.to_string());
+        }
+        assert_eq!(reader.data().len(), 10_000_000);
+        for sequence in 7..=12 {
+            assert_eq!(
+                reader.data(),
+                sequence.to_string(),
+                "{writer_threads} writer threads"
+            );
+        }
+    }
+}
