@@ -938,11 +938,11 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
     );
     // While that lasts, those who do not wait for the id hear of it, too.
     let error = hub.publish("a", Event::data("lost")).unwrap_err();
-    assert!(matches!(error, PublishError::Storage(_)), "{error}");
+    assert!(matches!(error, PublishError::Storage { .. }), "{error}");
     // Those who do not wait at all hear of it once, from the next flush, whether both are of one batch or not.
     for _ in 0..100 {
         hub.try_publish("a", Event::data("lost")).unwrap();
-        assert!(matches!(hub.flush(), Err(PublishError::Storage(_))));
+        assert!(matches!(hub.flush(), Err(PublishError::Storage { .. })));
         hub.flush().unwrap();
     }
     fs::rename(&away, &folder.0).unwrap();
@@ -1039,7 +1039,7 @@ fn a_hook_may_publish_what_it_is_told() {
     fs::rename(&folder.0, &away).unwrap();
     assert!(hub.publish_wait("a", Event::data("lost")).is_err());
     let published = tells.recv_timeout(PATIENCE).unwrap();
-    assert!(matches!(published, Err(PublishError::Storage(_))));
+    assert!(matches!(published, Err(PublishError::Storage { .. })));
     fs::rename(&away, &folder.0).unwrap();
     say(hub, "a", "2");
     assert!(tells.recv_timeout(PATIENCE).unwrap().is_ok());

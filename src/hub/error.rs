@@ -28,8 +28,13 @@ pub enum PublishError {
     Closed,
     /// The hub follows a log ([`Hub::follow`](crate::Hub::follow)): append the event to the log.
     Follows,
-    /// The history's file could not be written, for this reason. No reader got the event.
-    Storage(String),
+    /// The history's file could not be written. No reader got the event.
+    Storage {
+        /// The kind of the system's error.
+        kind: io::ErrorKind,
+        /// The system's error.
+        text: String,
+    },
 }
 
 impl fmt::Display for PublishError {
