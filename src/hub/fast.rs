@@ -2,11 +2,11 @@
 //! everything, and put each batch straight into them. A hub without it serves each reader on a thread of its own.
 //!
 //! ```text
-//!   connection thread ──at head──▶ writer ──write is partial, or the stream ends──▶ catch-up pool
-//!          │                          ▲                                                  │
-//!          └──────slice is over───────┼────────────────────at head───────────────────────┤
-//!                     │               │                                                  │
-//!                     └───────────────┼────────────────────────────────────────────────▶─┘
+//!                              ┌──────────── at head ────────────┐
+//!                              ▼                                 │
+//!  connection thread ─at head─▶ writer ─partial write, or end─▶ catch-up pool
+//!          │                                                     ▲
+//!          └───────────────── the slice is over ─────────────────┘
 //! ```
 //!
 //! A stream is owned by one thread at a time, and goes from thread to thread in a message. The hub thread appends to the
