@@ -9,7 +9,8 @@ use std::time::Duration;
 /// use std::time::Duration;
 /// use tiny_sse::Config;
 ///
-/// let config = Config { heartbeat: Duration::from_secs(5), max_connections: 500, ..Config::default() };
+/// let heartbeat = Duration::from_secs(5);
+/// let config = Config { heartbeat, max_connections: 500, ..Config::default() };
 /// # assert_eq!(config.max_threads, 4_000);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -138,7 +138,7 @@ impl Sse {
     /// let (is_open, client) = mpsc::channel::<()>();
     /// let sse = Sse::spawn(move |events| {
     ///     for step in 0..100 {
-    ///         // Waits a second, or less if the client leaves. `client.try_recv()` asks without waiting.
+    ///         // Waits a second, or less if the client leaves; `try_recv` asks without waiting.
     ///         let waited = client.recv_timeout(Duration::from_secs(1));
     ///         if waited == Err(RecvTimeoutError::Disconnected) {
     ///             return;

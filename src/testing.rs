@@ -32,7 +32,8 @@ impl Response {
     ///
     /// let hub = Hub::new();
     /// let readers = hub.clone();
-    /// let server = Server::bind("127.0.0.1:0")?.get("/news", move |request| readers.subscribe(request, "news"));
+    /// let server = Server::bind("127.0.0.1:0")?
+    ///     .get("/news", move |request| readers.subscribe(request, "news"));
     ///
     /// let response = server.answer(Request::new(Method::Get, "/news")?);
     /// let mut events = response.events()?;

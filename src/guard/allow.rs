@@ -73,7 +73,7 @@ pub fn allow_hosts(
 ///
 /// let server = Server::bind("127.0.0.1:0")?
 ///     .middleware(allow_origins(["https://app.example"])?)
-///     .post("/messages", |_request| "posted by our own pages, those of app.example, or a program\n");
+///     .post("/messages", |_request| "posted by our page, by app.example, or by a program\n");
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn allow_origins(

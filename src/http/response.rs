@@ -123,7 +123,8 @@ impl Response {
     /// ```html
     /// <script type="module">
     ///   import { SharedEventSource } from '/client.js';
-    ///   const news = new SharedEventSource('/events/news', { share: 'everyone' }); // Or a user's id.
+    ///   // `share` may also be a user's id.
+    ///   const news = new SharedEventSource('/events/news', { share: 'everyone' });
     ///   news.onmessage = (event) => document.body.append(event.data);
     ///   news.addEventListener('alarm', (event) => alert(event.data));
     ///   news.ongap = (event) => console.warn('events that could not be brought back', event.data);
@@ -136,7 +137,8 @@ impl Response {
     /// ```
     /// use tiny_sse::{Response, Server};
     ///
-    /// let server = Server::bind("127.0.0.1:0")?.get("/client.js", |_request| Response::client_script());
+    /// let server = Server::bind("127.0.0.1:0")?
+    ///     .get("/client.js", |_request| Response::client_script());
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn client_script() -> Response {

@@ -75,7 +75,8 @@ pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 /// feed.current(Instant::now(), 0)?; // That is all there is, and nothing was removed.
 ///
 /// let message = news.recv().unwrap().message().unwrap();
-/// assert_eq!((message.data, message.last_event_id), ("hello".into(), "000000000000002a-1".into()));
+/// assert_eq!(message.data, "hello");
+/// assert_eq!(message.last_event_id, "000000000000002a-1");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait EventLog: Send + Sync + 'static {

@@ -38,13 +38,15 @@ pub enum Start {
 /// use tiny_sse::{Hub, Replay, Request, Response, Server, Subscription};
 ///
 /// fn events(hub: &Hub, request: &Request) -> Result<Subscription, Response> {
-///     let user = request.cookie("user").ok_or(Response::new(401))?; // A real server looks up a session.
+///     // A real server looks up a session.
+///     let user = request.cookie("user").ok_or(Response::new(401))?;
 ///     let topics = [format!("user/{user}"), "news".to_string()];
 ///     Ok(hub.subscribe(request, topics).label(user).replay(Replay::Events(50)).retained())
 /// }
 ///
 /// let hub = Hub::new();
-/// let server = Server::bind("127.0.0.1:0")?.get("/events", move |request| events(&hub, request));
+/// let server = Server::bind("127.0.0.1:0")?
+///     .get("/events", move |request| events(&hub, request));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
