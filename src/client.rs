@@ -35,16 +35,8 @@ const MAX_FIELDS: usize = 256;
 
 /// A blocking client of an event stream over plain HTTP: for tests, tools and devices.
 ///
-/// It is an iterator of messages that connects by itself. An error says that a connection failed, was silent for too long or
-/// has ended; the next call waits and connects again, with the last event id as `Last-Event-ID`. So
-/// [`flatten`](Iterator::flatten) makes an iterator of messages that survives restarts of the server.
-///
-/// The wait is the server's `retry`, 3 seconds by default, and up to half as much again at random, so that not all clients
-/// return at once. Each failed attempt doubles it, up to 16 times as long. After a status of 429 or 500 to 599, it is at least the
-/// `Retry-After` in seconds.
-///
-/// The iterator ends when the server answers 204. It also ends after an error of the kind `InvalidData`, where another attempt
-/// would fail too: another status, redirects among them, a response that is no event stream, an event over 1 MiB.
+/// It is an iterator of messages that connects by itself. It reconnects with its last event id, as an `EventSource` of a browser
+/// does.
 ///
 /// ```
 /// use tiny_sse::{Event, EventSource, Server, Sse};
@@ -54,10 +46,25 @@ const MAX_FIELDS: usize = 256;
 ///     .spawn()?;
 ///
 /// let mut source = EventSource::new(&format!("http://{}/news", server.addr()))?;
-/// let message = source.next().expect("no 204")?;
-/// assert_eq!(message.data, "hello");
+/// while let Some(result) = source.next() {
+///     match result {
+///         Ok(message) if message.data == "hello" => break,
+///         Ok(message) => println!("{}", message.data),
+///         Err(error) => eprintln!("{error}: trying again in {:?}", source.pause()),
+///     }
+/// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// An error says that a connection failed, was silent for too long, or has ended. The next call waits and connects again. So
+/// [`flatten`](Iterator::flatten) makes an iterator of messages that survives restarts of the server.
+///
+/// The wait is the server's `retry`, 3 seconds by default, and up to half as much again at random, so that not all clients
+/// return at once. Each failed attempt doubles the wait, up to 16 times. After a status of 429 or 500 to 599, the wait is at
+/// least the `Retry-After` in seconds.
+///
+/// The iterator ends when the server answers 204. It also ends after an error of the kind `InvalidData`, where another attempt
+/// would fail too: any other status, including redirects, a response that is not an event stream, or an event over 1 MiB.
 #[must_use = "a client connects when it is asked for a message"]
 pub struct EventSource {
     /// `host:port`.
@@ -125,7 +132,7 @@ impl EventSource {
         Ok(self)
     }
 
-    /// Starts after the event with this id; an empty one is none.
+    /// Starts after the event with this id. An empty id counts as no id.
     ///
     /// # Errors
     ///
@@ -151,12 +158,13 @@ impl EventSource {
         self
     }
 
-    /// The id of the last event that had one. With [`start_after`](EventSource::start_after), another run goes on from there.
+    /// Returns the id of the last event that had one. Keep it, and another run of the program goes on from there with
+    /// [`start_after`](EventSource::start_after).
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// How long the call after an error will wait.
+    /// Returns how long the call after an error will wait.
     pub fn pause(&self) -> Duration {
         self.pause
     }

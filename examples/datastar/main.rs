@@ -7,7 +7,7 @@
 //! Each event holds the whole list, which Datastar merges into the page. So only the newest event counts: the hub keeps one,
 //! a new page begins with that one, and a page that was away needs no other. It does not matter that Datastar passes over
 //! `gap` events, as over all whose name does not begin with `datastar`. `retry: 'always'` in the page makes Datastar come
-//! back after an end of the stream too, and not only after an error; a 204 ends it for good.
+//! back after an end of the stream too, and not only after an error; after a 204, it does not come back.
 
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs, io};
@@ -26,7 +26,7 @@ fn main() -> io::Result<()> {
         ..HubConfig::default()
     })?;
     let readers = hub.clone();
-    // Pages that were open before the server started anew begin with an empty list.
+    // Pages that were open before the server was restarted begin with an empty list.
     publish(&hub, "").map_err(|_| io::ErrorKind::Other)?;
     let items = Mutex::new(String::new());
     let server = Server::bind(format!("127.0.0.1:{port}"))?

@@ -148,7 +148,7 @@ impl Decoder {
         }
     }
 
-    /// The last event ID as of the last blank line: what a client sends as
+    /// Returns the last event ID as of the last blank line: what a client sends as
     /// [`Last-Event-ID`](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header) when
     /// it reconnects. Empty while there was none.
     ///

@@ -13,17 +13,7 @@ use super::line::line_break;
 /// Clients put it into a JavaScript timer, and `setTimeout` fires at once when its delay does not fit into an `i32`.
 const MAX_RETRY: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// One event of an event stream, kept in its encoded form.
-///
-/// Fields are written in the order in which they are set, each with one space after its colon, the `id` before them
-/// all, and a blank line ends the event. A field that is set again is written again, and the client takes the later
-/// one; of an `id` only the last is kept. [`Display`](fmt::Display) shows exactly what goes on the wire.
-///
-/// A client dispatches an event only if it has data
-/// ([interpreting an event stream](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation));
-/// without it `id` and `retry` take effect all the same.
-///
-/// # Examples
+/// One event of an event stream: data, and perhaps a name, an id, a reconnection time or a comment.
 ///
 /// ```
 /// use tiny_sse::Event;
@@ -37,6 +27,14 @@ const MAX_RETRY: Duration = Duration::from_millis(i32::MAX as u64);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`Display`](fmt::Display) shows exactly the bytes that go on the wire: the `id` first, then the other fields in the order in
+/// which they were set, then a blank line. If a field is set twice, both are written, and the client takes the later one. Only
+/// the last `id` is written.
+///
+/// A client dispatches an event only if it has data
+/// ([interpreting an event stream](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation)).
+/// The `id` and `retry` of an event without data take effect too.
 #[derive(Clone)]
 #[must_use = "an event does nothing until it is sent or published"]
 pub struct Event(Lines);
@@ -50,10 +48,10 @@ enum Lines {
 }
 
 impl Event {
-    /// Makes an event without any field.
+    /// Makes an event without any field, and so without data: a client dispatches nothing for it. For an event that only sets
+    /// the last event ID or the reconnection time, or only has a comment.
     ///
-    /// Nothing is dispatched for it. It is where an event starts that only sets the last event ID or the reconnection
-    /// time, or only carries a comment. Writes the blank line alone: `\n`.
+    /// Writes the blank line alone: `\n`.
     ///
     /// # Examples
     ///
@@ -70,10 +68,10 @@ impl Event {
         Event(Lines::Own(Vec::new()))
     }
 
-    /// Makes an event with this data, which the client gets back as it is, but for its line breaks: each arrives as LF.
+    /// Makes an event with this data. The client gets the same text, in which each line break is an LF.
     ///
-    /// Writes one `data: ` line for each line of the text. CRLF, LF and CR alike end a line, a line break at the end
-    /// survives, and empty data is still dispatched.
+    /// Writes one `data: ` line for each line of the text. CRLF, LF and CR each end a line. A line break at the end survives.
+    /// Empty data is dispatched too.
     ///
     /// # Examples
     ///
@@ -87,13 +85,14 @@ impl Event {
         Event::new().with_lines("data: ", text.as_ref())
     }
 
-    /// Names the event: a browser hands it to the listeners of that name. Without a name it is a `message`.
+    /// Names the event: a browser hands it to the listeners of that name. Without a name, or with an empty one, it is a
+    /// `message`.
     ///
-    /// Writes `event: name\n`. An empty name counts as none.
+    /// Writes `event: name\n`.
     ///
     /// # Errors
     ///
-    /// Refuses CR and LF, which would begin another field. Leave the name away then, or choose another.
+    /// When the name has a CR or LF, which would begin another field.
     ///
     /// # Examples
     ///
