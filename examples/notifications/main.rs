@@ -15,8 +15,8 @@
 //! ```
 //!
 //! replays Ann's notifications, each a line with its time in milliseconds and then its text, and waits for more. Meanwhile
-//! `curl http://127.0.0.1:7733/online` lists her among those who are online. With the same cookie, `/events/ben` is a 403. A real server needs more than a name to log in, and a key to notify: the example
-//! `auth` has both.
+//! `curl http://127.0.0.1:7733/online` lists her among those who are online. With the same cookie, `/events/ben` is a 403. A
+//! real server needs more than a name to log in, and a key to notify: the example `auth` has both.
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -142,8 +142,8 @@ impl Subscription {
         self
     }
 
-    /// Limits how far back a client may go, whatever its id. A client whose id is older gets a `gap` event first. Default:
-    /// [`Replay::All`].
+    /// Limits how far back a client may go, whatever its id. A client that misses events by this gets a `gap` event first.
+    /// Default: [`Replay::All`].
     pub fn replay(mut self, replay: Replay) -> Subscription {
         self.replay = replay;
         self
