@@ -13,10 +13,11 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
 
 use support::{Client, EventSource, PATIENCE, Random, TestServer, eventually, start};
 use tiny_sse::{
-    Config, Durability, Event, History, Hub, HubConfig, PublishError, Request, Response,
+    Config, Durability, Event, History, Hub, HubConfig, PublishError, Replay, Request, Response,
 };
 
 /// A folder of its own for each test, gone with it.
@@ -231,6 +232,78 @@ fn a_client_resumes_over_restarts() {
     }
     // The number line goes on, in a new epoch.
     assert!(newest.ends_with("-22") && newest != lost);
+}
+
+/// A hub may keep nothing in memory and everything in its file.
+#[test]
+fn a_history_without_memory_is_read_from_the_file() {
+    let folder = Folder::new("no-memory");
+    let history = || History::file(folder.file()).with_events(0);
+    let (hub, _) = open_with(history());
+    let ids = ["1", "2", "3", "4"].map(|text| say(&hub, "a", text));
+    drop(hub);
+    let (hub, _) = open_with(history());
+    let server = serve(&hub);
+    let mut back = resume(&server, "a", &ids[1]);
+    let mut new = resume(&server, "a", "earliest");
+    let mut live = resume(&server, "a", &ids[3]);
+    say(&hub, "a", "5");
+    assert_eq!([back.data(), back.data(), back.data()], ["3", "4", "5"]);
+    assert_eq!([(); 5].map(|()| new.data()), ["1", "2", "3", "4", "5"]);
+    assert_eq!(live.data(), "5");
+}
+
+/// How far back a client may go is a matter of what memory has, whatever the file has.
+#[test]
+fn a_handler_limits_the_replay_of_a_file() {
+    let folder = Folder::new("replay");
+    let history = || {
+        History::file(folder.file())
+            .durability(Durability::Os)
+            .with_events(2)
+    };
+    let (hub, _) = open_with(history());
+    let ids = ["1", "2", "3", "4", "5", "6"].map(|text| say(&hub, "a", text));
+    drop(hub);
+    let first = &*ids[0];
+    let served: Arc<Mutex<Option<(Hub, Replay)>>> = Arc::default();
+    let readers = Arc::clone(&served);
+    let server = start(Config::default(), move |server| {
+        server.get("/events", move |request: &Request| {
+            let (hub, replay) = readers.lock().unwrap().clone().unwrap();
+            let topics: Vec<&str> = request.queries("topic").collect();
+            hub.subscribe(request, topics).replay(replay)
+        })
+    });
+    let rows = [
+        (Replay::All, first, "2 3 4 5 6"),      // All that the file has.
+        (Replay::Events(1), first, "gap 6"),    // The others are told as missing.
+        (Replay::Events(9), first, "gap 5 6"),  // No more than memory has.
+        (Replay::Events(9), "earliest", "5 6"), // Who brings no id misses nothing.
+        (Replay::Age(Duration::MAX), first, "gap 5 6"), // No more than memory has.
+        (Replay::Age(Duration::ZERO), first, "gap"), // The restart counts as their time.
+        (Replay::Nothing, first, "gap"),        // None at all.
+        (Replay::Nothing, "earliest", ""),      // Whatever the client asks for.
+    ];
+    for (row, (replay, id, expected)) in rows.into_iter().enumerate() {
+        let (hub, _) = open_with(history());
+        *served.lock().unwrap() = Some((hub.clone(), replay));
+        let target = format!("/events?topic=a&topic=end-{row}");
+        let mut stream = EventSource::open(server.addr(), &target, &[("Last-Event-ID", id)]);
+        say(&hub, &format!("end-{row}"), "end");
+        let mut all = Vec::new();
+        loop {
+            let message = stream.next().unwrap();
+            match (&*message.event, &*message.data) {
+                ("gap", _) => all.push("gap".to_string()),
+                (_, "end") => break,
+                _ => all.push(message.data),
+            }
+        }
+        assert_eq!(all.join(" "), expected, "{replay:?} {id}");
+        drop(stream);
+        served.lock().unwrap().take();
+    }
 }
 
 /// Those who want a few events out of a large file pass the others in steps.

@@ -618,7 +618,7 @@ impl Log {
     /// The position before all events that are kept. Older events do not count as lost.
     pub(crate) fn earliest(&self, topics: &TopicSet) -> Position {
         match self.archive_lost_to {
-            _ if self.history.events == 0 => self.latest(topics),
+            _ if self.keeps_nothing() => self.latest(topics),
             // Memory may have what the file has no more, of topics of which it has all.
             Some(lost_to) => {
                 Position::at(lost_to.min(self.evicted(topics).max(self.lost_before_open)))
@@ -659,10 +659,15 @@ impl Log {
         };
         // `History::none` keeps events for readers that are there, not for those that come back.
         let newest = self.newest_before(topics, u64::MAX);
-        match self.history.events == 0 && newest.max(self.evicted(topics)) > position.cursor {
+        match self.keeps_nothing() && newest.max(self.evicted(topics)) > position.cursor {
             true => unknown(Position::at(self.head)),
             false => position,
         }
+    }
+
+    /// Whether there is nothing for readers that come back, neither in memory nor in an archive.
+    fn keeps_nothing(&self) -> bool {
+        self.history.events == 0 && self.archive_lost_to.is_none()
     }
 
     /// The oldest event in memory with this id in the reader's topics, unless an older one may be meant.
