@@ -1055,6 +1055,11 @@ fn a_handler_limits_how_far_back_a_client_goes() {
     check("one", "earliest", &["3"]); // Whatever the client asks for.
     check("one", &first, &["gap", "3"]); // It is told that it missed the second.
     check("nothing", &first, &["gap"]); // All that there is is missed.
+    // A long-poll goes no further back.
+    let poll = format!("/events?poll&limit=one&last_event_id={first}");
+    let polled = server.connect().get(&poll);
+    let got = ["gap", r#""data":"2""#, r#""data":"3""#].map(|part| polled.text().contains(part));
+    assert_eq!(got, [true, false, true], "{polled:?}");
     let mut stream = resume(server.addr(), "/events?limit=nothing", "earliest");
     eventually(|| hub.stats().subscribers_behind == 0);
     say(&hub, "a", "4");
