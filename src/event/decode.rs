@@ -97,6 +97,7 @@ impl Decoder {
     /// let mut decoder = Decoder::new().max_event_bytes(8);
     /// assert!(decoder.decode(&mut &b"data: a\n\n"[..]).is_err());
     /// ```
+    #[must_use]
     pub fn max_event_bytes(self, limit: usize) -> Decoder {
         Decoder {
             max_event_bytes: limit,

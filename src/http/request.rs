@@ -129,12 +129,14 @@ impl Request {
     }
 
     /// Sets the body.
+    #[must_use]
     pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Request {
         self.body = body.into();
         self
     }
 
     /// Sets the other end of the socket.
+    #[must_use]
     pub fn with_peer(mut self, peer: SocketAddr) -> Request {
         self.peer = peer;
         self.client_ip = peer.ip();

@@ -36,12 +36,14 @@ impl HubReceiver {
     }
 
     /// Starts with the oldest event that the hub keeps, instead of the next one that is published.
+    #[must_use]
     pub fn earliest(self) -> HubReceiver {
         self.starting_at("earliest")
     }
 
     /// Starts after the event with this id. If the hub does not know the id, or no longer keeps every event after it, the
     /// first event is a `gap`.
+    #[must_use]
     pub fn after(self, id: &str) -> HubReceiver {
         self.starting_at(id)
     }

@@ -169,7 +169,8 @@ impl Shared {
 
 /// A hub's figures at one moment, from [`Hub::stats`](crate::Hub::stats). Displayed, they are Prometheus's text format, without
 /// the two ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Event streams that are open. [`Hub::readers`](crate::Hub::readers) lists them.
     pub subscribers: usize,
