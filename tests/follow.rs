@@ -106,3 +106,21 @@ fn after_a_loss_the_numbers_count_again() {
         }
     }
 }
+
+/// The first number is 1: what has a lower one is no event, and no epoch begins before it.
+#[test]
+fn a_number_of_zero_is_none() {
+    let mut follower = Follower::new(2);
+    follower.feed.epochs(&[(0xa, 0)]).unwrap();
+    follower.push(0, "none");
+    follower.push(1, "1");
+    follower.feed.current(Instant::now(), 0).unwrap();
+    assert_eq!(follower.feed.epochs(&[(0xb, 0)]).unwrap(), 0);
+    follower.push(1, "2");
+    let kept = follower.hub.kept("a");
+    assert_eq!(kept.len(), 1);
+    assert_eq!(
+        kept[0].message().unwrap().last_event_id,
+        "000000000000000b-1"
+    );
+}

@@ -91,7 +91,11 @@ impl Feed {
         let (mut batch, mut scratch) = (Vec::new(), Vec::new());
         let (mut bytes, mut names) = (0, 0);
         for entry in entries {
-            let next = self.begin_after(entry.sequence.saturating_sub(1)) + 1;
+            let next = *self.pushed.get_or_insert_with(|| {
+                let before = entry.sequence.saturating_sub(1);
+                self.shared.log().begin_after(before);
+                before
+            }) + 1;
             if entry.sequence < next {
                 continue;
             }

@@ -303,7 +303,7 @@ impl Log {
     fn last_of(&self, epoch: u64) -> Option<u64> {
         let index = self.epochs.iter().position(|(known, _)| *known == epoch)?;
         let next = self.epochs.get(index + 1);
-        Some(next.map_or(self.head, |(_, first)| first - 1))
+        Some(next.map_or(self.head, |(_, first)| first.saturating_sub(1)))
     }
 }
 
