@@ -84,7 +84,8 @@ impl Reader {
     pub(crate) fn lag(&self, head: u64) -> Option<usize> {
         match self.cursor.load(Ordering::Relaxed) {
             AT_HEAD => None,
-            cursor => Some((head as usize).wrapping_sub(cursor)),
+            // The reader may have gone on since the head was looked up.
+            cursor => Some(((head as usize).wrapping_sub(cursor) as isize).max(0) as usize),
         }
     }
 
@@ -151,5 +152,25 @@ impl Registry {
     /// Whether readers were closed after this request came: the predicate may have meant it, and did not see it.
     pub(crate) fn closed_since(&self, request: Instant) -> bool {
         lock(&self.last_close).is_some_and(|last| last >= request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_is_never_less_than_none() {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let reader = Reader::new(TopicSet::default(), peer, peer.ip(), String::new());
+        let lag = |cursor| {
+            reader.set_behind(cursor);
+            reader.lag(10)
+        };
+        assert_eq!(lag(3), Some(7));
+        assert_eq!(lag(10), Some(0)); // The opening is not sent yet.
+        assert_eq!(lag(11), Some(0)); // It went on after the head was looked up.
+        reader.set_at_head();
+        assert_eq!(reader.lag(10), None);
     }
 }
