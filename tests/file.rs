@@ -13,7 +13,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::Duration;
+use std::thread;
 
 use support::{Client, EventSource, PATIENCE, Random, TestServer, eventually, start};
 use tiny_sse::{
@@ -381,6 +381,30 @@ fn segments_come_and_go() {
 }
 
 /// What was there before is cut off whole, and is no segment of its own.
+/// A reader looks up the newest segment just when it is renamed.
+#[test]
+fn a_segment_may_be_full_while_a_reader_opens_it() {
+    for _ in 0..20 {
+        let folder = Folder::new("rotation");
+        let history = History::file(folder.file())
+            .durability(Durability::Os)
+            .with_events(1)
+            .file_bytes(160 * 1024); // Parts of 10 KiB, and all of them fit.
+        let (hub, _) = open_with(history);
+        let mut reader = hub.receiver("a").unwrap();
+        let publisher = thread::spawn(move || {
+            for n in 0..70 {
+                hub.publish("a", Event::data(format!("{n:02000}"))).unwrap();
+            }
+        });
+        for n in 0..70 {
+            let message = reader.recv().unwrap().message().unwrap();
+            assert_eq!(message.data, format!("{n:02000}"));
+        }
+        publisher.join().unwrap();
+    }
+}
+
 #[test]
 fn a_file_without_one_whole_event_begins_anew() {
     let folder = Folder::new("garbage");

@@ -382,16 +382,15 @@ impl Iterator for FileEntries {
                     }));
                 }
             }
-            let (first, path) = self.next_segment()?;
-            // A segment that was just removed has nothing: another call finds the oldest that is there.
-            self.current = Some((first, Records::of(File::open(path).ok()?)));
+            self.current = Some(self.next_segment()?);
         }
     }
 }
 
 impl FileEntries {
-    /// The segment after the one that was read; at first the one that has, or would have, the event asked for.
-    fn next_segment(&self) -> Option<(u64, PathBuf)> {
+    /// Opens the segment after the one that was read; at first the one that has, or would have, the event asked for. Opened
+    /// under the lock, since the newest one is renamed when it is full, and another gets its name.
+    fn next_segment(&self) -> Option<(u64, Records)> {
         let segments = lock(&self.segments);
         let segment = match &self.current {
             Some((first, _)) => segments.iter().find(|segment| segment.first > *first),
@@ -400,7 +399,9 @@ impl FileEntries {
                 segments.iter().rfind(has).or(segments.first())
             }
         }?;
-        Some((segment.first, segment.path.clone()))
+        // A segment that was just removed has nothing: another call finds the oldest that is there.
+        let file = File::open(&segment.path).ok()?;
+        Some((segment.first, Records::of(file)))
     }
 }
 
