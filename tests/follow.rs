@@ -124,3 +124,32 @@ fn a_number_of_zero_is_none() {
         "000000000000000b-1"
     );
 }
+
+/// The log is user code.
+#[test]
+fn a_log_that_panics_leaves_no_poll_behind() {
+    struct Panics;
+    impl EventLog for Panics {
+        fn read(&self, _after: u64) -> io::Result<Entries> {
+            panic!("on purpose");
+        }
+    }
+    let (hub, mut feed) = Hub::follow(HubConfig::default(), Panics).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    let entry = Entry {
+        sequence: 2,
+        topics: vec!["a".to_string()],
+        event: Event::data("2"),
+    };
+    feed.push([entry]).unwrap();
+    feed.current(Instant::now(), 0).unwrap();
+    let readers = hub.clone();
+    let server = start(Config::default(), |server| {
+        server.get("/events", move |request: &Request| {
+            readers.subscribe(request, "a")
+        })
+    });
+    let target = "/events?poll&last_event_id=000000000000000a-0";
+    assert_eq!(server.connect().get(target).status(), 500);
+    assert_eq!(hub.stats().polls, 0);
+}

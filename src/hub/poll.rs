@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::cursor::Cursor;
 use super::id;
 use super::log::Next;
+use super::shared::Shared;
 use crate::event::{Event, json_string};
 use crate::http::{Method, Request, Response};
 use crate::socket::from_now;
@@ -46,9 +47,8 @@ pub(crate) fn respond(poll: Poll) -> Response {
     }
     let start = cursor.id();
     let shared = Arc::clone(&cursor.shared);
-    let others = shared.counters().polls;
-    shared.counters().polls += 1;
-    let until = from_now(match others < shared.config.max_polls {
+    let waiting = Waiting::new(&shared);
+    let until = from_now(match waiting.others < shared.config.max_polls {
         true => poll.timeout,
         false => Duration::ZERO,
     });
@@ -72,10 +72,7 @@ pub(crate) fn respond(poll: Poll) -> Response {
                 }
             }
             Next::Finished => break true,
-            Next::Unknown => {
-                shared.counters().polls -= 1;
-                return come_back_soon();
-            }
+            Next::Unknown => return come_back_soon(),
             Next::AtHead | Next::InArchive { .. } => {
                 let is_closing = poll.closing.load(Ordering::SeqCst);
                 if wait.is_zero() || is_closing || shared.is_closed() {
@@ -84,7 +81,7 @@ pub(crate) fn respond(poll: Poll) -> Response {
             }
         }
     };
-    shared.counters().polls -= 1;
+    drop(waiting);
     let (Some(start), Some(last)) = (start, cursor.id()) else {
         return come_back_soon();
     };
@@ -100,6 +97,27 @@ pub(crate) fn respond(poll: Poll) -> Response {
     let last = json_string(&last);
     let body = format!(r#"{{"events":[{events}],"last_event_id":{last}}}"#);
     Response::json(body).with_field("Cache-Control", "no-store")
+}
+
+/// One of the polls that wait, counted until it is dropped: an archive's code may panic.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    others: usize,
+}
+
+impl Waiting<'_> {
+    fn new(shared: &Shared) -> Waiting<'_> {
+        let mut counters = shared.counters();
+        counters.polls += 1;
+        let others = counters.polls - 1;
+        Waiting { shared, others }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.counters().polls -= 1;
+    }
 }
 
 /// Sends the client away, to come back to this hub or to another that knows more.
