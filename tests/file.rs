@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use support::{Client, EventSource, PATIENCE, Random, TestServer, eventually, start};
 use tiny_sse::{

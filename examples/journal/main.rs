@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         .get("/", |_request| Response::html(PAGE))
         .get("/main.rs", |_request| include_str!("main.rs"))
-        .get("/next.rs", |_request| include_str!("../dashboard/main.rs"))
+        .get("/next.rs", |_request| include_str!("../handover.rs"))
         .get("/lines", move |request: &Request| {
             let stream = readers.subscribe(request, "lines").start(Start::Earliest);
             stream.retry(Duration::from_secs(1))
