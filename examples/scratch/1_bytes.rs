@@ -10,8 +10,8 @@
 //! connects and sends nothing: now curl waits until nc has ended. And a request that arrives in two pieces is answered after
 //! the first. Step 2 mends both.
 //!
-//! **Exercise.** Give the event a name: a line `event: greeting` before its data. `EventSource` then calls the listeners of
-//! `greeting`, no longer `onmessage`. Check with
+//! **Exercise.** Give the event a name: a line `event: greeting` before its data. The `EventSource` of a browser then calls
+//! the listeners of `greeting`, no longer `onmessage`. Check with
 //!
 //! ```text
 //! cargo build --example scratch1 && cargo test --test scratch exercise_1 -- --ignored

@@ -1,8 +1,8 @@
 //! Scratch 4: chunks, so that a stream can end.
 //!
 //! **New.** The body is sent in chunks, each with its size before it: one chunk for each event. A chunk of size 0 is the
-//! end. So a stream that ends says so, and one that was cut off does not. A proxy needs this too, else it passes on half a
-//! response as a whole one.
+//! end. A stream that ends says so, and one that was cut off does not. Without this, a proxy would pass on
+//! half a response as a whole one.
 //!
 //! **Try.** Run it with `cargo run --example scratch4`, then type `curl -N --raw http://127.0.0.1:7733/` in another
 //! terminal. For `hello` in the first one you see `d`, which is 13 in hexadecimal, and the event of 13 bytes. Ctrl-D ends

@@ -1,16 +1,16 @@
 //! Scratch 5: heartbeats, which show both ends that the other one is there.
 //!
 //! **New.** A stream on which nothing happens for two seconds sends a comment: a line that begins with a colon, which
-//! clients ignore. A proxy then does not take the stream for dead. And the server notices that a client has left: the first
-//! write after that succeeds, because the kernel only finds out by it, and the second one fails.
+//! clients ignore. A proxy then does not take the stream for dead. And the server notices that a client has left. The
+//! first write after that still succeeds: only the client's answer to it tells the kernel. The second write fails.
 //!
 //! **Try.** Run it with `cargo run --example scratch5`, then type `curl -N http://127.0.0.1:7733/` in another terminal. You
 //! see `: heartbeat` every two seconds. Stop curl, and within four seconds the server prints that a connection ends.
 //!
 //! **Still broken.** A client that loses its connection misses what is published until it is back. Step 6 mends it.
 //!
-//! **Exercise.** A browser waits some seconds before it reconnects, each for as long as it likes. Begin each stream with a
-//! block of its own, `retry: 1000`, which asks for one second. Check with
+//! **Exercise.** A browser waits some seconds before it reconnects, and each browser decides how many. Begin each stream
+//! with `retry: 1000` and an empty line, which ask for one second. Check with
 //!
 //! ```text
 //! cargo build --example scratch5 && cargo test --test scratch exercise_5 -- --ignored

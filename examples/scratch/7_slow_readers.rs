@@ -8,7 +8,8 @@
 //! `curl -N http://127.0.0.1:7733/` cannot keep up: it shows some hundred events, then the stream ends. With
 //! `curl -N -H 'Last-Event-ID: 1' http://127.0.0.1:7733/ | head -n 3` the first event is the gap.
 //!
-//! **Still broken.** Stop the server with Ctrl-C while it sends, and a client gets half an event. Step 8 mends it.
+//! **Still broken.** The only way to stop the server is to kill it, as Ctrl-C does. A client may then get half an event.
+//! Step 8 adds a better way.
 //!
 //! **Exercise.** Each connection costs a thread. Answer the 101st reader with `503 Service Unavailable`, for as long as a
 //! hundred others are connected. Check with

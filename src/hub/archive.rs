@@ -66,7 +66,7 @@ pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 ///
 /// let log = InMemory::default();
 /// let (hub, mut feed) = Hub::follow(HubConfig::default(), log.clone())?;
-/// let mut news = hub.receiver("news").unwrap();
+/// let mut news = hub.receiver("news")?;
 /// feed.epochs(&[(0x2a, 1)])?; // One epoch, which begins with the first event.
 ///
 /// let entry = Entry { sequence: 1, topics: vec!["news".into()], event: Event::data("hello") };

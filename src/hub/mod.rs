@@ -370,9 +370,10 @@ impl Hub {
     /// ```
     /// # use tiny_sse::{Event, Hub};
     /// # let hub = Hub::new();
-    /// let mut news = hub.receiver("news").unwrap();
-    /// hub.publish("news", Event::data("first")).unwrap();
-    /// assert_eq!(news.recv().unwrap().message().unwrap().data, "first");
+    /// let mut news = hub.receiver("news")?;
+    /// hub.publish("news", Event::data("first"))?;
+    /// assert_eq!(news.recv(), hub.newest("news"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
