@@ -325,6 +325,7 @@ fn step_8_ends_streams_after_whole_events() {
     // The fault: no `retry` spreads the return of the clients.
     expect(&mut reader, "0\r\n\r\n");
     reader.ends();
+    assert_eq!(program.rest(), [""; 0]);
     assert!(program.succeeded());
 }
 
