@@ -133,13 +133,8 @@ impl EventLog for NodeLog {
 /// The epochs that a node has heard of.
 type Known = Arc<Mutex<Vec<(u64, u64)>>>;
 
-/// A server whose hub follows the log, at times far behind.
-struct Node {
-    server: TestServer,
-    hub: Hub,
-}
-
-fn node(log: &SharedLog, writer_threads: usize) -> (Node, Feed, Known) {
+/// A server whose hub follows the log, and what tells the hub of it.
+fn node(log: &SharedLog, writer_threads: usize) -> (TestServer, Feed, Known) {
     let known = Known::default();
     let config = HubConfig {
         history: History::events(20),
@@ -148,14 +143,13 @@ fn node(log: &SharedLog, writer_threads: usize) -> (Node, Feed, Known) {
     };
     let node_log = NodeLog { log: log.clone(), known: Arc::clone(&known) };
     let (hub, feed) = Hub::follow(config, node_log).unwrap();
-    let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events", move |request: &Request| {
             let topics: Vec<&str> = request.queries("topic").collect();
-            readers.subscribe(request, topics)
+            hub.subscribe(request, topics)
         })
     });
-    (Node { server, hub }, feed, known)
+    (server, feed, known)
 }
 
 /// Tells a hub what is in the log, in random portions and with random pauses.
@@ -242,14 +236,14 @@ struct Record {
 }
 
 /// Reads these topics from one node after the other, until the last event.
-fn read_all(nodes: &[Node], topics: &[&str], mut random: Random) -> Record {
+fn read_all(nodes: &[TestServer], topics: &[&str], mut random: Random) -> Record {
     let target = format!("/events?topic={}", topics.join("&topic="));
     let mut record = Record::default();
     let mut last = String::new();
     loop {
         let fields = [("Last-Event-ID", &*last)];
         let fields = if last.is_empty() { &[][..] } else { &fields[..] };
-        let mut stream = EventSource::open(random.pick(nodes).server.addr(), &target, fields);
+        let mut stream = EventSource::open(random.pick(nodes).addr(), &target, fields);
         stream.last_event_id.clone_from(&last);
         for _ in 0..random.below(120) {
             // A node that does not know how the reader goes on ends its stream.
@@ -370,60 +364,4 @@ impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
-}
-
-/// A reader that is at the head again after a loss is where the new epoch has it, also when its socket is full then.
-#[test]
-fn a_slow_reader_goes_on_where_the_loss_has_put_it() {
-    let log = SharedLog::default();
-    log.lock().begin_epoch(1, 1);
-    let (node, mut feed, known) = node(&log, 1);
-    let mut tell = |told: usize| {
-        let log = log.lock();
-        let go_on = feed.epochs(&log.epochs).unwrap();
-        known.lock().unwrap().clone_from(&log.epochs);
-        let new = log.entries.range(go_on + 1..).take(told);
-        feed.push(new.map(|(_, entry)| entry.clone())).unwrap();
-        feed.current(Instant::now(), 0).unwrap();
-    };
-    let live = || {
-        let stats = node.hub.stats();
-        stats.subscribers == 1 && stats.subscribers_behind == 0
-    };
-    let publish = |text: &str| log.lock().publish(&["a"], Event::data(text), None);
-    tell(0);
-    let target = "/events?topic=a";
-    let mut stream = EventSource::open(node.server.addr(), target, &[]);
-    eventually(live);
-    for number in ["1", "2", "3", "4", "5"] {
-        publish(number);
-        tell(1);
-        assert_eq!(stream.data(), number);
-    }
-    // Those after the second were never acknowledged: no number is left out.
-    log.lock().entries.split_off(&3);
-    log.lock().begin_epoch(2, 3);
-    tell(0);
-    assert_eq!(stream.next(), None);
-    let last = [("Last-Event-ID", &*stream.last_event_id)];
-    let mut stream = thread::scope(|scope| {
-        let opening = scope.spawn(|| EventSource::open(node.server.addr(), target, &last));
-        // Only what was asked after the request can say that nobody knows the id.
-        eventually(|| {
-            tell(0);
-            opening.is_finished()
-        });
-        opening.join().unwrap()
-    });
-    assert_eq!(stream.next().unwrap().event, "gap");
-    eventually(live);
-    // More than the socket takes.
-    let text = "x".repeat(16 << 20);
-    publish(&text);
-    tell(1);
-    eventually(|| !live());
-    publish("next");
-    tell(1);
-    assert_eq!(stream.data().len(), text.len());
-    assert_eq!(stream.data(), "next");
 }
