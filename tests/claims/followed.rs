@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{EventSource, Message, Random, TestServer, eventually, start};
+use crate::support::{Client, EventSource, Message, Random, TestServer, eventually, start};
 use tiny_sse::{
     Config, Entries, Entry, Event, EventLog, Feed, History, Hub, HubConfig, PublishError, Request,
 };
@@ -139,6 +139,7 @@ fn node(log: &SharedLog, writer_threads: usize) -> (TestServer, Feed, Known) {
     let config = HubConfig {
         history: History::events(20),
         writer_threads,
+        poll_timeout: Duration::from_millis(20),
         ..HubConfig::default()
     };
     let node_log = NodeLog { log: log.clone(), known: Arc::clone(&known) };
@@ -235,29 +236,58 @@ struct Record {
     told: Vec<Message>,
 }
 
-/// Reads these topics from one node after the other, until the last event.
+/// Reads these topics from one node after the other, by streams and by long-polls, until the last event.
 fn read_all(nodes: &[TestServer], topics: &[&str], mut random: Random) -> Record {
     let target = format!("/events?topic={}", topics.join("&topic="));
     let mut record = Record::default();
     let mut last = String::new();
-    loop {
+    while record.told.last().is_none_or(|newest| newest.data != "end") {
+        let addr = random.pick(nodes).addr();
+        if !last.is_empty() && random.below(2) == 0 {
+            let mut client = Client::connect(addr);
+            client.request("GET", &format!("{target}&poll"), &[("Last-Event-ID", &last)], b"");
+            let answer = client.answer();
+            // A node that does not know how the reader goes on sends it away.
+            if answer.status() != 503 {
+                record.told.extend(polled(answer.text(), &mut last));
+            }
+            continue;
+        }
         let fields = [("Last-Event-ID", &*last)];
         let fields = if last.is_empty() { &[][..] } else { &fields[..] };
-        let mut stream = EventSource::open(random.pick(nodes).addr(), &target, fields);
+        let mut stream = EventSource::open(addr, &target, fields);
         stream.last_event_id.clone_from(&last);
         for _ in 0..random.below(120) {
-            // A node that does not know how the reader goes on ends its stream.
+            // As above.
             let Some(message) = stream.next() else { break };
             let is_end = message.data == "end";
             record.told.push(message);
             if is_end {
-                record.began = record.began.or(stream.first_id);
-                return record;
+                break;
             }
         }
-        last.clone_from(&stream.last_event_id);
+        last = stream.last_event_id;
         record.began = record.began.or(stream.first_id);
     }
+    record
+}
+
+/// The events of a long-poll's response, `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`.
+fn polled(text: &str, last: &mut String) -> Vec<Message> {
+    let (events, newest) = text.rsplit_once(r#"],"last_event_id":""#).expect(text);
+    *last = newest.strip_suffix("\"}").expect(text).to_string();
+    let events = events.split(r#"{"id":""#).skip(1);
+    let message = |event: &str| {
+        let (id, rest) = event.split_once(r#"","event":""#).expect(text);
+        let (event, data) = rest.split_once(r#"","data":""#).expect(text);
+        let data = data.trim_end_matches(',').strip_suffix("\"}").expect(text);
+        Message {
+            event: event.to_string(),
+            data: data.replace("\\\"", "\""),
+            id: id.to_string(),
+        }
+    };
+    events.map(message).collect()
 }
 
 /// Every acknowledged event of the topics came once and in order, or is in a gap; and in every gap something was lost, and
