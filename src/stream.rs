@@ -312,7 +312,8 @@ impl<S: Source> EventStream<S> {
     /// Sends a heartbeat where nothing was sent for so long, and checks whether the client has left: after twice as long
     /// each time, at most after `max_pause`.
     pub(crate) fn check(&mut self, now: Instant, last_sent: Instant, max_pause: Duration) -> State {
-        if self.unsent.is_none() && now >= self.heartbeat_at(last_sent.max(self.last_sent)) {
+        let may_send = self.unsent.is_none() && !self.is_ending;
+        if may_send && now >= self.heartbeat_at(last_sent.max(self.last_sent)) {
             let mut out = Vec::new();
             self.keep_alive.append(self.coding, &mut out);
             let Ok(written) = self.socket.try_write(&out) else {
