@@ -229,47 +229,44 @@ fn write_log(log: &SharedLog, mut random: Random) {
     log.lock().publish(&TOPICS, Event::data("end"), None);
 }
 
-/// What a reader was told: where it began, and then each event and gap.
-#[derive(Default)]
-struct Record {
-    began: Option<String>,
-    told: Vec<Message>,
-}
-
-/// Reads these topics from one node after the other, by streams and by long-polls, until the last event.
-fn read_all(nodes: &[TestServer], topics: &[&str], mut random: Random) -> Record {
+/// Reads these topics from one node after the other, by streams and by long-polls, from an id on and until the last event.
+/// Returns each event and gap.
+fn read_all(
+    nodes: &[TestServer],
+    topics: &[&str],
+    began: &str,
+    mut random: Random,
+) -> Vec<Message> {
     let target = format!("/events?topic={}", topics.join("&topic="));
-    let mut record = Record::default();
-    let mut last = String::new();
-    while record.told.last().is_none_or(|newest| newest.data != "end") {
+    let mut told: Vec<Message> = Vec::new();
+    let mut last = began.to_string();
+    while told.last().is_none_or(|newest| newest.data != "end") {
         let addr = random.pick(nodes).addr();
-        if !last.is_empty() && random.below(2) == 0 {
+        if random.below(2) == 0 {
             let mut client = Client::connect(addr);
             client.request("GET", &format!("{target}&poll"), &[("Last-Event-ID", &last)], b"");
             let answer = client.answer();
             // A node that does not know how the reader goes on sends it away.
             if answer.status() != 503 {
-                record.told.extend(polled(answer.text(), &mut last));
+                told.extend(polled(answer.text(), &mut last));
             }
             continue;
         }
         let fields = [("Last-Event-ID", &*last)];
-        let fields = if last.is_empty() { &[][..] } else { &fields[..] };
-        let mut stream = EventSource::open(addr, &target, fields);
+        let mut stream = EventSource::open(addr, &target, &fields);
         stream.last_event_id.clone_from(&last);
         for _ in 0..random.below(120) {
             // As above.
             let Some(message) = stream.next() else { break };
             let is_end = message.data == "end";
-            record.told.push(message);
+            told.push(message);
             if is_end {
                 break;
             }
         }
         last = stream.last_event_id;
-        record.began = record.began.or(stream.first_id);
     }
-    record
+    told
 }
 
 /// The events of a long-poll's response, `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`.
@@ -292,11 +289,11 @@ fn polled(text: &str, last: &mut String) -> Vec<Message> {
 
 /// Every acknowledged event of the topics came once and in order, or is in a gap; and in every gap something was lost, and
 /// nothing of it came before or after.
-fn check(log: &Log, topics: &[&str], record: &Record) {
-    let began = log.find(record.began.as_ref().unwrap());
+fn check(log: &Log, topics: &[&str], began: &str, told: &[Message]) {
+    let began = log.find(began);
     let is_in = |(from, to): &(Place, Place), place: &Place| from < place && place <= to;
     let (mut at, mut got, mut gaps) = (began, BTreeSet::new(), Vec::new());
-    for message in &record.told {
+    for message in told {
         let place = log.find(&message.id);
         if message.event != "gap" {
             assert!(place > at, "{place:?} after {at:?}");
@@ -344,6 +341,8 @@ fn readers_go_from_node_to_node_and_miss_nothing_in_silence() {
 fn nodes_and_readers(seed: u64) {
     let log = SharedLog::default();
     log.lock().begin_epoch(seed, 1);
+    log.lock().publish(&TOPICS, Event::data("first"), None);
+    let began = format!("{seed:016x}-1");
     let (mut nodes, mut feeds) = (Vec::new(), Vec::new());
     // With and without the fast half.
     for writer_threads in [2, 0, 1] {
@@ -365,7 +364,7 @@ fn nodes_and_readers(seed: u64) {
             });
         }
         let reading: Vec<_> = (0..readers).map(|reader| {
-            let (nodes, ready) = (&nodes, &ready);
+            let (nodes, began, ready) = (&nodes, &began, &ready);
             scope.spawn(move || {
                 let mut random = Random::new(seed * 1000 + reader);
                 let mut topics = TOPICS.to_vec();
@@ -373,15 +372,15 @@ fn nodes_and_readers(seed: u64) {
                     topics.remove(random.below(topics.len()));
                 }
                 ready.fetch_add(1, Ordering::SeqCst);
-                let record = read_all(nodes, &topics, random);
-                (topics, record)
+                let told = read_all(nodes, &topics, began, random);
+                (topics, told)
             })
         }).collect();
         eventually(|| ready.load(Ordering::SeqCst) == readers as usize);
         write_log(&log, Random::new(seed));
         for reading in reading {
-            let (topics, record) = reading.join().unwrap();
-            check(&log.lock(), &topics, &record);
+            let (topics, told) = reading.join().unwrap();
+            check(&log.lock(), &topics, &began, &told);
         }
         drop(over);
     });

@@ -390,8 +390,6 @@ pub(crate) struct EventSource {
     has_data: bool,
     /// The last event ID, which a reconnecting client would send.
     pub(crate) last_event_id: String,
-    /// The first ID that came: where the stream began.
-    pub(crate) first_id: Option<String>,
     /// The newest `retry`, in milliseconds.
     pub(crate) retry: Option<u64>,
     /// All comments so far, heartbeats among them.
@@ -422,7 +420,6 @@ impl EventSource {
             pending: Message::default(),
             has_data: false,
             last_event_id: String::new(),
-            first_id: None,
             retry: None,
             comments: Vec::new(),
         }
@@ -509,10 +506,7 @@ impl EventSource {
                 }
                 self.pending.data += value;
             }
-            "id" => {
-                self.last_event_id = value.to_string();
-                self.first_id.get_or_insert(value.to_string());
-            }
+            "id" => self.last_event_id = value.to_string(),
             "retry" => self.retry = Some(value.parse().unwrap()),
             _ => panic!("not a field of an event stream: {line:?}"),
         }
