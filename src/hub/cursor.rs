@@ -41,26 +41,31 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
+    /// Takes a position in the log, and joins the group of its topics in the same step: what is published after that step is
+    /// kept for the reader.
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
+        log: &mut Log,
         topics: TopicSet,
         position: Position,
-        retained: bool,
-        opening_id: OpeningId,
     ) -> Cursor {
-        let mut log = shared.log();
-        let (group, returns) = (log.join(&topics), log.returns);
-        drop(log);
         Cursor {
-            shared,
+            shared: Arc::clone(shared),
+            group: log.join(&topics),
             topics,
-            group,
             position,
-            retained_after: retained.then_some(0),
-            opening_id,
+            retained_after: None,
+            opening_id: OpeningId::None,
             archive: None,
-            returns,
+            returns: log.returns,
         }
+    }
+
+    /// Puts what a stream begins with in front of the events.
+    pub(crate) fn opening(mut self, retained: bool, opening_id: OpeningId) -> Cursor {
+        self.retained_after = retained.then_some(0);
+        self.opening_id = opening_id;
+        self
     }
 
     pub(crate) fn topics(&self) -> &TopicSet {

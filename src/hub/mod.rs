@@ -381,9 +381,9 @@ impl Hub {
     /// [`InvalidTopic`] when a name cannot be a topic's.
     pub fn receiver(&self, topics: impl Topics) -> Result<HubReceiver, InvalidTopic> {
         let topics = topics::check(topics.names())?;
-        let shared = Arc::clone(&self.inner.shared);
-        let position = shared.log().latest(&topics);
-        let cursor = Cursor::new(shared, topics, position, false, OpeningId::None);
+        let mut log = self.inner.shared.log();
+        let position = log.latest(&topics);
+        let cursor = Cursor::new(&self.inner.shared, &mut log, topics, position);
         Ok(HubReceiver::new(cursor))
     }
 

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cursor::{Cursor, OpeningId};
+use super::cursor::Cursor;
 use super::log::Next;
 use crate::event::Event;
 use crate::socket::from_now;
@@ -50,14 +50,12 @@ impl HubReceiver {
 
     fn starting_at(self, id: &str) -> HubReceiver {
         let (shared, topics) = (self.cursor.shared.clone(), self.cursor.topics().clone());
-        let log = shared.log();
+        let mut log = shared.log();
         let position = match id {
             "earliest" => log.earliest(&topics),
             id => log.after(id, &topics),
         };
-        drop(log);
-        let cursor = Cursor::new(shared, topics, position, false, OpeningId::None);
-        HubReceiver::new(cursor)
+        HubReceiver::new(Cursor::new(&shared, &mut log, topics, position))
     }
 
     /// Waits for the next event. Returns `None` when no more events will come.

@@ -242,7 +242,7 @@ impl Subscription {
         let (topics, id) = (&self.topics, self.last_event_id.as_deref());
         let words = ["earliest", "latest"];
         let own_id = id.filter(|id| !words.contains(id));
-        let log = self.shared.log_that_knows(own_id, topics, self.received)?;
+        let mut log = self.shared.log_that_knows(own_id, topics, self.received)?;
         let position = match id {
             None if self.start == Start::Earliest => log.earliest(topics),
             // Before the hub has followed anything, the newest event is not known.
@@ -252,11 +252,8 @@ impl Subscription {
             Some(id) => log.after(id, topics),
         };
         let position = log.limit_replay(position, own_id, self.replay, topics);
-        drop(log);
-        let retained = self.retained && !self.resumes();
-        let (shared, topics) = (Arc::clone(&self.shared), Arc::clone(topics));
-        let opening_id = self.opening_id;
-        Some(Cursor::new(shared, topics, position, retained, opening_id))
+        let cursor = Cursor::new(&self.shared, &mut log, Arc::clone(topics), position);
+        Some(cursor.opening(self.retained && !self.resumes(), self.opening_id))
     }
 
     /// The response to a long-poll.
@@ -286,8 +283,8 @@ impl Subscription {
         let cursor = self.cursor();
         let is_sent_away = cursor.is_none();
         let cursor = cursor.unwrap_or_else(|| {
-            let (shared, topics) = (Arc::clone(&self.shared), Arc::clone(&self.topics));
-            Cursor::new(shared, topics, self.latest.clone(), false, OpeningId::None)
+            let (topics, latest) = (Arc::clone(&self.topics), self.latest.clone());
+            Cursor::new(&self.shared, &mut self.shared.log(), topics, latest)
         });
         let reader = Reader::new(self.topics, self.peer, self.client_ip, self.label);
         let subscriber = Subscriber::new(cursor, reader, self.lag, self.on_end);

@@ -873,6 +873,34 @@ fn code_in_this_process_reads_the_same() {
     assert_eq!(events.recv(), None);
 }
 
+/// Without a history an event is gone at once, unless its topic has a reader.
+#[test]
+fn a_receiver_begins_where_it_is_asked_for() {
+    let hub = hub_of(History::none());
+    let (go, rounds) = mpsc::sync_channel(0);
+    let (end, ends) = mpsc::channel();
+    let publisher = hub.clone();
+    let publisher = thread::spawn(move || {
+        for () in rounds {
+            for n in 0..10 {
+                say(&publisher, "a", &n.to_string());
+            }
+            end.send(()).unwrap();
+        }
+    });
+    for _ in 0..500 {
+        go.send(()).unwrap();
+        let mut receiver = hub.receiver("a").unwrap();
+        ends.recv().unwrap();
+        while let Ok(event) = receiver.try_recv() {
+            let message = event.message().unwrap();
+            assert_eq!(message.event, "message", "nothing is lost to who comes now: {message:?}");
+        }
+    }
+    drop(go);
+    publisher.join().unwrap();
+}
+
 #[test]
 fn a_receiver_that_was_dropped_leaves_nothing_behind() {
     let hub = hub_of(History::none());
