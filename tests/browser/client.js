@@ -457,8 +457,9 @@ const checks = {
         await until(() => first.events.length >= 300 && second.events.length >= 300);
         equal([first.events, second.events], [numbers(1, 300), numbers(1, 300)]);
         equal([await readers('poll'), first.source.transport], [0, 'poll']);
+        const gap = new Promise((resolve) => (first.source.ongap = resolve));
         await publish('poll?event=gap', '{"lost":1}');
-        await new Promise((resolve) => (first.source.ongap = resolve));
+        await gap;
       }),
     );
 
