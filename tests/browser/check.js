@@ -1,6 +1,6 @@
 // Checks in a page: each runs on its own and is reported to the test, one line each.
 
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 50_000;
 
 /** Runs a check, and reports how it went. */
 export async function check(name, run) {
