@@ -240,17 +240,13 @@ impl Connections {
     /// Begins the shutdown: streams see it at their next check, and idle connections are woken.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
-        self.with_everyone(&|connected| {
-            if connected.idle.load(Ordering::SeqCst) > NEW {
-                connected.end_wait();
-            }
-        });
+        self.end_waits(NEW + 1);
     }
 
-    /// Ends every wait for a request, that of new connections included.
-    pub(crate) fn end_waits(&self) {
+    /// Ends the waits for a request whose mark is at least this one: [`NEW`] for every wait.
+    pub(crate) fn end_waits(&self, from: usize) {
         self.with_everyone(&|connected| {
-            if connected.idle.load(Ordering::SeqCst) != BUSY {
+            if connected.idle.load(Ordering::SeqCst) >= from {
                 connected.end_wait();
             }
         });

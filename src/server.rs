@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::connection;
-use crate::connections::{Connections, ServerStats};
+use crate::connections::{Connections, NEW, ServerStats};
 use crate::http::{IntoResponse, Method, Request, Response, client_ip};
 use crate::listener::{Listener, Waker};
 use crate::lock::lock;
@@ -471,7 +471,7 @@ impl Running {
         self.stop_accepting(deadline);
         let soon = deadline.min(Instant::now() + NEW_TIME);
         if self.connections.wait_until_empty(soon) > 0 {
-            self.connections.end_waits();
+            self.connections.end_waits(NEW);
         }
         if self.connections.wait_until_empty(deadline) > 0 {
             self.connections.cut_off();

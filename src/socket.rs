@@ -49,7 +49,7 @@ pub(crate) struct Socket {
     /// Bytes that came during a stream, and those that were early when it began.
     stray_bytes: usize,
     /// Dropped after the socket.
-    pub(crate) permit: Arc<ConnectionPermit>,
+    pub(crate) permit: ConnectionPermit,
 }
 
 impl Socket {
@@ -61,7 +61,7 @@ impl Socket {
     ) -> Socket {
         let connected = Arc::new(SharedStream::new(stream));
         Socket {
-            permit: Arc::new(connections.admit(&connected, peer.ip())),
+            permit: connections.admit(&connected, peer.ip()),
             connected,
             peer,
             streaming: false,
@@ -114,8 +114,7 @@ impl Socket {
 
     /// Counts the connection among those of the client behind a trusted proxy; false when the client has too many.
     pub(crate) fn count_for(&mut self, client: IpAddr) -> bool {
-        // The permit is not shared before the client is known.
-        Arc::get_mut(&mut self.permit).is_none_or(|permit| permit.move_to(client))
+        self.permit.move_to(client)
     }
 
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
@@ -284,10 +283,12 @@ impl Socket {
     }
 }
 
-/// Returns the point in time after this duration, at most 30 years from now, which every clock can hold.
+/// 30 years: from now, every clock can hold that.
+pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// Returns the point in time after this duration, at most [`FAR`] from now.
 #[inline(never)] // One copy in place of one for each caller.
 pub(crate) fn from_now(duration: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     Instant::now() + duration.min(FAR)
 }
 

@@ -231,17 +231,11 @@ impl Source for Events {
         Ok(unsent)
     }
 
-    fn is_ended(&self) -> bool {
-        false
-    }
-
     fn append_last(&mut self, coding: Coding, out: &mut Vec<u8>) {
         if let Some(event) = &self.last {
             append_event(event, coding, out);
         }
     }
-
-    fn will_come_back(&mut self) {}
 
     fn is_resumable(&self) -> bool {
         false

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::event::{Event, InvalidField};
 use crate::http::{Coding, Response, Stream, StreamHead};
 use crate::random::jitter;
-use crate::socket::{Pace, Socket, from_now};
+use crate::socket::{FAR, Pace, Socket, from_now};
 
 /// How often a stream with a thread of its own checks whether its client has left or the server is closing.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,13 +38,15 @@ pub(crate) trait Source {
     fn wrote(&mut self, written: usize) -> io::Result<Option<Unsent>>;
 
     /// Whether the stream is to end at once, without what is ready.
-    fn is_ended(&self) -> bool;
+    fn is_ended(&self) -> bool {
+        false
+    }
 
     /// Appends what the source itself says last, where the stream ends as the source has ended.
-    fn append_last(&mut self, coding: Coding, out: &mut Vec<u8>);
+    fn append_last(&mut self, _coding: Coding, _out: &mut Vec<u8>) {}
 
     /// Notes that the stream ends and tells its client to come back.
-    fn will_come_back(&mut self);
+    fn will_come_back(&mut self) {}
 
     /// Whether a client that comes back gets all that it missed. Else a stream that the server ends before its source has
     /// ended has no last chunk, so that it does not look whole.
@@ -302,11 +304,7 @@ impl<S: Source> EventStream<S> {
     }
 
     fn heartbeat_at(&self, last_sent: Instant) -> Instant {
-        last_sent
-            + self
-                .keep_alive
-                .interval
-                .min(from_now(Duration::MAX) - Instant::now())
+        last_sent + self.keep_alive.interval
     }
 
     /// Sends a heartbeat where nothing was sent for so long, and checks whether the client has left: after twice as long
@@ -363,7 +361,7 @@ impl KeepAlive {
     pub fn every(interval: Duration) -> KeepAlive {
         KeepAlive {
             // An interval of zero would be a loop without a pause.
-            interval: interval.max(Duration::from_millis(1)),
+            interval: interval.clamp(Duration::from_millis(1), FAR),
             // Without a blank line, at which some parsers would dispatch an empty event.
             text: ": heartbeat\n".into(),
         }

@@ -91,11 +91,7 @@ impl Feed {
         let (mut batch, mut scratch) = (Vec::new(), Vec::new());
         let (mut bytes, mut names) = (0, 0);
         for entry in entries {
-            let next = *self.pushed.get_or_insert_with(|| {
-                let before = entry.sequence.saturating_sub(1);
-                self.shared.log().begin_after(before);
-                before
-            }) + 1;
+            let next = self.begin_after(entry.sequence.saturating_sub(1)) + 1;
             if entry.sequence < next {
                 continue;
             }
@@ -161,7 +157,7 @@ impl Feed {
     /// Begins with the number after this one, where the hub has not begun yet. Returns the last number that was told.
     fn begin_after(&mut self, last: u64) -> u64 {
         *self.pushed.get_or_insert_with(|| {
-            self.shared.log().begin_after(last);
+            self.shared.log().forget_all(last);
             last
         })
     }

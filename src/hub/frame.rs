@@ -1,6 +1,5 @@
 //! Encoded events: each once as a chunk for all readers, and several in one write that may be partial.
 
-use std::io::Write;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -27,17 +26,14 @@ impl Frame {
         Frame::from_text(scratch)
     }
 
-    /// Frames the text of an event, blank line included.
+    /// Frames the text of an event, which is never empty: its blank line is included.
     pub(crate) fn from_text(text: &[u8]) -> Frame {
-        let mut size = [0; 18];
-        let mut rest = &mut size[..];
-        // 16 digits and CRLF fit, so writing cannot fail.
-        let _ = write!(rest, "{:x}\r\n", text.len());
-        let start = 18 - rest.len();
-        let pieces = [&size[..start], text, b"\r\n"];
+        // 16 digits and two CRLF.
+        let mut chunk = Vec::with_capacity(text.len() + 20);
+        Coding::Chunked.append(&mut chunk, &[text]);
         Frame {
-            chunk: pieces.concat().into(),
-            text: start as u8,
+            text: (chunk.len() - text.len() - 2) as u8,
+            chunk: chunk.into(),
         }
     }
 

@@ -230,14 +230,6 @@ impl HubThread {
 }
 
 impl Message {
-    /// The same message of a publisher that waits.
-    pub(crate) fn with_reply(mut self, waiting: Reply) -> Message {
-        if let Message::Publish { reply, .. } = &mut self {
-            *reply = Some(waiting);
-        }
-        self
-    }
-
     /// Its bytes and topic entries.
     fn size(&self) -> (usize, usize) {
         match self {

@@ -233,6 +233,21 @@ fn merge<I: Iterator<Item = u64>>(mut queues: Vec<I>) -> impl Iterator<Item = u6
     })
 }
 
+/// Takes events up to a number of bytes, or one.
+fn up_to_bytes<'a>(
+    events: impl Iterator<Item = &'a Numbered>,
+    max_bytes: usize,
+) -> Vec<(u64, Frame)> {
+    let mut bytes = 0;
+    let fitting = events.take_while(|event| {
+        let is_first = bytes == 0;
+        bytes += event.frame.len();
+        is_first || bytes <= max_bytes
+    });
+    let numbered = fitting.map(|event| (event.sequence, event.frame.clone()));
+    numbered.collect()
+}
+
 /// What the log is, and its ids.
 impl Log {
     pub(crate) fn new(history: History) -> Log {
@@ -559,11 +574,6 @@ impl Log {
         }
     }
 
-    /// Begins with the number after this one. The archive has those before.
-    pub(crate) fn begin_after(&mut self, head: u64) {
-        self.forget_all(head);
-    }
-
     /// Skips the numbers up to this one, which exist nowhere, and returns the gap that live readers get.
     pub(crate) fn lose(&mut self, to: u64) -> Vec<GroupBatch> {
         let from = self.newest_id().to_string();
@@ -575,8 +585,8 @@ impl Log {
         self.take_batches(self.groups.keys().copied().collect())
     }
 
-    /// Has nothing in memory: readers that are behind read the archive.
-    fn forget_all(&mut self, head: u64) {
+    /// Has nothing in memory up to this number: readers that are behind read the archive.
+    pub(crate) fn forget_all(&mut self, head: u64) {
         self.head = head;
         self.events.clear();
         self.own_ids.clear();
@@ -812,15 +822,8 @@ impl Log {
         if self.archive_lost_to.is_some() && self.evicted(topics) > position.cursor {
             return Next::InArchive { head: self.head };
         }
-        let mut bytes = 0;
-        let mut events = Vec::new();
-        for event in self.kept_after(topics, position.cursor).take(STEP_EVENTS) {
-            if bytes > 0 && bytes + event.frame.len() > max_bytes {
-                break;
-            }
-            bytes += event.frame.len();
-            events.push((event.sequence, event.frame.clone()));
-        }
+        let after = self.kept_after(topics, position.cursor);
+        let events = up_to_bytes(after.take(STEP_EVENTS), max_bytes);
         match events.is_empty() {
             true if self.is_finished(topics, position.cursor) => Next::Finished,
             true => Next::AtHead,
@@ -873,19 +876,8 @@ impl Log {
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
         let newest = topics.filter_map(|topic| topic.kept.range(..=cursor).next_back().copied());
         let newest: BTreeSet<u64> = newest.filter(|newest| *newest > after).collect();
-        let mut bytes = 0;
-        let mut events = Vec::new();
-        for kept in newest
-            .iter()
-            .filter_map(|sequence| self.events.get(sequence))
-        {
-            bytes += kept.event.frame.len();
-            if bytes > max_bytes && !events.is_empty() {
-                break;
-            }
-            events.push((kept.event.sequence, kept.event.frame.clone()));
-        }
-        events
+        let kept = newest.iter().filter_map(|newest| self.events.get(newest));
+        up_to_bytes(kept.map(|kept| &kept.event), max_bytes)
     }
 
     /// The events of a topic that are in memory, oldest first.

@@ -173,7 +173,8 @@ impl Hub {
     /// The system's error when a thread cannot be started.
     pub fn follow(config: HubConfig, log: impl EventLog) -> io::Result<(Hub, Feed)> {
         let memory = Log::new(config.history.clone());
-        let shared = Shared::new(config, memory, Some(Box::new(log))).following();
+        let mut shared = Shared::new(config, memory, Some(Box::new(log)));
+        shared.follows = true;
         let shared = Arc::new(shared);
         let (fast, permits) = Hub::start_writers(&shared.config)?;
         let feed = Feed::new(Arc::clone(&shared), fast.clone().zip(permits));
@@ -237,7 +238,7 @@ impl Hub {
             // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
             return self.publish_wait(topics, event).map(drop);
         }
-        let message = self.message(topics.names(), event)?;
+        let message = self.message(topics.names(), event, None, false)?;
         self.send(message)
     }
 
@@ -247,7 +248,7 @@ impl Hub {
     ///
     /// [`PublishError::Full`] when the inbox is full; otherwise as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
-        let message = self.message(topics.names(), event)?;
+        let message = self.message(topics.names(), event, None, false)?;
         let inbox = self.inbox()?;
         inbox.try_send(message).map_err(|error| match error {
             TrySendError::Full(_) => PublishError::Full,
@@ -263,8 +264,7 @@ impl Hub {
     /// [`PublishError::Storage`] when the history's file cannot be written: then no reader gets the event. Otherwise as
     /// [`publish`](Hub::publish).
     pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
-        let message = self.message(topics.names(), event)?;
-        self.request(|reply| message.with_reply(reply))
+        self.request(|reply| self.message(topics.names(), event, Some(reply), false))
     }
 
     /// Waits until every event that was published before is in the history, and in its file if it has one.
@@ -275,7 +275,7 @@ impl Hub {
     ///   the result.
     /// - [`PublishError::Closed`] when the hub has ended.
     pub fn flush(&self) -> Result<(), PublishError> {
-        self.request(Message::Flush).map(drop)
+        self.request(|reply| Ok(Message::Flush(reply))).map(drop)
     }
 
     /// Publishes the last event of these topics, as [`publish_wait`](Hub::publish_wait) does, and finishes the topics.
@@ -293,14 +293,16 @@ impl Hub {
     ///
     /// As [`publish_wait`](Hub::publish_wait).
     pub fn finish(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
-        let mut message = self.message(topics.names(), event)?;
-        if let Message::Publish { finishes, .. } = &mut message {
-            *finishes = true;
-        }
-        self.request(|reply| message.with_reply(reply))
+        self.request(|reply| self.message(topics.names(), event, Some(reply), true))
     }
 
-    fn message(&self, topics: Vec<&str>, event: Event) -> Result<Message, PublishError> {
+    fn message(
+        &self,
+        topics: Vec<&str>,
+        event: Event,
+        reply: Option<Reply>,
+        finishes: bool,
+    ) -> Result<Message, PublishError> {
         let topics = topics::check(topics).map_err(PublishError::Topic)?;
         if let Some(id) = event.id_text() {
             id::check_callers(id).map_err(PublishError::Id)?;
@@ -315,8 +317,8 @@ impl Hub {
         Ok(Message::Publish {
             topics,
             event,
-            finishes: false,
-            reply: None,
+            finishes,
+            reply,
         })
     }
 
@@ -335,9 +337,12 @@ impl Hub {
     }
 
     /// Sends a message and waits for the reply.
-    fn request(&self, message: impl FnOnce(Reply) -> Message) -> Result<EventId, PublishError> {
+    fn request(
+        &self,
+        message: impl FnOnce(Reply) -> Result<Message, PublishError>,
+    ) -> Result<EventId, PublishError> {
         let (reply, result) = mpsc::sync_channel(1);
-        self.send(message(reply))?;
+        self.send(message(reply)?)?;
         result.recv().unwrap_or(Err(PublishError::Closed))
     }
 

@@ -124,7 +124,8 @@ fn parse_event(fields: &str, text: &[u8]) -> Option<Numbered> {
     let (len, names) = (fields.next()?, fields.next()?);
     let sequence = sequence.parse().ok()?;
     let sum = u64::from_str_radix(sum, 16).ok()?;
-    if sum != checksum(sequence, names, text) || len.parse() != Ok(text.len()) {
+    let is_whole = text.ends_with(b"\n") && len.parse() == Ok(text.len());
+    if sum != checksum(sequence, names, text) || !is_whole {
         return None;
     }
     let id = wire_id(text);

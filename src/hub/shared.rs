@@ -61,14 +61,6 @@ impl Shared {
         }
     }
 
-    /// Has the hub follow its archive, which others write.
-    pub(crate) fn following(self) -> Shared {
-        Shared {
-            follows: true,
-            ..self
-        }
-    }
-
     /// Notes that the hub has all that the log which it follows had then.
     pub(crate) fn note_current(&self, asked: Instant, removed_to: u64) {
         let mut log = self.log();

@@ -152,8 +152,6 @@ impl Source for Subscriber {
         self.reader.is_closed()
     }
 
-    fn append_last(&mut self, _coding: Coding, _out: &mut Vec<u8>) {}
-
     fn will_come_back(&mut self) {
         self.end = EndReason::Closed;
     }
