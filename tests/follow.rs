@@ -4,10 +4,10 @@ mod support;
 
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use support::{EventSource, TestServer, eventually, start};
-use tiny_sse::{Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, Request};
+use tiny_sse::{Config, Entries, Entry, Event, EventLog, Feed, History, Hub, HubConfig, Request};
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -152,4 +152,24 @@ fn a_log_that_panics_leaves_no_poll_behind() {
     let target = "/events?poll&last_event_id=000000000000000a-0";
     assert_eq!(server.connect().get(target).status(), 500);
     assert_eq!(hub.stats().polls, 0);
+}
+
+#[test]
+fn events_that_are_too_old_leave_memory_though_nothing_follows() {
+    let config = HubConfig {
+        history: History::default().age(Duration::from_millis(1)),
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, InMemory::default()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    let entry = Entry {
+        sequence: 1,
+        topics: vec!["a".to_string()],
+        event: Event::data("1"),
+    };
+    feed.push([entry]).unwrap();
+    eventually(|| {
+        feed.current(Instant::now(), 0).unwrap();
+        hub.kept("a").is_empty()
+    });
 }

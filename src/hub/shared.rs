@@ -66,6 +66,7 @@ impl Shared {
         let mut log = self.log();
         log.raise_archive_lost_to(removed_to);
         log.current = Some(asked);
+        log.expire(Instant::now());
         self.news.notify_all();
     }
 
