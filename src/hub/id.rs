@@ -41,10 +41,14 @@ pub(crate) fn ending(id: impl fmt::Display) -> String {
     format!("{id}{END_MARK}")
 }
 
-/// Whether a reader that brings this id has been told that its stream has ended for good.
+/// Returns the id that such a mark is on.
+pub(crate) fn ended(text: &str) -> Option<EventId> {
+    EventId::parse(text.strip_suffix(END_MARK)?)
+}
+
+/// Whether an id has the mark of a last event.
 pub(crate) fn is_ending(text: &str) -> bool {
-    text.strip_suffix(END_MARK)
-        .is_some_and(|id| EventId::parse(id).is_some())
+    ended(text).is_some()
 }
 
 /// Checks the id that a caller gives to an event: it must come back from the client as it is, and mean this event.

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use super::config::History;
 use super::frame::{Batch, Frame};
-use super::id::EventId;
+use super::id::{self, EventId};
 use super::topics::TopicSet;
 use crate::event::json_string;
 use crate::http::Coding;
@@ -602,7 +602,7 @@ impl Log {
 
     /// Whether the id may mean something as soon as more is known of the log.
     pub(crate) fn may_come(&self, id: &str, topics: &TopicSet) -> bool {
-        match EventId::parse(id) {
+        match EventId::parse(id).or_else(|| id::ended(id)) {
             Some(own) => self
                 .last_of(own.epoch)
                 .is_none_or(|last| own.sequence > last.min(self.head)),
@@ -655,7 +655,7 @@ impl Log {
             unknown_id: Some(id.to_string()),
             ..position
         };
-        let position = match EventId::parse(id) {
+        let position = match EventId::parse(id).or_else(|| id::ended(id)) {
             Some(own) => match self.last_of(own.epoch) {
                 Some(last) if own.sequence <= last => Position::at(own.sequence),
                 // The event was given out and then lost, with the power: all that came after it is new to this reader.
@@ -963,6 +963,18 @@ impl Log {
     fn before_next(&self, topics: &TopicSet, cursor: u64) -> u64 {
         let next = self.kept_after(topics, cursor).next();
         next.map_or(self.head, |event| event.sequence - 1)
+    }
+
+    /// Whether a client that brings the id of a last event is to stay away. The topic of that event is finished; of several
+    /// topics all must be known to be.
+    pub(crate) fn is_over(&self, id: &str, topics: &TopicSet) -> bool {
+        id::ended(id).is_some_and(|id| {
+            let is_known = || {
+                self.last_of(id.epoch)
+                    .is_some_and(|last| id.sequence <= last)
+            };
+            topics.len() == 1 || (is_known() && self.is_finished(topics, id.sequence))
+        })
     }
 
     fn is_finished(&self, topics: &TopicSet, cursor: u64) -> bool {

@@ -284,7 +284,8 @@ impl Hub {
     /// - A client that resumes later gets the events that it has missed, this one, and the end.
     /// - A client that comes later without an id gets this event and the end.
     /// - The event's id on the wire ends with `-end`. A client that comes back with this id gets 204, which stops an
-    ///   `EventSource`. Some other clients ignore a 204: name the event, and have the page close its source at that name.
+    ///   `EventSource`. Some other clients ignore a 204: name the event, and have the page close its source at that name. A
+    ///   client of several topics resumes after the event, unless the history has the last events of all of them.
     ///
     /// The topics stay finished while the history keeps the event. Publishing to a finished topic opens it again. An id that
     /// the event has of its own is replaced.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::config::Lag;
 use super::cursor::{Cursor, OpeningId};
 use super::fast::Fast;
-use super::id;
 use super::log::{Position, Replay};
 use super::poll::{self, Poll};
 use super::registry::Reader;
@@ -61,8 +60,8 @@ pub enum Start {
 ///   ```json
 ///   {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
 ///   ```
-/// - **204**, when the client comes back with the id of an event that [finished](crate::Hub::finish) its topics. It stops an
-///   `EventSource`.
+/// - **204**, when the client comes back with the id of an event that [finished](crate::Hub::finish) its topics, all of them. It
+///   stops an `EventSource`.
 /// - **400**, when a name cannot be a topic's.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
@@ -325,10 +324,8 @@ impl IntoResponse for Subscription {
 impl From<Subscription> for Response {
     fn from(mut subscription: Subscription) -> Response {
         let fields = std::mem::take(&mut subscription.fields);
-        let is_finished = subscription
-            .last_event_id
-            .as_deref()
-            .is_some_and(id::is_ending);
+        let is_over = |id: &String| subscription.shared.log().is_over(id, &subscription.topics);
+        let is_finished = subscription.last_event_id.as_ref().is_some_and(is_over);
         let response = match subscription.refusal.take() {
             Some(refusal) => refusal,
             None if is_finished => Response::new(204),

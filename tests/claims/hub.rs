@@ -1244,6 +1244,18 @@ fn a_topic_ends_for_all_who_read_it_now_or_later() {
     let field = ("Last-Event-ID", &*format!("{id}-end"));
     done.request("GET", "/events?topic=call", &[field], b"");
     assert_eq!(done.head().status, 204);
+    // One that reads another topic too has more to come, until that one has ended as well.
+    let both = "/events?topic=call&topic=other";
+    let mut more = resume(server.addr(), both, &format!("{id}-end"));
+    assert_eq!(more.data(), "2");
+    let mut receiver = hub.receiver(["call", "other"]).unwrap().after(&format!("{id}-end"));
+    assert_eq!(receiver.recv().unwrap().message().unwrap().data, "2");
+    let id = hub.finish("other", Event::data("done")).unwrap();
+    assert_eq!(more.data(), "done");
+    assert_eq!(more.next(), None);
+    let field = ("Last-Event-ID", &*format!("{id}-end"));
+    done.request("GET", both, &[field], b"");
+    assert_eq!(done.head().status, 204);
 }
 
 #[test]
