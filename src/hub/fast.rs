@@ -177,8 +177,10 @@ impl Fast {
         let index = stream.source.reader.index.load(Ordering::Relaxed);
         let fast = Arc::clone(self);
         let join = Message::Join(Member { fast, stream });
-        // An error drops the stream: the writer has ended.
-        let _ = self.writers[index % self.writers.len()].send(join);
+        let sent = self.writers[index % self.writers.len()].send(join);
+        drop(log);
+        // A refused stream ends here, without the lock that its end takes: the writer has ended.
+        drop(sent);
         None
     }
 }
