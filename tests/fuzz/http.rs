@@ -1,10 +1,12 @@
 //! The crate's request reader, which is not public: its files again, in a module of the fuzz targets. Each target brings
-//! `config` besides, which those files find at the crate's root.
+//! `config` and `lock` besides, which those files find at the crate's root.
 
 #![allow(dead_code, unreachable_pub, unused_imports)] // Each target uses a part of it.
 
 #[path = "../../src/http/body.rs"]
 mod body;
+#[path = "../../src/http/head.rs"]
+mod head;
 #[path = "../../src/http/request.rs"]
 mod request;
 #[path = "../../src/http/target.rs"]
@@ -13,7 +15,8 @@ mod target;
 use std::io::{self, BufRead, Read};
 
 pub(crate) use body::read_body;
-pub(crate) use request::{Framing, Request, RequestError, Version};
+pub(crate) use head::{Framing, RequestError, Version};
+pub(crate) use request::Request;
 
 use crate::config::Config;
 

@@ -8,6 +8,9 @@
 mod config;
 #[path = "../http.rs"]
 mod http;
+#[path = "../../../src/lock.rs"]
+#[allow(dead_code)]
+mod lock;
 
 use http::{Framing, MAX_BODY_BYTES, Pieces, read_body, refusal};
 use libfuzzer_sys::fuzz_target;
@@ -40,7 +43,9 @@ fn plain_reading(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
         let line = line(&mut bytes)?;
+        // A blank may stand before an extension.
         let digits = line.split(|&byte| byte == b';').next()?;
+        let digits = digits.trim_ascii_end();
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
             return None;
         }

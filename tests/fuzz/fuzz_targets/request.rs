@@ -8,6 +8,9 @@
 mod config;
 #[path = "../http.rs"]
 mod http;
+#[path = "../../../src/lock.rs"]
+#[allow(dead_code)]
+mod lock;
 
 use http::{Framing, MAX_BODY_BYTES, Pieces, Request, config, read_body, refusal};
 use libfuzzer_sys::fuzz_target;
@@ -25,7 +28,7 @@ fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
     let limits = config();
     let mut reader = Pieces { bytes, most };
     let mut seen = Vec::new();
-    let mut request = Request::new(([0, 0, 0, 0], 0).into(), Arc::default());
+    let mut request = Request::unread(([0, 0, 0, 0], 0).into(), Arc::default());
     let mut line = Vec::new();
     loop {
         let before = reader.bytes.len();
