@@ -157,9 +157,9 @@ fn check(topics: &[&str], name: &str, data: &str) -> Result<(), String> {
             ));
         }
     }
-    Event::new()
-        .event(name)
-        .map_err(|error| error.to_string())?;
+    if let Err(error) = Event::new().event(name) {
+        return Err(error.to_string());
+    }
     // Each line gets a `data: ` in front.
     let lines = data
         .bytes()
