@@ -228,7 +228,8 @@ impl Hub {
     ///
     /// The hub gives the event an id, unless the event has one of its own. Do not use an own id twice in a topic, or in topics
     /// that one reader reads together: a client that resumes from such an id resumes after the oldest event with it, or is
-    /// told of a gap.
+    /// told of a gap. The hub cannot tell where the older event had left memory before the id came again: then the client
+    /// resumes after the newer event, and misses what is between them.
     ///
     /// # Errors
     ///
