@@ -248,6 +248,10 @@ impl Connection {
         let (first, rest) = body.split_at(body.len().min(ONE_WRITE_BYTES));
         out.extend_from_slice(first);
         self.socket.write_all(out)?;
-        self.socket.write_all(rest)
+        match rest.is_empty() {
+            // Writing nothing would be a system call for each response.
+            true => Ok(()),
+            false => self.socket.write_all(rest),
+        }
     }
 }
