@@ -5,8 +5,9 @@
 //! terminal and `curl 'http://127.0.0.1:7733/load/publish?n=3&size=40&rate=1'` in another. The first prints the event
 //! `hello`, then three events, one a second. Each begins with the time at which it was published.
 //!
-//! Without an argument the port is `$PORT`, or else 7733. For each topic of the load, `$CAP` events are kept (1,024). The hub
-//! has `$WRITERS` writer threads (2).
+//! Without an argument the port is `$PORT`, or else 7733. With the argument `-` the testbed serves the listener that its
+//! parent hands over as standard input. For each topic of the load, `$CAP` events are kept (1,024). The hub has `$WRITERS`
+//! writer threads (2).
 
 use std::env;
 use std::sync::Arc;
@@ -38,7 +39,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         max_body_bytes: 4 * 1024 * 1024,
         ..Config::default()
     };
-    let server = Server::bind(format!("127.0.0.1:{port}"))?
+    let server = match &*port {
+        #[cfg(unix)]
+        "-" => Server::from_stdin()?,
+        _ => Server::bind(format!("127.0.0.1:{port}"))?,
+    };
+    let server = server
         .config(config)
         .get("/plain", |_request| Response::bytes("text/plain", b"ok"))
         .get("/poll", |_request| Response::json(POLL))

@@ -175,6 +175,13 @@ pub fn figures() -> Vec<Figure> {
     );
     figures.less("burst.last", "2,000 connects at once: all have it", "ms");
     figures.neither("burst.failed", "failed, same", "");
+    figures.less(
+        "backlog.p50",
+        "2,000 connects at once, a backlog of 4,096: half have it",
+        "ms",
+    );
+    figures.less("backlog.last", "same: all have it", "ms");
+    figures.neither("backlog.failed", "failed, same", "");
     figures.more("plain.rate", "GET /plain, 64 connections kept alive", "k/s");
     figures.less("plain.p99", "p99, same", "ms");
     figures.less("plain.cpu", "processor time a request, same", "µs");

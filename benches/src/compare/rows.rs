@@ -90,6 +90,13 @@ pub const ROWS: &[Row] = &[
         times: 1,
     },
     Row {
+        name: "backlog",
+        measure: backlog,
+        applies: has_topics,
+        short: false,
+        times: 1,
+    },
+    Row {
         name: "plain",
         measure: plain,
         applies: is_server,
@@ -141,7 +148,7 @@ fn is_server(server: &Server) -> bool {
     server.role != Role::Reference
 }
 
-/// Topics and publishing threads are asked of the `testbed` alone.
+/// Topics, publishing threads and a listener that is handed over are asked of the `testbed` alone.
 fn has_topics(server: &Server) -> bool {
     server.name == "tiny-sse"
 }
@@ -307,12 +314,21 @@ fn burst(run: &Run) -> Result<Measured, String> {
     if run.server.max_streams < 2000 {
         return Ok(Vec::new());
     }
-    let running = run.server.start(DEFAULT_CAPACITY)?;
-    let figures = session::once("burst", &running, &["--streams", "2000"])?;
+    connect_at_once("burst", &run.server.start(DEFAULT_CAPACITY)?)
+}
+
+/// The same, where the server is given a listener with a backlog of 4,096 in place of the 128 of `std`.
+fn backlog(run: &Run) -> Result<Measured, String> {
+    let running = run.server.start_with_backlog(4096, DEFAULT_CAPACITY)?;
+    connect_at_once("backlog", &running)
+}
+
+fn connect_at_once(row: &str, running: &Running) -> Result<Measured, String> {
+    let figures = session::once("burst", running, &["--streams", "2000"])?;
     Ok(vec![
-        ("burst.p50".to_owned(), figures.get("p50")),
-        ("burst.last".to_owned(), figures.get("max")),
-        ("burst.failed".to_owned(), figures.get("failed")),
+        (format!("{row}.p50"), figures.get("p50")),
+        (format!("{row}.last"), figures.get("max")),
+        (format!("{row}.failed"), figures.get("failed")),
     ])
 }
 

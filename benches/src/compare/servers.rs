@@ -2,12 +2,15 @@
 
 use std::{
     env, fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
+
+use socket2::{Domain, Socket, Type};
 
 use crate::machine;
 
@@ -196,6 +199,23 @@ pub fn target_directory() -> PathBuf {
 impl Server {
     /// Starts the server on a free port, with channels that hold `capacity` events.
     pub fn start(&self, capacity: usize) -> Result<Running, String> {
+        let port = free_port().map_err(|error| error.to_string())?;
+        self.start_as(port, &port.to_string(), Stdio::null(), capacity)
+    }
+
+    /// Starts the testbed with a listener of this backlog as its standard input.
+    pub fn start_with_backlog(&self, backlog: i32, capacity: usize) -> Result<Running, String> {
+        let (listener, port) = listen(backlog).map_err(|error| error.to_string())?;
+        self.start_as(port, "-", OwnedFd::from(listener).into(), capacity)
+    }
+
+    fn start_as(
+        &self,
+        port: u16,
+        argument: &str,
+        stdin: Stdio,
+        capacity: usize,
+    ) -> Result<Running, String> {
         let path = match self.program {
             Program::Testbed { .. } => target_directory().join("release/examples/testbed"),
             Program::Here(name) => program(name),
@@ -204,12 +224,11 @@ impl Server {
             Program::Testbed { writers } => writers,
             Program::Here(_) => 0,
         };
-        let port = free_port().map_err(|error| error.to_string())?;
         let child = Command::new(&path)
-            .arg(port.to_string())
+            .arg(argument)
             .env("CAP", capacity.to_string())
             .env("WRITERS", writers.to_string())
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -230,6 +249,16 @@ fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port())
+}
+
+/// Listens on a free port, with a backlog that `std` does not offer.
+fn listen(backlog: i32) -> std::io::Result<(Socket, u16)> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into())?;
+    socket.listen(backlog)?;
+    let address = socket.local_addr()?.as_socket();
+    Ok((socket, address.map_or(0, |address| address.port())))
 }
 
 /// A server that runs, until this is dropped.
