@@ -22,7 +22,7 @@ use tiny_sse::EventSource;
 fn main() -> io::Result<()> {
     let mut args = env::args().skip(1);
     let url = args.next().unwrap_or("http://127.0.0.1:7733/".to_string());
-    let mut source = EventSource::new(&url)?.start_after(&args.next().unwrap_or_default())?;
+    let mut source = EventSource::new(&url)?.after(&args.next().unwrap_or_default())?;
     while let Some(next) = source.next() {
         match next {
             Ok(message) => {

@@ -100,9 +100,9 @@ fn events(hub: &Hub, request: &Request) -> Subscription {
         return stream;
     };
     stream
-        .header("Access-Control-Allow-Origin", origin)
-        .header("Access-Control-Allow-Credentials", "true")
-        .header("Vary", "Origin")
+        .with_header("Access-Control-Allow-Origin", origin)
+        .with_header("Access-Control-Allow-Credentials", "true")
+        .with_header("Vary", "Origin")
 }
 
 /// Subscribes to a topic of the load.

@@ -122,7 +122,7 @@ impl EventSource {
     /// # Errors
     ///
     /// `InvalidInput` when the name or the value cannot stand in a field.
-    pub fn header(mut self, name: &str, value: &str) -> io::Result<EventSource> {
+    pub fn with_header(mut self, name: &str, value: &str) -> io::Result<EventSource> {
         let is_token =
             |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
         if name.is_empty() || !name.bytes().all(is_token) || value.contains(is_control) {
@@ -137,7 +137,7 @@ impl EventSource {
     /// # Errors
     ///
     /// `InvalidInput` when the id has control characters.
-    pub fn start_after(mut self, id: &str) -> io::Result<EventSource> {
+    pub fn after(mut self, id: &str) -> io::Result<EventSource> {
         if id.contains(is_control) {
             return Err(invalid_input("not an event id", id));
         }
@@ -159,7 +159,7 @@ impl EventSource {
     }
 
     /// Returns the id of the last event that had one. Keep it, and another run of the program goes on from there with
-    /// [`start_after`](EventSource::start_after).
+    /// [`after`](EventSource::after).
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }

@@ -36,7 +36,7 @@ const SPAWN_QUEUE_EVENTS: usize = 64;
 ///     }
 /// });
 /// let response: Response = countdown.retry(Duration::from_secs(3)).into();
-/// # assert_eq!(response.header_value("content-type"), Some("text/event-stream"));
+/// # assert_eq!(response.header("content-type"), Some("text/event-stream"));
 /// ```
 ///
 /// The stream keeps its connection's thread, and ends in one of three ways:
@@ -153,8 +153,8 @@ impl Sse {
         self
     }
 
-    /// Sets a field of the response, as [`Response::header`] does.
-    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Sse {
+    /// Sets a field of the response, as [`Response::with_header`] does.
+    pub fn with_header(mut self, name: &str, value: impl AsRef<str>) -> Sse {
         self.fields
             .push((name.to_string(), value.as_ref().to_string()));
         self

@@ -103,8 +103,8 @@ fn each_request_says_after_which_event_it_goes_on() {
         NO_CONTENT,
     ]);
     let mut source = EventSource::new(&format!("http://{addr}?a=1#part"))
-        .and_then(|source| source.header("Authorization", "Bearer b8f1"))
-        .and_then(|source| source.start_after("6"))
+        .and_then(|source| source.with_header("Authorization", "Bearer b8f1"))
+        .and_then(|source| source.after("6"))
         .unwrap()
         .retry(Duration::ZERO);
     let messages: Vec<(String, String)> = source
@@ -252,12 +252,12 @@ fn what_cannot_be_sent_is_refused() {
     #[rustfmt::skip] // A row is a line.
     let fields = [("", "a"), ("a b", "a"), ("a:", "a"), ("a\r\nb", "a"), ("ü", "a"), ("a", "a\r\nb: c"), ("a", "\0")];
     for (name, value) in fields {
-        let error = source().header(name, value).unwrap_err();
+        let error = source().with_header(name, value).unwrap_err();
         assert_eq!(error.to_string(), format!("not a header field: {name:?}"));
     }
-    assert!(source().start_after("a\nb").is_err());
-    let source = source().header("X-A", "b: ü").unwrap();
-    let source = source.start_after("ü").unwrap();
+    assert!(source().after("a\nb").is_err());
+    let source = source().with_header("X-A", "b: ü").unwrap();
+    let source = source.after("ü").unwrap();
     // The request may hold secrets.
     assert_eq!(format!("{source:?}"), "EventSource([::1]:80)");
 }

@@ -24,10 +24,12 @@ fn site(server: Server) -> Server {
         .get("/big", |_| "x".repeat(BIG))
         .get("/empty", |_| "")
         .get("/moved", |_| {
-            Response::new(303).header("Location", "/hello")
+            Response::new(303).with_header("Location", "/hello")
         })
         .get("/nothing", |_| Response::new(204))
-        .get("/unchanged", |_| Response::new(304).header("ETag", "\"1\""))
+        .get("/unchanged", |_| {
+            Response::new(304).with_header("ETag", "\"1\"")
+        })
         .get("/fails", |_| {
             Err::<Response, _>(Response::failed("the disk is on fire"))
         })
@@ -763,11 +765,11 @@ fn middleware_goes_from_the_outside_in_and_back() {
                 if request.query("stop") == Some(name) {
                     return Response::text(format!("{name} stops\n"))
                         .with_status(403)
-                        .header("X-Way", name);
+                        .with_header("X-Way", name);
                 }
                 let response = next.run(request);
-                let way = response.header_value("x-way").unwrap_or("").to_string();
-                response.header("X-Way", format!("{name} {way}").trim_end())
+                let way = response.header("x-way").unwrap_or("").to_string();
+                response.with_header("X-Way", format!("{name} {way}").trim_end())
             }
         };
         site(server)
@@ -919,7 +921,7 @@ fn a_body_of_lines_is_sent_as_it_is_written() {
                     }
                     Ok(())
                 })
-                .header("Cache-Control", "no-store")
+                .with_header("Cache-Control", "no-store")
             })
             .get("/fails", |_| {
                 Response::lines("text/plain", |out| {
@@ -1001,9 +1003,9 @@ fn a_field_that_is_set_is_there_once() {
             .middleware(Cors::origins(["https://a.example"]).unwrap())
             .get("/", |_| {
                 Response::text("{}")
-                    .header("Content-Type", "application/problem+json")
-                    .header("Access-Control-Allow-Origin", "*")
-                    .header("Vary", "Accept")
+                    .with_header("Content-Type", "application/problem+json")
+                    .with_header("Access-Control-Allow-Origin", "*")
+                    .with_header("Vary", "Accept")
             })
     });
     let mut client = server.connect();

@@ -105,8 +105,8 @@ fn what_is_known_beforehand_goes_with_the_head() {
             .first([Event::data("one"), Event::data("two")])
             .first([Event::data("three")])
             .last(Event::data("bye"))
-            .header("X-Robots-Tag", "none")
-            .header("Vary", "Origin")
+            .with_header("X-Robots-Tag", "none")
+            .with_header("Vary", "Origin")
     });
     let (mut client, sender) = streams.ask(GET);
     let head = HEAD.replace(
@@ -135,7 +135,7 @@ fn what_is_known_beforehand_goes_with_the_head() {
 fn fields_that_are_the_streams_own_are_refused() {
     let check = |name: &str, value: &str, status: u16| {
         let (_, receiver) = mpsc::channel();
-        let response = Response::from(Sse::new(receiver).header(name, value));
+        let response = Response::from(Sse::new(receiver).with_header(name, value));
         assert_eq!(response.status(), status, "{name}");
     };
     check("X-A", "b", 200); // Any other field is set.
@@ -422,10 +422,10 @@ fn middleware_sees_a_stream_before_it_begins() {
             })
             .middleware(|request: &Request, next: Next<'_>| {
                 let response = next.run(request);
-                let kind = response.header_value("content-type").unwrap().to_string();
+                let kind = response.header("content-type").unwrap().to_string();
                 response
-                    .header("Access-Control-Allow-Origin", "*")
-                    .header("X-Kind", kind)
+                    .with_header("Access-Control-Allow-Origin", "*")
+                    .with_header("X-Kind", kind)
             })
     });
     let mut stream = EventSource::open(server.addr(), "/events", &[]);

@@ -80,7 +80,7 @@ fn authenticate(token: &str, request: &Request, next: Next<'_>) -> Response {
         return next.run(request);
     }
     let refusal = Response::text("a token, a cookie or a ticket is needed\n").with_status(401);
-    refusal.header("WWW-Authenticate", "Bearer")
+    refusal.with_header("WWW-Authenticate", "Bearer")
 }
 
 fn log_in(token: &str, request: &Request) -> Result<Response, Response> {
@@ -89,7 +89,7 @@ fn log_in(token: &str, request: &Request) -> Result<Response, Response> {
     }
     // No script can read the cookie, and no page of another site makes the browser send it.
     let cookie = Cookie::new("token", token).same_site(SameSite::Strict);
-    Ok(Response::new(204).cookie(cookie))
+    Ok(Response::new(204).with_cookie(cookie))
 }
 
 fn ticket() -> Result<String, Response> {

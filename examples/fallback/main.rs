@@ -40,7 +40,7 @@ fn main() -> io::Result<()> {
         .get("/events", move |request| hub.subscribe(request, "figures"))
         .get("/latest", move |_request| {
             let text = latest.lock().unwrap().clone();
-            Response::json(text).header("Cache-Control", "no-store")
+            Response::json(text).with_header("Cache-Control", "no-store")
         });
     println!("fallback at http://{}", server.addr());
     server.run()

@@ -66,7 +66,7 @@ fn publish(hub: &Hub, token: &str, request: &Request) -> Result<Response, Respon
         .is_some_and(|sent| constant_time_eq(sent, token));
     if !authorized {
         let refusal = Response::text("a bearer token is needed\n").with_status(401);
-        return Err(refusal.header("WWW-Authenticate", "Bearer"));
+        return Err(refusal.with_header("WWW-Authenticate", "Bearer"));
     }
     let mut event = Event::data(request.text()?);
     if let Some(name) = request.query("event") {

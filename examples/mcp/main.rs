@@ -73,7 +73,7 @@ fn answer(calls: &Arc<Calls>, request: &Request) -> Result<Response, Response> {
     let method = message.get("method").text().unwrap_or("");
     if method == "initialize" {
         let session = calls.new_session().map_err(Response::failed)?;
-        return Ok(initialize(&message).header("Mcp-Session-Id", session));
+        return Ok(initialize(&message).with_header("Mcp-Session-Id", session));
     }
     let session = session(calls, request)?;
     Ok(match method {
@@ -111,7 +111,7 @@ fn initialize(message: &Json) -> Response {
 fn resume(calls: &Arc<Calls>, request: &Request) -> Result<Response, Response> {
     let session = session(calls, request)?;
     let Some(id) = request.last_event_id() else {
-        return Err(Response::new(405).header("Allow", "POST, DELETE"));
+        return Err(Response::new(405).with_header("Allow", "POST, DELETE"));
     };
     let unknown = || Response::text("no such event\n").with_status(400);
     let (call, number) = id.rsplit_once('-').ok_or_else(unknown)?;

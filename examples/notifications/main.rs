@@ -82,7 +82,7 @@ fn log_in(request: &Request) -> Result<Response, Response> {
     let session = secret()?;
     let cookie = Cookie::new("session", &session).same_site(SameSite::Strict);
     SESSIONS.lock().unwrap().insert(session, user);
-    Ok(Response::new(204).cookie(cookie))
+    Ok(Response::new(204).with_cookie(cookie))
 }
 
 /// Ends a session, and the streams that were opened with it. None of them can reconnect.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::head::is_token;
 
-/// A cookie for [`Response::cookie`](crate::Response::cookie).
+/// A cookie for [`Response::with_cookie`](crate::Response::with_cookie).
 ///
 /// The defaults are safe: scripts cannot read the cookie (`HttpOnly`), and requests from pages of other sites do not bring it,
 /// except for links that the visitor follows (`SameSite=Lax`). The cookie is for every path of this host, until the browser
@@ -15,9 +15,9 @@ use super::head::is_token;
 /// use tiny_sse::{Cookie, Response};
 ///
 /// let session = Cookie::new("session", "b8f1").secure().max_age(Duration::from_secs(3600));
-/// let response = Response::new(204).cookie(session);
+/// let response = Response::new(204).with_cookie(session);
 /// let line = "session=b8f1; Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=3600";
-/// assert_eq!(response.header_value("set-cookie"), Some(line));
+/// assert_eq!(response.header("set-cookie"), Some(line));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a cookie does nothing until a response has it"]

@@ -18,7 +18,7 @@ use crate::socket::Socket;
 /// ```
 /// use tiny_sse::Response;
 ///
-/// let moved = Response::new(303).header("Location", "/clock");
+/// let moved = Response::new(303).with_header("Location", "/clock");
 /// assert_eq!(moved.status(), 303);
 /// ```
 ///
@@ -257,11 +257,11 @@ impl Response {
         self
     }
 
-    /// Sets each of these fields, as [`header`](Response::header) does.
+    /// Sets each of these fields, as [`with_header`](Response::with_header) does.
     pub(crate) fn with_fields(self, fields: Vec<(String, String)>) -> Response {
         let fields = fields.into_iter();
         fields.fold(self, |response, (name, value)| {
-            response.header(&name, value)
+            response.with_header(&name, value)
         })
     }
 
@@ -277,22 +277,22 @@ impl Response {
     /// ```
     /// use tiny_sse::Response;
     ///
-    /// let response = Response::text("a,b\n").header("Content-Type", "text/csv");
-    /// assert_eq!(response.header_value("content-type"), Some("text/csv"));
+    /// let response = Response::text("a,b\n").with_header("Content-Type", "text/csv");
+    /// assert_eq!(response.header("content-type"), Some("text/csv"));
     /// ```
-    pub fn header(self, name: &str, value: impl AsRef<str>) -> Response {
+    pub fn with_header(self, name: &str, value: impl AsRef<str>) -> Response {
         self.checked(name, value.as_ref(), Response::with_field)
     }
 
     /// Adds a field, for names that may come more than once, such as `Vary` and `Link`. A field is invalid as for
-    /// [`header`](Response::header).
+    /// [`with_header`](Response::with_header).
     pub fn add_header(self, name: &str, value: impl AsRef<str>) -> Response {
         self.checked(name, value.as_ref(), Response::and_field)
     }
 
     /// Adds a cookie for the client to keep. A name or value that RFC 6265 section 4.1.1 does not allow makes the whole
     /// response a [failed](Response::failed) one.
-    pub fn cookie(self, cookie: Cookie) -> Response {
+    pub fn with_cookie(self, cookie: Cookie) -> Response {
         match cookie.to_field() {
             Ok(field) => self.and_field("Set-Cookie", &field),
             Err(problem) => Response::failed(problem),
@@ -320,7 +320,7 @@ impl Response {
             return Err(format!("{name:?} is not a field name"));
         }
         let is_event_stream = matches!(self.body, Body::Stream(_))
-            && self.header_value("content-type") == Some("text/event-stream");
+            && self.header("content-type") == Some("text/event-stream");
         if is_in(&RESERVED) || is_event_stream && is_in(&OF_EVENT_STREAMS) {
             return Err(format!("{name} field is written by the server"));
         }
@@ -336,7 +336,7 @@ impl Response {
     }
 
     fn without_field(mut self, name: &str) -> Response {
-        if self.header_value(name).is_some() {
+        if self.header(name).is_some() {
             let lines = self.fields.split_inclusive("\r\n");
             let name = |line: &&str| {
                 line.split_once(':')
@@ -375,7 +375,7 @@ impl Response {
     }
 
     /// Returns the value of the first field of this name, in any case.
-    pub fn header_value(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut fields = self.fields.lines().filter_map(|line| line.split_once(": "));
         let field = fields.find(|(other, _)| other.eq_ignore_ascii_case(name));
         field.map(|(_, value)| value)
@@ -634,7 +634,7 @@ mod tests {
     fn a_field_cannot_be_forged() {
         #[track_caller]
         fn check(name: &str, value: &str, expected: &str) {
-            let response = Response::new(200).header(name, value).with_status(204);
+            let response = Response::new(200).with_header(name, value).with_status(204);
             assert_eq!(
                 (response.status(), response.fields.lines().count()),
                 (500, 1)
@@ -661,15 +661,15 @@ mod tests {
     fn setting_replaces_and_adding_adds() {
         let response = Response::text("a,b\n")
             .add_header("Vary", "Origin")
-            .header("content-type", "text/csv")
-            .header("X-A", "1")
+            .with_header("content-type", "text/csv")
+            .with_header("X-A", "1")
             .add_header("Vary", "Cookie")
-            .header("x-a", "2");
+            .with_header("x-a", "2");
         assert_eq!(
             response.fields,
             "Vary: Origin\r\ncontent-type: text/csv\r\nVary: Cookie\r\nx-a: 2\r\n"
         );
-        let replaced = response.header("Vary", "*").fields;
+        let replaced = response.with_header("Vary", "*").fields;
         assert_eq!(replaced, "content-type: text/csv\r\nx-a: 2\r\nVary: *\r\n");
         let forged = Response::new(200).add_header("Date", "now");
         assert_eq!(forged.status(), 500); // Neither way leads past the check.
@@ -677,7 +677,7 @@ mod tests {
 
     #[test]
     fn a_head_has_its_fields_in_order() {
-        let response = Response::text("hi").header("X-A", "1");
+        let response = Response::text("hi").with_header("X-A", "1");
         let mut out = Vec::new();
         let mut request = Request::for_test("GET", "/", &[]);
         request.keep_alive = false;

@@ -222,8 +222,8 @@ impl Subscription {
         self
     }
 
-    /// Sets a field of the response, as [`Response::header`] does.
-    pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Subscription {
+    /// Sets a field of the response, as [`Response::with_header`] does.
+    pub fn with_header(mut self, name: &str, value: impl AsRef<str>) -> Subscription {
         self.fields
             .push((name.to_string(), value.as_ref().to_string()));
         self

@@ -133,7 +133,7 @@ fn a_handler_refuses_with_what_the_hub_says() {
     // The hub's own failures are not the client's.
     let full = Response::from(PublishError::Full);
     assert_eq!(
-        (full.status(), full.header_value("retry-after")),
+        (full.status(), full.header("retry-after")),
         (503, Some("1"))
     );
     assert_eq!(Response::from(PublishError::Closed).status(), 503);

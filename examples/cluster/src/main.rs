@@ -160,7 +160,7 @@ fn routes(server: Server, node: &Node, address: &str, token: &str) -> Server {
             let sent = request.header("authorization").unwrap_or_default();
             if !constant_time_eq(sent, &key) {
                 let refusal = Response::text("a bearer token is needed\n").with_status(401);
-                return refusal.header("WWW-Authenticate", "Bearer");
+                return refusal.with_header("WWW-Authenticate", "Bearer");
             }
             publish(&publisher, request)
         })
@@ -177,7 +177,7 @@ fn subscribe(node: &Node, request: &Request, address: &str) -> Response {
         // The balancer asks another node.
         return Response::text("draining\n")
             .with_status(503)
-            .header("Retry-After", "1");
+            .with_header("Retry-After", "1");
     }
     let topics: Vec<&str> = request.queries("topic").collect();
     let mut subscription = node.hub().subscribe(request, topics);
@@ -206,7 +206,7 @@ fn publish(node: &Node, request: &Request) -> Response {
             match error {
                 PublishError::Invalid(_) => response.with_status(400),
                 PublishError::NotPublished(_) => {
-                    response.with_status(503).header("Retry-After", "1")
+                    response.with_status(503).with_header("Retry-After", "1")
                 }
                 // Not a 503, which says that the request can be sent again.
                 PublishError::MayHaveHappened(_) => response.with_status(504),
