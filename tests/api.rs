@@ -56,8 +56,7 @@ fn types_can_move_between_threads_and_be_compared() {
     error::<InvalidField>();
     error::<EventTooLong>();
     error::<InvalidEntry>();
-    error::<InvalidTopic>();
-    error::<InvalidId>();
+    error::<InvalidName>();
     error::<PublishError>();
     error::<StillOpen>();
 }

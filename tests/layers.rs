@@ -40,8 +40,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("guide/mod", &[]), // Pages of documentation.
     ("stream", &["event", "http", "random", "socket"]), // The loop, which knows no source of events, only their trait.
     ("sse", &["event", "http", "socket", "stream", "threads", "user_code"]),
-    ("hub/id", &[]),
     ("hub/topics", &[]),
+    ("hub/id", &[]),
     ("hub/error", &["http"]),
     ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
     ("hub/archive", &["event"]),

@@ -3,18 +3,15 @@
 use std::error::Error;
 use std::{fmt, io};
 
-use super::id::InvalidId;
-use super::topics::InvalidTopic;
+use super::topics::InvalidName;
 use crate::http::Response;
 
 /// Why an event was not published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The topics are not valid.
-    Topic(InvalidTopic),
-    /// The event's own id is not valid.
-    Id(InvalidId),
+    /// The topics or the event's own id are not valid.
+    Name(InvalidName),
     /// The event is larger than [`HubConfig::max_event_bytes`](crate::HubConfig::max_event_bytes).
     TooLarge {
         /// Its size in bytes.
@@ -40,8 +37,7 @@ pub enum PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PublishError::Topic(error) => error.fmt(f),
-            PublishError::Id(error) => error.fmt(f),
+            PublishError::Name(error) => error.fmt(f),
             PublishError::TooLarge { bytes, max } => {
                 write!(f, "event of {bytes} bytes is larger than {max}")
             }
@@ -58,8 +54,8 @@ impl fmt::Display for PublishError {
 impl Error for PublishError {}
 
 /// The refusal of a topic, for `?` in a handler: 400.
-impl From<InvalidTopic> for Response {
-    fn from(error: InvalidTopic) -> Response {
+impl From<InvalidName> for Response {
+    fn from(error: InvalidName) -> Response {
         Response::malformed(error)
     }
 }
@@ -69,7 +65,7 @@ impl From<InvalidTopic> for Response {
 impl From<PublishError> for Response {
     fn from(error: PublishError) -> Response {
         let status = match error {
-            PublishError::Topic(_) | PublishError::Id(_) => 400,
+            PublishError::Name(_) => 400,
             PublishError::TooLarge { .. } => 413,
             PublishError::Full | PublishError::Closed => 503,
             PublishError::Follows | PublishError::Storage { .. } => return Response::failed(error),

@@ -1,10 +1,8 @@
 //! Event ids: the hub's own, an epoch and a sequence number, and those of its callers.
 
-use std::error::Error;
 use std::fmt;
 
-/// Longest id of a caller's, in bytes: it comes back in a request field of every reconnect.
-const MAX_ID_BYTES: usize = 256;
+use super::topics::{InvalidName, check_text};
 
 /// What marks the id of an event that ends a stream for good.
 const END_MARK: &str = "-end";
@@ -52,38 +50,19 @@ pub(crate) fn is_ending(text: &str) -> bool {
 }
 
 /// Checks the id that a caller gives to an event: it must come back from the client as it is, and mean this event.
-pub(crate) fn check_callers(id: &str) -> Result<(), InvalidId> {
-    let len = id.len();
-    let problem = if len == 0 {
-        // It would make the client forget where it is.
-        "event id cannot be empty".to_string()
-    } else if len > MAX_ID_BYTES {
-        format!("event id of {len} bytes is longer than {MAX_ID_BYTES}")
-    } else if let Some(found) = id.chars().find(|c| c.is_control()) {
-        format!("event id {id:?} cannot contain {found:?}")
-    } else if id.starts_with(' ') || id.ends_with(' ') {
+pub(crate) fn check_callers(id: &str) -> Result<(), InvalidName> {
+    // An empty one would make the client forget where it is.
+    check_text("event id", id)?;
+    let problem = if id.starts_with(' ') || id.ends_with(' ') {
         // A request field loses the blanks at its ends (RFC 9110 section 5.5).
-        format!("event id {id:?} cannot begin or end with a blank")
+        "cannot begin or end with a blank"
     } else if EventId::parse(id).is_some() || is_ending(id) || matches!(id, "earliest" | "latest") {
-        format!("event id {id:?} is reserved for the hub")
+        "is reserved for the hub"
     } else {
         return Ok(());
     };
-    Err(InvalidId(problem))
+    Err(InvalidName(format!("event id {id:?} {problem}")))
 }
-
-/// The error for an event's own id that the hub refuses: it is empty, longer than 256 bytes, has a control character or a blank
-/// at an end, or has a meaning to the hub, such as `earliest`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidId(String);
-
-impl fmt::Display for InvalidId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for InvalidId {}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `id`, `topics`, `error` | ids of events, names of topics, why an event was not published |
+//! | `topics`, `id`, `error` | names of topics, ids of events, why an event was not published |
 //! | `frame` | an encoded event, and several in one write |
 //! | `config` | a hub's limits |
 //! | `log` | the events in memory, and what a reader at a position gets |
@@ -56,14 +56,14 @@ pub use self::config::{Durability, History, HubConfig, Lag};
 pub use self::cursor::OpeningId;
 pub use self::error::PublishError;
 pub use self::follow::Feed;
-pub use self::id::{EventId, InvalidId};
+pub use self::id::EventId;
 pub use self::log::Replay;
 pub use self::receiver::HubReceiver;
 pub use self::registry::Reader;
 pub use self::shared::Stats;
 pub use self::subscriber::{EndReason, StreamEnd};
 pub use self::subscription::{Start, Subscription};
-pub use self::topics::{InvalidTopic, Topics};
+pub use self::topics::{InvalidName, Topics};
 
 use self::cursor::Cursor;
 use self::fast::{Fast, Permits, STACK_BYTES};
@@ -305,9 +305,9 @@ impl Hub {
         reply: Option<Reply>,
         finishes: bool,
     ) -> Result<Message, PublishError> {
-        let topics = topics::check(topics).map_err(PublishError::Topic)?;
+        let topics = topics::check(topics).map_err(PublishError::Name)?;
         if let Some(id) = event.id_text() {
-            id::check_callers(id).map_err(PublishError::Id)?;
+            id::check_callers(id).map_err(PublishError::Name)?;
         }
         let (bytes, max) = (
             event.encoded_len(),
@@ -385,8 +385,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`InvalidTopic`] when a name cannot be a topic's.
-    pub fn receiver(&self, topics: impl Topics) -> Result<HubReceiver, InvalidTopic> {
+    /// [`InvalidName`] when a name cannot be a topic's.
+    pub fn receiver(&self, topics: impl Topics) -> Result<HubReceiver, InvalidName> {
         let topics = topics::check(topics.names())?;
         let mut log = self.inner.shared.log();
         let position = log.latest(&topics);

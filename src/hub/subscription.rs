@@ -13,7 +13,7 @@ use super::poll::{self, Poll};
 use super::registry::Reader;
 use super::shared::Shared;
 use super::subscriber::{OnEnd, StreamEnd, Subscriber};
-use super::topics::{InvalidTopic, TopicSet};
+use super::topics::{InvalidName, TopicSet};
 use crate::event::Event;
 use crate::http::{IntoResponse, Method, Request, Response, StreamHead};
 use crate::socket::Socket;
@@ -96,7 +96,7 @@ impl Subscription {
         shared: &Arc<Shared>,
         fast: Option<&Arc<Fast>>,
         request: &Request,
-        topics: Result<TopicSet, InvalidTopic>,
+        topics: Result<TopicSet, InvalidName>,
     ) -> Subscription {
         let mut refusal = None;
         let topics = topics.unwrap_or_else(|error| {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest topic name in bytes: enough for a path, short enough to be a map's key.
+/// Longest topic name and longest own id in bytes: enough for a path, short enough to be a map's key.
 pub(crate) const MAX_NAME_BYTES: usize = 256;
 
 /// Most topics of one event or one subscriber.
@@ -16,38 +16,39 @@ pub trait Topics {
     fn names(&self) -> Vec<&str>;
 }
 
-macro_rules! one_name {
-    ($($name:ty),+) => {$(
-        impl Topics for $name {
-            fn names(&self) -> Vec<&str> {
-                vec![self]
-            }
-        }
-    )+};
+impl<T: Topics + ?Sized> Topics for &T {
+    fn names(&self) -> Vec<&str> {
+        (**self).names()
+    }
 }
 
-macro_rules! several_names {
-    ($($names:ty),+) => {$(
-        impl<T: AsRef<str>> Topics for $names {
-            fn names(&self) -> Vec<&str> {
-                self.iter().map(AsRef::as_ref).collect()
-            }
-        }
-    )+};
+impl Topics for str {
+    fn names(&self) -> Vec<&str> {
+        vec![self]
+    }
 }
 
-one_name!(&str, String, &String);
-several_names!(&[T], Vec<T>, &Vec<T>);
+impl Topics for String {
+    fn names(&self) -> Vec<&str> {
+        vec![self]
+    }
+}
 
-impl<T: AsRef<str>, const N: usize> Topics for [T; N] {
+impl<T: AsRef<str>> Topics for [T] {
     fn names(&self) -> Vec<&str> {
         self.iter().map(AsRef::as_ref).collect()
     }
 }
 
-impl<T: AsRef<str>, const N: usize> Topics for &[T; N] {
+impl<T: AsRef<str>> Topics for Vec<T> {
     fn names(&self) -> Vec<&str> {
-        self.iter().map(AsRef::as_ref).collect()
+        self.as_slice().names()
+    }
+}
+
+impl<T: AsRef<str>, const N: usize> Topics for [T; N] {
+    fn names(&self) -> Vec<&str> {
+        self.as_slice().names()
     }
 }
 
@@ -55,49 +56,51 @@ impl<T: AsRef<str>, const N: usize> Topics for &[T; N] {
 pub(crate) type TopicSet = Arc<[Arc<str>]>;
 
 /// Checks names and puts them in order.
-pub(crate) fn check(mut names: Vec<&str>) -> Result<TopicSet, InvalidTopic> {
+pub(crate) fn check(mut names: Vec<&str>) -> Result<TopicSet, InvalidName> {
     // Few enough that no sorting pays.
     for index in 0..names.len() {
-        check_name(names[index])?;
+        check_text("topic name", names[index])?;
         let (Ok(place) | Err(place)) = names[..index].binary_search(&names[index]);
         names[place..=index].rotate_right(1);
     }
     names.dedup();
     match names.len() {
-        0 => Err(InvalidTopic("no topic is given".to_string())),
+        0 => Err(InvalidName("no topic is given".to_string())),
         1..=MAX_TOPICS => Ok(names.into_iter().map(Arc::from).collect()),
-        count => Err(InvalidTopic(format!(
+        count => Err(InvalidName(format!(
             "{count} topics are more than {MAX_TOPICS}"
         ))),
     }
 }
 
-fn check_name(name: &str) -> Result<(), InvalidTopic> {
-    let len = name.len();
+/// Checks a topic name or an event's own id; `what` names it in the error.
+pub(crate) fn check_text(what: &str, text: &str) -> Result<(), InvalidName> {
+    let len = text.len();
     let problem = if len == 0 {
-        "topic name cannot be empty".to_string()
+        format!("{what} cannot be empty")
     } else if len > MAX_NAME_BYTES {
-        format!("topic name of {len} bytes is longer than {MAX_NAME_BYTES}")
-    } else if let Some(found) = name.chars().find(|c| c.is_control()) {
-        format!("topic name {name:?} cannot contain {found:?}")
+        format!("{what} of {len} bytes is longer than {MAX_NAME_BYTES}")
+    } else if let Some(found) = text.chars().find(|c| c.is_control()) {
+        format!("{what} {text:?} cannot contain {found:?}")
     } else {
         return Ok(());
     };
-    Err(InvalidTopic(problem))
+    Err(InvalidName(problem))
 }
 
-/// Why topics were refused: a name is empty, longer than 256 bytes, or has a control character; or there are none, or
-/// more than 64.
+/// The error for topics or for an event's own id that the hub refuses: a name or an id is empty, longer than 256 bytes, or has
+/// a control character; there are no topics, or more than 64; an id has a blank at an end, or a meaning to the hub, such as
+/// `earliest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidTopic(String);
+pub struct InvalidName(pub(super) String);
 
-impl fmt::Display for InvalidTopic {
+impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Error for InvalidTopic {}
+impl Error for InvalidName {}
 
 #[cfg(test)]
 mod tests {
