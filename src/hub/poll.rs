@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::cursor::Cursor;
 use super::id;
 use super::log::Next;
-use super::shared::Shared;
 use crate::event::{Event, json_string};
 use crate::http::{Method, Request, Response};
 use crate::socket::from_now;
@@ -24,40 +23,32 @@ pub(crate) fn is_wanted(request: &Request) -> bool {
     request.method() != Method::Post && (request.query("poll").is_some() || takes_json_alone)
 }
 
-/// A long-poll request.
-pub(crate) struct Poll {
-    pub(crate) cursor: Cursor,
-    /// Events in front of the log's.
-    pub(crate) first: Vec<Event>,
-    /// How long to wait for an event.
-    pub(crate) timeout: Duration,
-    /// The server is shutting down.
-    pub(crate) closing: Arc<AtomicBool>,
-    /// When the request came.
-    pub(crate) received: Instant,
-}
-
 /// Answers with the events after a position as JSON, when there are some, the time is over or the server is closing:
-/// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`.
-pub(crate) fn respond(poll: Poll) -> Response {
-    let mut cursor = poll.cursor;
+/// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`. The events of `first` are in front of the log's.
+/// `received` is when the request came.
+pub(crate) fn respond(
+    mut cursor: Cursor,
+    first: &[Event],
+    timeout: Duration,
+    closing: &AtomicBool,
+    received: Instant,
+) -> Response {
     let mut events = String::new();
-    for event in &poll.first {
-        append_event(event, &mut events);
-    }
+    first
+        .iter()
+        .for_each(|event| append_event(event, &mut events));
     let start = cursor.id();
     let shared = Arc::clone(&cursor.shared);
-    let waiting = Waiting::new(&shared);
-    let until = from_now(match waiting.others < shared.config.max_polls {
-        true => poll.timeout,
-        false => Duration::ZERO,
-    });
+    let waiting = Arc::clone(&shared.polls);
+    // Beside this one there is that of `shared`.
+    let may_wait = Arc::strong_count(&waiting) - 2 < shared.config.max_polls;
+    let until = from_now(if may_wait { timeout } else { Duration::ZERO });
     let is_finished = loop {
-        let wait = match events.is_empty() {
-            true => until
-                .saturating_duration_since(Instant::now())
-                .min(CHECK_INTERVAL),
-            false => Duration::ZERO,
+        let is_over = !events.is_empty() || closing.load(Ordering::SeqCst) || shared.is_closed();
+        let remaining = until.saturating_duration_since(Instant::now());
+        let wait = match is_over {
+            true => Duration::ZERO,
+            false => remaining.min(CHECK_INTERVAL),
         };
         match cursor.next(RESPONSE_BYTES, wait) {
             // A gap is an event like any other here.
@@ -73,51 +64,26 @@ pub(crate) fn respond(poll: Poll) -> Response {
             }
             Next::Finished => break true,
             Next::Unknown => return come_back_soon(),
-            Next::AtHead | Next::InArchive { .. } => {
-                let is_closing = poll.closing.load(Ordering::SeqCst);
-                if wait.is_zero() || is_closing || shared.is_closed() {
-                    break false;
-                }
-            }
+            _ if wait.is_zero() => break false,
+            _ => {}
         }
     };
     drop(waiting);
     let (Some(start), Some(last)) = (start, cursor.id()) else {
         return come_back_soon();
     };
-    let mut last = match is_finished {
-        true => id::ending(last),
+    let last = match shared.registry.closed_since(received) {
+        // As a stream that is closed before its next event: the client comes back and meets the handler.
+        true => {
+            events.clear();
+            start
+        }
+        false if is_finished => id::ending(last),
         false => last,
     };
-    // As a stream that is closed before its next event: the client comes back and meets the handler.
-    if shared.registry.closed_since(poll.received) {
-        events.clear();
-        last = start;
-    }
     let last = json_string(&last);
     let body = format!(r#"{{"events":[{events}],"last_event_id":{last}}}"#);
     Response::json(body).with_field("Cache-Control", "no-store")
-}
-
-/// One of the polls that wait, counted until it is dropped: an archive's code may panic.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    others: usize,
-}
-
-impl Waiting<'_> {
-    fn new(shared: &Shared) -> Waiting<'_> {
-        let mut counters = shared.counters();
-        counters.polls += 1;
-        let others = counters.polls - 1;
-        Waiting { shared, others }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.shared.counters().polls -= 1;
-    }
 }
 
 /// Sends the client away, to come back to this hub or to another that knows more.

@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) follows: bool,
     /// Where requests wait, with the log's lock, until the hub knows more.
     news: Condvar,
+    /// Each long-poll that waits has a handle: one that panics, in an archive's code, is counted no more.
+    pub(crate) polls: Arc<()>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +45,6 @@ pub(crate) struct Counters {
     pub(crate) delivered: u64,
     pub(crate) lagged: u64,
     pub(crate) timed_out: u64,
-    pub(crate) polls: usize,
 }
 
 impl Shared {
@@ -58,6 +59,7 @@ impl Shared {
             archive,
             follows: false,
             news: Condvar::new(),
+            polls: Arc::default(),
         }
     }
 
@@ -149,7 +151,7 @@ impl Shared {
             delivered: counters.delivered,
             dropped_lagging: counters.lagged,
             dropped_stalled: counters.timed_out,
-            polls: counters.polls,
+            polls: Arc::strong_count(&self.polls) - 1,
             worst_lag: worst_lag as u64,
             history_events: log.len(),
             history_bytes: log.bytes,

@@ -9,7 +9,7 @@ use super::config::Lag;
 use super::cursor::{Cursor, OpeningId};
 use super::fast::Fast;
 use super::log::{Position, Replay};
-use super::poll::{self, Poll};
+use super::poll;
 use super::registry::Reader;
 use super::shared::Shared;
 use super::subscriber::{OnEnd, StreamEnd, Subscriber};
@@ -262,19 +262,15 @@ impl Subscription {
         let Some(cursor) = self.cursor() else {
             return poll::come_back_soon();
         };
-        poll::respond(Poll {
-            first: match self.resumes() {
-                true => Vec::new(),
-                false => self.options.first,
-            },
-            timeout: match self.is_head {
-                true => Duration::ZERO,
-                false => self.shared.config.poll_timeout,
-            },
-            closing: self.closing,
-            received: self.received,
-            cursor,
-        })
+        let first = match self.resumes() {
+            true => &[][..],
+            false => &self.options.first,
+        };
+        let timeout = match self.is_head {
+            true => Duration::ZERO,
+            false => self.shared.config.poll_timeout,
+        };
+        poll::respond(cursor, first, timeout, &self.closing, self.received)
     }
 
     /// Serves the stream, on the connection's thread for as long as it keeps it.
