@@ -283,8 +283,8 @@ fn a_handler_limits_the_replay_of_a_file() {
         (Replay::Events(9), "earliest", "5 6"), // Who brings no id misses nothing.
         (Replay::Age(Duration::MAX), first, "gap 5 6"), // No more than memory has.
         (Replay::Age(Duration::ZERO), first, "gap"), // The restart counts as their time.
-        (Replay::Nothing, first, "gap"),        // None at all.
-        (Replay::Nothing, "earliest", ""),      // Whatever the client asks for.
+        (Replay::Events(0), first, "gap"),      // None at all.
+        (Replay::Events(0), "earliest", ""),    // Whatever the client asks for.
     ];
     for (row, (replay, id, expected)) in rows.into_iter().enumerate() {
         let (hub, _) = open_with(history());

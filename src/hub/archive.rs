@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::frame::Frame;
+use super::frame::{Events, Frame};
 use super::id::EventId;
 use super::topics::TopicSet;
 use crate::event::Event;
@@ -99,23 +99,17 @@ pub(crate) struct ArchiveReader {
     /// The head when the entries were asked for: those up to here are final.
     final_to: u64,
     /// All entries up to this one were read.
-    read_to: u64,
+    pub(crate) read_to: u64,
     /// Events that were returned, and perhaps not sent.
-    unsent: Vec<(u64, Frame)>,
+    unsent: Events,
 }
 
-/// What a reader finds in the log.
-pub(crate) enum Found {
-    /// These events, in order. None where many events of other topics come first: the reader has everything up to here.
-    Events(Vec<(u64, Frame)>, u64),
-    /// Events up to this one are lost.
-    Lost(u64),
-    /// Nobody knows now.
-    Unknown,
-}
+/// Why there is no next entry: the events up to this one are lost, or, for `None`, nobody knows now.
+pub(crate) type Missing = Option<u64>;
 
 impl ArchiveReader {
-    /// Returns the events of these topics after `cursor` and up to `head`, at most about `max_bytes` or one event.
+    /// Returns the events of these topics after `cursor` and up to `head`, at most about `max_bytes` or one event. The result is
+    /// empty where many events of other topics come first: the reader has everything up to `read_to`.
     pub(crate) fn read(
         &mut self,
         log: &dyn EventLog,
@@ -124,7 +118,7 @@ impl ArchiveReader {
         head: u64,
         max_bytes: usize,
         id: &dyn Fn(u64) -> EventId,
-    ) -> Found {
+    ) -> Result<Events, Missing> {
         self.unsent.retain(|(sequence, _)| *sequence > cursor);
         self.read_to = self.read_to.max(cursor);
         let mut bytes: usize = self.unsent.iter().map(|(_, frame)| frame.len()).sum();
@@ -134,55 +128,49 @@ impl ArchiveReader {
                 Ok(entry) => entry,
                 // What was read before goes first.
                 Err(_) if self.read_to > cursor => break,
-                Err(found) => return found,
+                Err(missing) => return Err(missing),
             };
             self.read_to = entry.sequence;
             skipped += entry.event.encoded_len();
-            if entry.topics.iter().any(|name| is_in(topics, name)) {
-                let hubs_id = match entry.event.id_text() {
-                    Some(_) => None,
-                    None => Some(id(entry.sequence).to_string()),
-                };
+            let is_asked_for = |name: &String| topics.iter().any(|topic| **topic == **name);
+            if entry.topics.iter().any(is_asked_for) {
+                let has_own = entry.event.id_text().is_some();
+                let hubs_id = (!has_own).then(|| id(entry.sequence).to_string());
                 let frame = Frame::encode(&entry.event, hubs_id.as_deref(), &mut scratch);
                 bytes += frame.len();
                 self.unsent.push((entry.sequence, frame));
             }
         }
-        Found::Events(self.unsent.clone(), self.read_to)
+        Ok(self.unsent.clone())
     }
 
     /// Returns the entry after those that were read.
-    fn next(&mut self, log: &dyn EventLog, head: u64) -> Result<Entry, Found> {
-        if self.read_to >= self.final_to {
+    fn next(&mut self, log: &dyn EventLog, head: u64) -> Result<Entry, Missing> {
+        let read_to = self.read_to;
+        if read_to >= self.final_to {
             // What comes after that may have been read too early.
             self.entries = None;
         }
         // A second time where the entries end before the head: more may be there by now.
-        for is_last in [false, true] {
+        for _ in 0..2 {
             if self.entries.is_none() {
                 self.final_to = head;
-                self.entries = Some(log.read(self.read_to).map_err(|_| Found::Unknown)?);
+                self.entries = Some(log.read(read_to).map_err(|_| None)?);
             }
-            for entry in self.entries.iter_mut().flatten() {
-                let entry = entry.map_err(|_| Found::Unknown)?;
-                if entry.sequence <= self.read_to {
-                    continue;
+            let is_next = |entry: &io::Result<Entry>| match entry {
+                Ok(entry) => entry.sequence > read_to,
+                Err(_) => true,
+            };
+            match self.entries.iter_mut().flatten().find(is_next) {
+                Some(Ok(entry)) if entry.sequence == read_to + 1 => return Ok(entry),
+                Some(Err(_)) => return Err(None),
+                Some(Ok(entry)) => {
+                    self.entries = None;
+                    return Err(Some(head.min(entry.sequence - 1)));
                 }
-                if entry.sequence == self.read_to + 1 {
-                    return Ok(entry);
-                }
-                self.entries = None;
-                return Err(Found::Lost(head.min(entry.sequence - 1)));
-            }
-            self.entries = None;
-            if is_last {
-                break;
+                None => self.entries = None,
             }
         }
-        Err(Found::Lost(head))
+        Err(Some(head))
     }
-}
-
-fn is_in(topics: &TopicSet, name: &str) -> bool {
-    topics.iter().any(|topic| **topic == *name)
 }

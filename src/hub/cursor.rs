@@ -1,9 +1,10 @@
 //! A reader's cursor: the one way in which events leave the log, whoever reads.
 
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::archive::{ArchiveReader, Found};
+use super::archive::ArchiveReader;
 use super::frame::Frame;
 use super::log::{GroupId, Log, Next, Position};
 use super::shared::Shared;
@@ -28,13 +29,13 @@ pub enum OpeningId {
 /// remembered and its group gets a share of each batch.
 pub(crate) struct Cursor {
     pub(crate) shared: Arc<Shared>,
-    topics: TopicSet,
+    pub(crate) topics: TopicSet,
     pub(crate) group: GroupId,
     position: Position,
     /// Before all else come the newest events of each topic up to the position, those after this sequence. They are looked
     /// up one step at a time, so that a reader that takes nothing holds none of them in memory.
-    retained_after: Option<u64>,
-    opening_id: OpeningId,
+    pub(crate) retained_after: Option<u64>,
+    pub(crate) opening_id: OpeningId,
     archive: Option<Box<ArchiveReader>>,
     /// The log's count of returns when the position was taken.
     returns: usize,
@@ -61,17 +62,6 @@ impl Cursor {
         }
     }
 
-    /// Puts what a stream begins with in front of the events.
-    pub(crate) fn opening(mut self, retained: bool, opening_id: OpeningId) -> Cursor {
-        self.retained_after = retained.then_some(0);
-        self.opening_id = opening_id;
-        self
-    }
-
-    pub(crate) fn topics(&self) -> &TopicSet {
-        &self.topics
-    }
-
     /// The sequence up to which the reader has everything.
     pub(crate) fn sequence(&self) -> u64 {
         self.position.cursor
@@ -91,19 +81,49 @@ impl Cursor {
         self.retained_after.is_some() || self.opening_id != OpeningId::None
     }
 
+    /// Whether the reader has everything, and may get more.
+    pub(crate) fn is_at_head(&self, log: &Log) -> bool {
+        !self.is_opening()
+            && log.returns == self.returns
+            && log.is_at_head(&self.topics, &self.position)
+    }
+
     /// What comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing.
     pub(crate) fn next(&mut self, max_bytes: usize, wait: Duration) -> Next {
-        let next = self.step(max_bytes);
-        if next != Next::AtHead || wait.is_zero() {
-            return next;
+        let mut log = self.shared.log();
+        if !wait.is_zero() && !self.shared.is_closed() && self.is_at_head(&log) {
+            let new_events = log.new_events(self.group);
+            let waited = new_events.wait_timeout(log, wait);
+            (log, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        self.wait(wait);
-        self.step(max_bytes)
+        if log.returns != self.returns {
+            return Next::Unknown;
+        }
+        if let Some(after) = self.retained_after {
+            let retained = log.retained(&self.topics, after, self.position.cursor, max_bytes);
+            if !retained.is_empty() {
+                return Next::Events(retained);
+            }
+            self.retained_after = None;
+        }
+        let opening_id = mem::replace(&mut self.opening_id, OpeningId::None);
+        // An unknown id leads to a gap, which brings its own.
+        if opening_id != OpeningId::None && self.position.unknown_id.is_none() {
+            let id = log.position_id(self.position.cursor);
+            let data = match opening_id {
+                OpeningId::EmptyData => "data:\n",
+                _ => "",
+            };
+            return Next::Note(Frame::from_text(format!("id: {id}\n{data}\n").as_bytes()));
+        }
+        let next = log.next(&self.topics, &mut self.position, max_bytes);
+        drop(log);
+        self.or_from_archive(next, max_bytes)
     }
 
     /// As [`next`](Cursor::next), for a reader that only wants the newest event.
     pub(crate) fn newest(&mut self) -> Next {
-        let next = self.shared.log().newest(self.group, &mut self.position);
+        let next = self.shared.log().newest(&self.topics, &mut self.position);
         self.or_from_archive(next, 0)
     }
 
@@ -126,75 +146,36 @@ impl Cursor {
         }
     }
 
-    /// Whether the reader has everything, and may get more.
-    pub(crate) fn is_at_head(&self, log: &Log) -> bool {
-        !self.is_opening() && log.is_at_head(self.group, &self.position)
-    }
-
-    fn step(&mut self, max_bytes: usize) -> Next {
-        let log = self.shared.log();
-        if log.returns != self.returns {
-            return Next::Unknown;
-        }
-        if let Some(after) = self.retained_after {
-            let retained = log.retained(&self.topics, after, self.position.cursor, max_bytes);
-            if !retained.is_empty() {
-                return Next::Events(retained);
-            }
-            self.retained_after = None;
-        }
-        let opening_id = std::mem::replace(&mut self.opening_id, OpeningId::None);
-        // An unknown id leads to a gap, which brings its own.
-        if opening_id != OpeningId::None && self.position.unknown_id.is_none() {
-            let id = log.position_id(self.position.cursor);
-            let data = match opening_id {
-                OpeningId::EmptyData => "data:\n",
-                _ => "",
-            };
-            return Next::Note(Frame::from_text(format!("id: {id}\n{data}\n").as_bytes()));
-        }
-        let next = log.next(self.group, &mut self.position, max_bytes);
-        drop(log);
-        self.or_from_archive(next, max_bytes)
-    }
-
     /// What the archive has, where only the archive has it. No lock is held meanwhile.
     fn or_from_archive(&mut self, next: Next, max_bytes: usize) -> Next {
-        let (&Next::InArchive { head }, Some(log)) = (&next, &self.shared.archive) else {
+        let (Next::InArchive, Some(log)) = (&next, &self.shared.archive) else {
             // Its buffer is only worth its memory while it is used.
             self.archive = None;
             return next;
         };
         let archive = self.archive.get_or_insert_default();
         let id = |sequence| self.shared.log().id(sequence);
-        let (topics, cursor) = (&self.topics, self.position.cursor);
-        match archive.read(&**log, topics, cursor, head, max_bytes.max(1), &id) {
-            Found::Events(events, read_to) => {
+        let head = self.shared.log().head;
+        let cursor = &mut self.position.cursor;
+        match archive.read(&**log, &self.topics, *cursor, head, max_bytes.max(1), &id) {
+            Ok(events) => {
                 if events.is_empty() {
-                    self.position.cursor = read_to;
+                    *cursor = archive.read_to;
                 }
                 Next::Events(events)
             }
-            Found::Lost(to) => {
+            Err(Some(lost_to)) => {
                 self.archive = None;
                 let log = self.shared.log();
-                Next::Note(log.gap_to(to, &self.topics, &mut self.position))
+                Next::Note(log.gap_to(lost_to, &self.topics, &mut self.position))
             }
-            Found::Unknown => Next::Unknown,
-        }
-    }
-
-    /// Waits at most so long until there may be something for a reader that has everything.
-    fn wait(&self, wait: Duration) {
-        let log = self.shared.log();
-        if !self.shared.is_closed() && log.is_at_head(self.group, &self.position) {
-            let new_events = log.new_events(self.group);
-            drop(new_events.wait_timeout(log, wait));
+            Err(None) => Next::Unknown,
         }
     }
 }
 
 impl Drop for Cursor {
+    /// Leaves the group: nothing more is kept for the reader.
     fn drop(&mut self) {
         self.shared.log().leave(self.group);
     }

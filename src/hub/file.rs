@@ -479,7 +479,7 @@ fn file_id(_: &Metadata) -> FileId {
 mod tests {
     use super::*;
     use crate::http::Coding;
-    use crate::hub::archive::{ArchiveReader, Found};
+    use crate::hub::archive::ArchiveReader;
     use crate::hub::frame::Frame;
     use crate::hub::topics;
 
@@ -512,9 +512,7 @@ mod tests {
             let topics = topics::check(vec!["a"]).unwrap();
             let id = |sequence| log.id(sequence);
             let found = reader.read(&*archive, &topics, cursor, head, 1, &id);
-            let Found::Events(events, _) = found else {
-                panic!("no events")
-            };
+            let events = found.expect("events");
             let (sequence, frame) = events.last().unwrap();
             cursor = *sequence;
             let text = String::from_utf8_lossy(frame.bytes(Coding::CloseDelimited));

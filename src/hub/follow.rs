@@ -8,7 +8,7 @@ use super::error::PublishError;
 use super::fast::{Fast, Permits};
 use super::frame::Frame;
 use super::hub_thread::{BATCH_BYTES, BATCH_ENTRIES, Delivery};
-use super::log::{Epoch, Numbered};
+use super::log::Numbered;
 use super::shared::Shared;
 use super::topics;
 
@@ -25,7 +25,6 @@ use super::topics;
 pub struct Feed {
     shared: Arc<Shared>,
     delivery: Delivery,
-    epochs: Vec<Epoch>,
     /// The last number that was pushed or is lost; `None` before the first.
     pushed: Option<u64>,
 }
@@ -35,7 +34,6 @@ impl Feed {
         Feed {
             delivery: Delivery::new(Arc::clone(&shared), fast),
             shared,
-            epochs: Vec::new(),
             pushed: None,
         }
     }
@@ -52,30 +50,13 @@ impl Feed {
     /// As every call of a [`Feed`].
     pub fn epochs(&mut self, epochs: &[(u64, u64)]) -> Result<u64, PublishError> {
         self.check_open()?;
-        let same = self
-            .epochs
-            .iter()
-            .zip(epochs)
-            .take_while(|(a, b)| a == b)
-            .count();
-        let differing = [self.epochs.get(same), epochs.get(same)];
-        let first = differing
-            .into_iter()
-            .flatten()
-            .map(|(_, first)| *first)
-            .min();
-        self.epochs = epochs.to_vec();
-        let pushed = self.pushed.unwrap_or(0);
-        let back = first
-            .filter(|first| *first <= pushed)
-            .map(|first| first.saturating_sub(1));
-        self.shared.log().set_epochs(self.epochs.clone(), back);
+        let back = self.shared.log().set_epochs(epochs);
         if back.is_some() {
             self.pushed = back;
             self.shared.registry.close(|_| true);
             self.delivery.sweep();
         }
-        Ok(back.unwrap_or(pushed))
+        Ok(self.pushed.unwrap_or(0))
     }
 
     /// Appends the next entries of the log to the hub, and waits while the hub's writers have not taken the last ones.
@@ -182,7 +163,6 @@ impl Feed {
 impl std::fmt::Debug for Feed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Feed")
-            .field("epochs", &self.epochs)
             .field("pushed", &self.pushed)
             .finish_non_exhaustive()
     }

@@ -66,11 +66,14 @@ impl Frame {
     }
 }
 
-/// Events that leave in one write, in order of their sequence numbers.
+/// Events with their sequence numbers, in order.
+pub(crate) type Events = Vec<(u64, Frame)>;
+
+/// Events that leave in one write.
 #[derive(Debug)]
 pub(crate) struct Batch {
     coding: Coding,
-    events: Vec<(u64, Frame)>,
+    events: Events,
     /// All bytes, put together by the first thread that needs them. A single event needs no copy.
     joined: OnceLock<Vec<u8>>,
 }
@@ -87,7 +90,7 @@ pub(crate) struct WriteProgress {
 }
 
 impl Batch {
-    pub(crate) fn new(events: Vec<(u64, Frame)>, coding: Coding) -> Batch {
+    pub(crate) fn new(events: Events, coding: Coding) -> Batch {
         Batch {
             coding,
             events,

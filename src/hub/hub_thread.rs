@@ -78,7 +78,7 @@ impl Delivery {
         }
         let batches: Batches = log.append(batch, Instant::now()).into();
         self.send(&batches);
-        let expires_at = log.expires_at();
+        let expires_at = log.expire(Instant::now());
         drop(log);
         shared.counters().published += count;
         expires_at
@@ -217,7 +217,10 @@ impl HubThread {
                 (None, Some(id)) => Ok(id),
                 (_, None) => match self.unreported.take() {
                     Some(error) => Err(error),
-                    None => Ok(self.delivery.shared.log().newest_id()),
+                    None => {
+                        let log = self.delivery.shared.log();
+                        Ok(log.id(log.head))
+                    }
                 },
             };
             match reply {

@@ -4,7 +4,7 @@
 //! method one step. No step walks over more than about a thousand events, whatever a reader asks for.
 //!
 //! ```text
-//! sequence:      1        lost_before_open   archive_lost_to   evicted(topic)      oldest kept          head
+//! sequence:      1     evicted_of_any   archive_lost_to    evicted(topic)      oldest kept          head
 //!                |---------------|----------------|----------------|-----------------|----------------|
 //!  with archive: | topics of lost| lost           | only in the archive              | in memory      |
 //!                | events unknown| (removed)      |                                  |                |
@@ -13,19 +13,17 @@
 //!
 //! `evicted` is the newest event of one topic that is in memory no more. An event leaves memory when no topic holds it, so
 //! a reader whose cursor is before `evicted` has lost that event for certain, unless an [archive](super::archive) has it: a
-//! file, or the log that the hub follows.
+//! file, or the log that the hub follows. What is lost to a reader is what memory *and* the archive have no more: it ends at
+//! the older of the two marks.
 
-use std::cmp::Reverse;
-use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
-use std::mem;
-use std::ops::Bound::{Excluded, Unbounded};
+use std::iter;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
 use super::config::History;
-use super::frame::{Batch, Frame};
+use super::frame::{Batch, Events, Frame};
 use super::id::{self, EventId};
 use super::topics::TopicSet;
 use crate::event::json_string;
@@ -51,7 +49,7 @@ const LIVE_BUFFER: usize = 64;
 /// full and a hash table between half and all of what it may be; `tests/memory.rs` holds the sum against what the process takes.
 const EVENT_BYTES: usize = 260;
 const ENTRY_BYTES: usize = 40;
-const ID_BYTES: usize = 80;
+const ID_BYTES: usize = 100;
 const TOPIC_BYTES: usize = 440;
 
 /// An event that has its sequence number.
@@ -74,19 +72,30 @@ impl Numbered {
         let id = id.map_or(0, |id| id.len() + (entries + 1) * ID_BYTES);
         self.frame.len() + EVENT_BYTES + entries * ENTRY_BYTES + id
     }
+
+    /// The event's own id, where it has one, with each scope in which the id counts.
+    fn scoped_ids(&self) -> impl Iterator<Item = ScopedId> {
+        let scopes = self.topics.iter().cloned().chain([Arc::default()]);
+        let id = self.own_id.iter().cloned().cycle();
+        id.zip(scopes)
+    }
 }
+
+/// A publisher's own id, and its scope: a topic, or the empty name for all topics.
+type ScopedId = (Arc<str>, Arc<str>);
 
 /// Where a reader stands: it has all events of its topics up to `cursor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) cursor: u64,
-    /// Losses up to this sequence have been reported, or are older than the reader's start. It is the cursor or later.
+    /// Losses up to this sequence have been reported, or are older than the reader's start.
     gap_reported_to: u64,
     /// The reader's last event id, where the log does not know it: the reader is told of a gap.
     pub(crate) unknown_id: Option<String>,
 }
 
 impl Position {
+    /// The position of a reader that has everything up to this sequence.
     pub(crate) fn at(cursor: u64) -> Position {
         Position {
             cursor,
@@ -104,13 +113,12 @@ pub enum Replay {
     /// To the oldest event that the hub keeps, in memory or in a file.
     #[default]
     All,
-    /// To the newest events of its topics that are in memory, this many of all topics together.
+    /// To the newest events of its topics that are in memory, this many of all topics together. With 0 the client gets the
+    /// events that are published from now on.
     Events(usize),
     /// To the events in memory that were published within this time. An event that the hub has read from a file counts as
     /// published when the hub was opened.
     Age(Duration),
-    /// Not back at all: the client gets the events that are published from now on.
-    Nothing,
 }
 
 /// What a reader gets next.
@@ -123,9 +131,9 @@ pub(crate) enum Next {
     /// A frame that is no event of the log, such as a gap. The position has been moved already.
     Note(Frame),
     /// These events, in order. The position is not moved before they are sent. An archive's reader may return none so far.
-    Events(Vec<(u64, Frame)>),
-    /// Only the archive has what comes next, up to `head`.
-    InArchive { head: u64 },
+    Events(Events),
+    /// Only the archive has what comes next.
+    InArchive,
     /// Nobody knows now what comes next.
     Unknown,
 }
@@ -140,6 +148,7 @@ pub(crate) struct GroupBatch {
 }
 
 /// The log of one hub. See the module's drawing for its marks.
+#[derive(Default)]
 pub(crate) struct Log {
     history: History,
     /// Oldest first. Numbers are given out in the newest.
@@ -148,16 +157,16 @@ pub(crate) struct Log {
     pub(super) head: u64,
     /// With an archive: the newest event that the archive has no more.
     archive_lost_to: Option<u64>,
-    /// The newest event that a file had no more when it was opened. Which topics those events had is not known.
-    lost_before_open: u64,
+    /// The newest event out of memory that may have been of any topic: the log never saw it, or has forgotten everything.
+    evicted_of_any: u64,
     /// The newest event evicted from a topic that was dropped since.
-    lost_with_dropped_topics: u64,
-    /// Every event in memory.
-    events: BTreeMap<u64, Kept>,
+    evicted_of_dropped: u64,
+    /// Every event in memory, and when it came.
+    events: BTreeMap<u64, (Numbered, Instant)>,
     topics: HashMap<Arc<str>, Topic>,
-    /// Publishers' own ids by scope: each topic of the event, and the empty name for all topics. Sequence 0 in a scope says
-    /// that an older event with this id was evicted, so that the id does not say which event is meant.
-    own_ids: BTreeSet<(Arc<str>, Arc<str>, u64)>,
+    /// For each own id of an event in memory: the oldest event that it was given to, and how many of its events are in memory.
+    /// If the oldest is not, the id does not say which event is meant.
+    own_ids: BTreeMap<ScopedId, (u64, usize)>,
     /// The memory that all of this takes.
     pub(super) bytes: usize,
     groups: HashMap<GroupId, Group>,
@@ -167,21 +176,12 @@ pub(crate) struct Log {
     pub(super) returns: usize,
 }
 
-/// An event in memory.
-struct Kept {
-    event: Numbered,
-    since: Instant,
-    /// How many of its topics hold the event. With none the event is evicted.
-    holders: usize,
-}
-
+/// A topic that has an event in memory or a reader.
 #[derive(Default)]
 struct Topic {
-    /// The topic's events in memory. It holds the newest of them, from `held_from` on; others are there because another
-    /// topic holds them.
-    kept: BTreeSet<u64>,
-    held_from: u64,
-    held: usize,
+    /// The topic's events in memory, oldest first. It holds the newest of them, as many as the history says; others are there
+    /// because another topic holds them.
+    kept: VecDeque<u64>,
     /// The newest event that is in memory no more.
     evicted: u64,
     /// The topic's last event, after [`Hub::finish`](crate::Hub::finish).
@@ -190,56 +190,44 @@ struct Topic {
 }
 
 impl Topic {
-    fn is_unused(&self) -> bool {
-        self.kept.is_empty() && self.groups.is_empty()
+    /// How many of the topic's events in memory are not newer than this one.
+    fn count_to(&self, sequence: u64) -> usize {
+        self.kept.partition_point(|kept| *kept <= sequence)
+    }
+
+    /// The newest of the events in memory that come before the first for which this does not hold.
+    fn newest_while(&self, holds: impl Fn(u64) -> bool) -> Option<u64> {
+        let count = self.kept.partition_point(|kept| holds(*kept));
+        self.kept.get(count.checked_sub(1)?).copied()
     }
 }
 
+/// The readers of one set of topics.
 struct Group {
     topics: TopicSet,
     members: usize,
-    /// What the group gets of the batch that is being appended.
-    batch: Vec<(u64, Frame)>,
     /// Where readers of this group wait for new events.
     new_events: Arc<Condvar>,
 }
 
-/// `event: gap`, with the last event that the reader has, the newest that it misses, how many it misses where that is
-/// known, and the id with which the next reconnect resumes.
-fn gap_frame(from: &str, to: EventId, resume: EventId, lost: Option<usize>) -> Frame {
-    let from = json_string(from);
-    let lost = lost.map_or("null".to_string(), |lost| lost.to_string());
-    let data = format!(r#"{{"from":{from},"to":"{to}","lost":{lost}}}"#);
-    let text = format!("id: {resume}\nevent: gap\ndata: {data}\n\n");
-    Frame::from_text(text.as_bytes())
-}
-
-/// Merges ascending sequences into one, each number once (k-way merge).
-fn merge<I: Iterator<Item = u64>>(mut queues: Vec<I>) -> impl Iterator<Item = u64> {
-    let firsts = queues.iter_mut().enumerate();
-    let firsts = firsts.filter_map(|(index, queue)| Some(Reverse((queue.next()?, index))));
-    let mut firsts: BinaryHeap<_> = firsts.collect();
-    std::iter::from_fn(move || {
-        let Reverse((number, _)) = *firsts.peek()?;
-        while let Some(mut first) = firsts.peek_mut()
-            && first.0.0 == number
-        {
-            match queues[first.0.1].next() {
-                Some(next) => first.0.0 = next,
-                None => drop(PeekMut::pop(first)),
-            }
+/// Merges ascending sequences into one, each number once (k-way merge). Each number costs a look at every queue, of which a
+/// reader has at most 64: one for each topic.
+fn merge(queues: impl Iterator<Item = impl Iterator<Item = u64>>) -> impl Iterator<Item = u64> {
+    let mut queues: Vec<_> = queues.map(Iterator::peekable).collect();
+    iter::from_fn(move || {
+        let first = queues.iter_mut().filter_map(|queue| queue.peek().copied());
+        let first = first.min()?;
+        for queue in &mut queues {
+            queue.next_if_eq(&first);
         }
-        Some(number)
+        Some(first)
     })
 }
 
-/// Takes events up to a number of bytes, or one.
-fn up_to_bytes<'a>(
-    events: impl Iterator<Item = &'a Numbered>,
-    max_bytes: usize,
-) -> Vec<(u64, Frame)> {
+/// Takes events up to a number of bytes, or one, and not more than a step.
+fn up_to_bytes<'a>(events: impl Iterator<Item = &'a Numbered>, max_bytes: usize) -> Events {
     let mut bytes = 0;
-    let fitting = events.take_while(|event| {
+    let fitting = events.take(STEP_EVENTS).take_while(|event| {
         let is_first = bytes == 0;
         bytes += event.frame.len();
         is_first || bytes <= max_bytes
@@ -250,21 +238,11 @@ fn up_to_bytes<'a>(
 
 /// What the log is, and its ids.
 impl Log {
+    /// A log without events, which begins with its first epoch.
     pub(crate) fn new(history: History) -> Log {
         Log {
             history,
-            epochs: Vec::new(),
-            head: 0,
-            archive_lost_to: None,
-            lost_before_open: 0,
-            lost_with_dropped_topics: 0,
-            events: BTreeMap::new(),
-            topics: HashMap::new(),
-            own_ids: BTreeSet::new(),
-            bytes: 0,
-            groups: HashMap::new(),
-            current: None,
-            returns: 0,
+            ..Log::default()
         }
     }
 
@@ -284,9 +262,12 @@ impl Log {
         Some(self.id(*sequence))
     }
 
-    /// The wire id of the last sequence number given out.
-    pub(crate) fn newest_id(&self) -> EventId {
-        self.id(self.head)
+    /// The wire id of a sequence number: with the epoch that gave the number out.
+    pub(crate) fn id(&self, sequence: u64) -> EventId {
+        let begun = self.epochs.partition_point(|(_, first)| *first <= sequence);
+        let epoch = self.epochs.get(begun.saturating_sub(1));
+        let epoch = epoch.map_or(0, |(epoch, _)| *epoch);
+        EventId { epoch, sequence }
     }
 
     /// The wire id of the next sequence number.
@@ -294,24 +275,12 @@ impl Log {
         self.id(self.head + 1)
     }
 
-    /// The wire id of a sequence number: with the epoch that gave the number out.
-    pub(crate) fn id(&self, sequence: u64) -> EventId {
-        let mut newest_first = self.epochs.iter().rev();
-        let epoch = newest_first.find(|(_, first)| *first <= sequence);
-        let epoch = epoch.or(self.epochs.first());
-        EventId {
-            epoch: epoch.map_or(0, |(epoch, _)| *epoch),
-            sequence,
-        }
-    }
-
     /// The wire id of a position, with the epoch of the event that follows: a hub that has not heard of that epoch does not
     /// know the id, and may have other events after the same number.
     pub(crate) fn position_id(&self, cursor: u64) -> EventId {
-        EventId {
-            sequence: cursor,
-            ..self.id(cursor.saturating_add(1))
-        }
+        let next = self.id(cursor.saturating_add(1));
+        let (epoch, sequence) = (next.epoch, cursor);
+        EventId { epoch, sequence }
     }
 
     /// The last sequence number of an epoch.
@@ -327,7 +296,6 @@ impl Log {
     /// Starts an epoch; also called for each epoch that a file's recovery finds.
     pub(crate) fn begin_epoch(&mut self, epoch: Epoch) {
         self.skip_to(epoch.1);
-        self.lost_before_open = self.archive_lost_to.unwrap_or(0);
         if self.epochs.last() != Some(&epoch) {
             self.epochs.push(epoch);
         }
@@ -337,191 +305,170 @@ impl Log {
     pub(crate) fn restore(&mut self, event: Numbered) {
         if event.sequence > self.head {
             self.skip_to(event.sequence);
-            self.head = event.sequence;
             let now = Instant::now();
-            self.keep(event, now);
+            self.append(vec![event], now);
             self.expire(now);
         }
     }
 
-    /// The numbers before this one were given out, and their events are lost.
+    /// Notes that the numbers before this one were given out, and that their events are lost.
     fn skip_to(&mut self, next: u64) {
         if self.head + 1 < next {
             self.head = next - 1;
+            self.evicted_of_any = self.head;
             self.raise_archive_lost_to(self.head);
         }
     }
 
-    /// Notes that the archive has no event up to this one, and returns the mark.
-    pub(crate) fn raise_archive_lost_to(&mut self, lost_to: u64) -> u64 {
-        let known = self.archive_lost_to.unwrap_or(0);
-        *self.archive_lost_to.insert(lost_to.max(known))
+    /// Notes that there is an archive, and that it has no event up to this one.
+    pub(crate) fn raise_archive_lost_to(&mut self, lost_to: u64) {
+        self.archive_lost_to = self.archive_lost_to.max(Some(lost_to));
     }
 
-    /// Keeps a batch of events, wakes the readers that wait for them, and returns what each group gets.
+    /// Keeps a batch of events, wakes the readers that wait for them, and returns what each group gets. Call
+    /// [`expire`](Log::expire) after that.
     pub(crate) fn append(&mut self, batch: Vec<Numbered>, now: Instant) -> Vec<GroupBatch> {
-        let mut reached = Vec::new();
+        let mut batches = BTreeMap::<GroupId, Events>::new();
         for event in batch {
             self.head = event.sequence;
-            for topic in event.topics.iter().filter_map(|name| self.topics.get(name)) {
-                for id in &topic.groups {
-                    let Some(group) = self.groups.get_mut(id) else {
-                        continue;
-                    };
-                    match group.batch.last() {
-                        None => reached.push(*id),
-                        // The group asked for several of the event's topics.
-                        Some((last, _)) if *last == event.sequence => continue,
-                        Some(_) => {}
-                    }
-                    group.batch.push((event.sequence, event.frame.clone()));
+            let topics = event.topics.iter().filter_map(|name| self.topics.get(name));
+            for group in topics.flat_map(|topic| &topic.groups) {
+                let events = batches.entry(*group).or_default();
+                // The group may have asked for several of the event's topics.
+                if events.last().is_none_or(|(last, _)| *last < self.head) {
+                    events.push((self.head, event.frame.clone()));
                 }
             }
             self.keep(event, now);
         }
-        let batches = self.take_batches(reached);
-        self.expire(now);
-        batches
+        self.hand_out(batches)
     }
 
-    /// What these groups get, whose waiting readers are woken.
-    fn take_batches(&mut self, reached: Vec<GroupId>) -> Vec<GroupBatch> {
-        let mut batches = Vec::with_capacity(reached.len());
-        for id in reached {
-            let Some(group) = self.groups.get_mut(&id) else {
-                continue;
-            };
+    /// Wakes the readers of these groups, and returns what the groups get.
+    fn hand_out(&self, batches: BTreeMap<GroupId, Events>) -> Vec<GroupBatch> {
+        let batches = batches.into_iter().filter_map(|(id, events)| {
+            let group = self.groups.get(&id)?;
             // A waiting reader has a handle too.
             if Arc::strong_count(&group.new_events) > 1 {
                 group.new_events.notify_all();
             }
-            let events = mem::take(&mut group.batch);
-            let topics = Arc::clone(&group.topics);
-            batches.push(GroupBatch {
+            Some(GroupBatch {
                 group: id,
                 batch: Batch::new(events, Coding::Chunked),
-                finishes: self.is_finished(&topics, self.head),
-            });
-        }
-        batches
+                finishes: self.is_finished(&group.topics, self.head),
+            })
+        });
+        batches.collect()
     }
 
+    /// Puts an event into memory, and has its topics hold no more events than the history says. An event of no topic is only
+    /// counted: nobody can ask for it.
     fn keep(&mut self, mut event: Numbered, now: Instant) {
-        let sequence = event.sequence;
+        let (sequence, finishes) = (event.sequence, event.finishes);
         if event.topics.is_empty() {
             return;
         }
-        // Names are in memory once, however many events a topic has.
-        let names = event.topics.iter().map(|name| self.intern(name));
-        event.topics = names.collect();
-        let topics = Arc::clone(&event.topics);
-        for name in &*topics {
-            let Some(topic) = self.topics.get_mut(name) else {
-                continue;
-            };
-            if topic.kept.is_empty() {
+        let names = event.topics.iter().map(|name| {
+            let (name, topic) = self.topic(name);
+            let is_first = topic.kept.is_empty();
+            topic.kept.push_back(sequence);
+            topic.finished = finishes.then_some(sequence);
+            if is_first {
                 self.bytes += TOPIC_BYTES + name.len();
             }
-            topic.kept.insert(sequence);
-            topic.held += 1;
-            topic.finished = event.finishes.then_some(sequence);
-        }
-        if let Some(id) = &event.own_id {
-            for scope in scopes(&topics) {
-                self.own_ids.insert((Arc::clone(id), scope, sequence));
-            }
+            name
+        });
+        let names: TopicSet = names.collect();
+        event.topics = Arc::clone(&names);
+        for id in event.scoped_ids() {
+            self.own_ids.entry(id).or_insert((sequence, 0)).1 += 1;
         }
         self.bytes += event.memory();
-        let kept = Kept {
-            since: now,
-            holders: topics.len(),
-            event,
-        };
-        self.events.insert(sequence, kept);
-        for name in &*topics {
-            self.release(name);
+        self.events.insert(sequence, (event, now));
+        for name in &*names {
+            self.release(name, 1);
         }
     }
 
-    /// The name as the topics' table has it, with a new entry for a new name.
-    fn intern(&mut self, name: &Arc<str>) -> Arc<str> {
-        if let Some((name, _)) = self.topics.get_key_value(name) {
-            return Arc::clone(name);
-        }
-        let topic = Topic {
-            evicted: self.lost_with_dropped_topics,
+    /// Returns a topic, a new one for a new name, and the name as the table has it. A name is in memory once, however many
+    /// events its topic has.
+    fn topic(&mut self, name: &Arc<str>) -> (Arc<str>, &mut Topic) {
+        let new = Topic {
+            evicted: self.evicted_of_dropped,
             ..Topic::default()
         };
-        self.topics.insert(Arc::clone(name), topic);
-        Arc::clone(name)
+        let entry = self.topics.entry(Arc::clone(name));
+        (Arc::clone(entry.key()), entry.or_insert(new))
     }
 
-    /// Has a topic hold no more events than the history says.
-    fn release(&mut self, name: &Arc<str>) {
-        while let Some(topic) = self.topics.get_mut(name) {
-            let limit = match self.history.events {
-                0 if !topic.groups.is_empty() => LIVE_BUFFER,
-                limit => limit,
-            };
-            let Some(oldest) = topic.kept.range(topic.held_from..).next().copied() else {
-                return;
-            };
-            if topic.held <= limit {
-                return;
-            }
-            topic.held -= 1;
-            topic.held_from = oldest + 1;
-            if let Some(kept) = self.events.get_mut(&oldest) {
-                kept.holders -= 1;
-                if kept.holders == 0 {
-                    self.evict(oldest);
-                }
+    /// Evicts those of the newest `count` events which the topic no longer holds that no other topic holds.
+    fn release(&mut self, name: &str, count: usize) {
+        for place in (0..count).rev() {
+            if let Some(topic) = self.topics.get(name)
+                && let newer = self.limit(topic).saturating_add(place)
+                && let Some(&sequence) = topic.kept.iter().nth_back(newer)
+                && !self.is_held(sequence)
+            {
+                self.evict(sequence);
             }
         }
     }
 
-    /// Evicts what is too old or too much, up to a step; [`expires_at`](Log::expires_at) says when to go on.
-    pub(crate) fn expire(&mut self, now: Instant) {
+    /// How many events a topic holds at most.
+    fn limit(&self, topic: &Topic) -> usize {
+        match self.history.events {
+            0 if !topic.groups.is_empty() => LIVE_BUFFER,
+            limit => limit,
+        }
+    }
+
+    /// Whether a topic of this event holds it.
+    fn is_held(&self, sequence: u64) -> bool {
+        let event = self.events.get(&sequence).into_iter();
+        let mut topics = event.flat_map(|(event, _)| &*event.topics);
+        topics.any(|name| {
+            let topic = self.topics.get(name);
+            topic.is_some_and(|it| it.kept.len() - it.count_to(sequence) < self.limit(it))
+        })
+    }
+
+    /// Evicts what is too old or too much, up to a step, and returns when to go on.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
         let mut budget = STEP_EVICTIONS;
-        while budget > 0
-            && let Some((&sequence, kept)) = self.events.first_key_value()
-        {
-            let age = now.saturating_duration_since(kept.since);
-            let is_old = self.history.age.is_some_and(|max| age >= max);
-            if !is_old && self.bytes <= self.history.bytes {
-                break;
+        loop {
+            let (&sequence, (event, since)) = self.events.first_key_value()?;
+            let due = match self.bytes > self.history.bytes {
+                true => now,
+                // An age past the clock's end is no limit.
+                false => since.checked_add(self.history.age?)?,
+            };
+            if due > now || budget == 0 {
+                return Some(due);
             }
-            budget = budget.saturating_sub(kept.event.topics.len());
+            budget = budget.saturating_sub(event.topics.len());
             self.evict(sequence);
         }
     }
 
-    /// When the next event is to be evicted by [`expire`](Log::expire).
-    pub(crate) fn expires_at(&self) -> Option<Instant> {
-        let (_, oldest) = self.events.first_key_value()?;
-        if self.bytes > self.history.bytes {
-            return Some(oldest.since);
-        }
-        // An age past the clock's end is no limit.
-        oldest.since.checked_add(self.history.age?)
-    }
-
+    /// Takes an event out of memory and out of everything that counts it. Its topics remember it as evicted.
     fn evict(&mut self, sequence: u64) {
-        let Some(Kept { event, .. }) = self.events.remove(&sequence) else {
+        let Some((event, _)) = self.events.remove(&sequence) else {
             return;
         };
         self.bytes -= event.memory();
-        if let Some(id) = &event.own_id {
-            for scope in scopes(&event.topics) {
-                self.forget_own_id(id, scope, sequence);
+        for id in event.scoped_ids() {
+            if let Some((_, count)) = self.own_ids.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.own_ids.remove(&id);
+                }
             }
         }
         for name in &*event.topics {
             let Some(topic) = self.topics.get_mut(name) else {
                 continue;
             };
-            topic.kept.remove(&sequence);
-            topic.held -= usize::from(sequence >= topic.held_from);
+            topic.kept.remove(topic.count_to(sequence) - 1);
             topic.evicted = topic.evicted.max(sequence);
             if topic.kept.is_empty() {
                 self.bytes -= TOPIC_BYTES + name.len();
@@ -530,26 +477,13 @@ impl Log {
         }
     }
 
-    fn forget_own_id(&mut self, id: &Arc<str>, scope: Arc<str>, sequence: u64) {
-        let mut entry = (Arc::clone(id), scope, sequence);
-        self.own_ids.remove(&entry);
-        entry.2 = u64::MAX;
-        let newest = self.own_ids.range(..=&entry).next_back();
-        let is_used = newest.is_some_and(|(id, scope, sequence)| {
-            (id, scope) == (&entry.0, &entry.1) && *sequence > 0
-        });
-        entry.2 = 0;
-        match is_used {
-            true => drop(self.own_ids.insert(entry)),
-            false => drop(self.own_ids.remove(&entry)),
-        }
-    }
-
-    fn drop_topic_if_unused(&mut self, name: &Arc<str>) {
+    /// Forgets a topic that has neither an event nor a reader, so that names which come once do not stay in memory.
+    fn drop_topic_if_unused(&mut self, name: &str) {
         if let Some(topic) = self.topics.get(name)
-            && topic.is_unused()
+            && topic.kept.is_empty()
+            && topic.groups.is_empty()
         {
-            self.lost_with_dropped_topics = self.lost_with_dropped_topics.max(topic.evicted);
+            self.evicted_of_dropped = self.evicted_of_dropped.max(topic.evicted);
             self.topics.remove(name);
         }
     }
@@ -557,63 +491,50 @@ impl Log {
 
 /// Following a log that others number.
 impl Log {
-    /// Takes the epochs as the others have them. Where events were lost, goes back to `back`: the numbers after it will be
-    /// given to other events.
-    pub(crate) fn set_epochs(&mut self, epochs: Vec<Epoch>, back: Option<u64>) {
-        if self.epochs != epochs {
-            // The hub may not have all of the log any more.
-            self.current = None;
-        }
-        self.epochs = epochs;
-        let lost_to = self.raise_archive_lost_to(0);
-        if let Some(head) = back {
-            self.forget_all(head);
-            self.archive_lost_to = Some(lost_to.min(head));
-            self.returns += 1;
-            self.wake_all();
-        }
+    /// Takes the epochs as the others have them. Where an epoch begins before the head, events were lost, and the numbers
+    /// after the loss will be given to other events: goes back and returns the number to go on after.
+    pub(crate) fn set_epochs(&mut self, epochs: &[Epoch]) -> Option<u64> {
+        let pairs = self.epochs.iter().zip(epochs);
+        let same = pairs.take_while(|(old, new)| old == new).count();
+        let differing = self.epochs[same..].iter().chain(&epochs[same..]);
+        let first = differing.map(|(_, first)| *first).min();
+        self.epochs = epochs.to_vec();
+        self.raise_archive_lost_to(0);
+        // The hub may not have all of the log any more.
+        self.current = self.current.filter(|_| first.is_none());
+        let back = first.filter(|first| *first <= self.head)?.saturating_sub(1);
+        self.forget_all(back);
+        self.archive_lost_to = self.archive_lost_to.min(Some(back));
+        self.returns += 1;
+        self.wake_all();
+        Some(back)
     }
 
     /// Skips the numbers up to this one, which exist nowhere, and returns the gap that live readers get.
     pub(crate) fn lose(&mut self, to: u64) -> Vec<GroupBatch> {
-        let from = self.newest_id().to_string();
+        let gap = self.report_gap(&mut Position::at(self.head), to, to, None);
         self.forget_all(to);
-        let gap = gap_frame(&from, self.id(to), self.position_id(to), None);
-        for group in self.groups.values_mut() {
-            group.batch.push((to, gap.clone()));
-        }
-        self.take_batches(self.groups.keys().copied().collect())
+        let groups = self.groups.keys();
+        self.hand_out(groups.map(|id| (*id, vec![(to, gap.clone())])).collect())
     }
 
     /// Has nothing in memory up to this number: readers that are behind read the archive.
     pub(crate) fn forget_all(&mut self, head: u64) {
-        self.head = head;
-        self.events.clear();
-        self.own_ids.clear();
-        self.bytes = 0;
-        self.lost_with_dropped_topics = head;
-        self.topics.retain(|_, topic| !topic.groups.is_empty());
+        while let Some((&sequence, _)) = self.events.first_key_value() {
+            self.evict(sequence);
+        }
+        // The marks may have been later: the numbers after this one are given out again.
+        (self.head, self.evicted_of_any, self.evicted_of_dropped) = (head, head, head);
         for topic in self.topics.values_mut() {
-            topic.kept.clear();
-            (topic.held, topic.finished) = (0, None);
-            topic.evicted = head;
+            (topic.evicted, topic.finished) = (head, None);
         }
     }
 
     /// Whether the id may mean something as soon as more is known of the log.
     pub(crate) fn may_come(&self, id: &str, topics: &TopicSet) -> bool {
-        match EventId::parse(id).or_else(|| id::ended(id)) {
-            Some(own) => self
-                .last_of(own.epoch)
-                .is_none_or(|last| own.sequence > last.min(self.head)),
-            None => self.find_own_id(id, topics).is_none(),
-        }
+        self.find(id, topics)
+            .is_none_or(|sequence| sequence > self.head)
     }
-}
-
-/// The scopes in which an event's own id counts.
-fn scopes(topics: &TopicSet) -> impl Iterator<Item = Arc<str>> + use<'_> {
-    topics.iter().cloned().chain([Arc::default()])
 }
 
 /// Positions: where a reader begins.
@@ -626,71 +547,70 @@ impl Log {
     }
 
     /// The position before all events that are kept. Older events do not count as lost.
-    pub(crate) fn earliest(&self, topics: &TopicSet) -> Position {
-        match self.archive_lost_to {
-            _ if self.keeps_nothing() => self.latest(topics),
-            // Memory may have what the file has no more, of topics of which it has all.
-            Some(lost_to) => {
-                Position::at(lost_to.min(self.evicted(topics).max(self.lost_before_open)))
-            }
-            None => self.start_of_memory(topics),
+    fn earliest(&self, topics: &TopicSet) -> Position {
+        self.start_after(self.lost_to(topics), topics)
+    }
+
+    /// The position of a reader that begins, and to which events up to this one do not count as lost.
+    fn start_after(&self, lost_to: u64, topics: &TopicSet) -> Position {
+        Position {
+            gap_reported_to: lost_to,
+            ..Position::at(match self.archive_lost_to {
+                Some(_) => lost_to,
+                None => self.before_next(topics, 0),
+            })
         }
     }
 
-    fn start_of_memory(&self, topics: &TopicSet) -> Position {
-        let evicted = self.evicted(topics);
-        match self.archive_lost_to {
-            Some(_) => Position::at(evicted),
-            None => Position {
-                gap_reported_to: evicted,
-                ..Position::at(self.before_next(topics, 0))
-            },
-        }
-    }
-
-    /// The position after the event with this wire id. Only the log knows what an id means; an id that it does not know is
-    /// a gap, never a guess.
+    /// The position after the event with this wire id, or before all events for `earliest`. Only the log knows what an id
+    /// means; an id that it does not know is a gap, never a guess.
     pub(crate) fn after(&self, id: &str, topics: &TopicSet) -> Position {
-        let unknown = |position| Position {
+        if id == "earliest" {
+            return self.earliest(topics);
+        }
+        if let Some(sequence) = self.find(id, topics) {
+            return Position::at(sequence);
+        }
+        let position = match parse(id).map(|id| id.epoch) {
+            // Not the beginning of a file, whose end a client that is cut off often would never reach.
+            None => self.start_after(self.evicted(topics), topics),
+            Some(epoch) => match self.last_of(epoch) {
+                // The event was given out and then lost, with the power: all that came after it is new to this reader.
+                Some(last) if epoch != self.next_id().epoch => Position::at(last),
+                _ => self.earliest(topics),
+            },
+        };
+        Position {
             unknown_id: Some(id.to_string()),
             ..position
-        };
-        let position = match EventId::parse(id).or_else(|| id::ended(id)) {
-            Some(own) => match self.last_of(own.epoch) {
-                Some(last) if own.sequence <= last => Position::at(own.sequence),
-                // The event was given out and then lost, with the power: all that came after it is new to this reader.
-                Some(last) if own.epoch != self.next_id().epoch => unknown(Position::at(last)),
-                _ => unknown(self.earliest(topics)),
-            },
-            None => match self.find_own_id(id, topics) {
-                Some(cursor) => Position::at(cursor),
-                None => unknown(self.start_of_memory(topics)),
-            },
-        };
-        // `History::none` keeps events for readers that are there, not for those that come back.
-        let newest = self.newest_before(topics, u64::MAX);
-        match self.keeps_nothing() && newest.max(self.evicted(topics)) > position.cursor {
-            true => unknown(Position::at(self.head)),
-            false => position,
         }
     }
 
-    /// Whether there is nothing for readers that come back, neither in memory nor in an archive.
-    fn keeps_nothing(&self) -> bool {
-        self.history.events == 0 && self.archive_lost_to.is_none()
+    /// The sequence number of the event with this wire id.
+    fn find(&self, id: &str, topics: &TopicSet) -> Option<u64> {
+        match parse(id) {
+            Some(id) => (id.sequence <= self.last_of(id.epoch)?).then_some(id.sequence),
+            None => self.find_own_id(id, topics),
+        }
     }
 
     /// The oldest event in memory with this id in the reader's topics, unless an older one may be meant.
     fn find_own_id(&self, id: &str, topics: &TopicSet) -> Option<u64> {
         let id = Arc::<str>::from(id);
-        let first = |scope: &Arc<str>| {
-            let range = (Arc::clone(&id), Arc::clone(scope), 0)..;
-            let (found, of, sequence) = self.own_ids.range(range).next()?;
-            ((found, of) == (&id, scope)).then_some(*sequence)
+        let oldest = |scope: &Arc<str>| {
+            let (oldest, _) = self.own_ids.get(&(Arc::clone(&id), Arc::clone(scope)))?;
+            Some(*oldest)
         };
-        let found = topics.iter().filter_map(first).min()?;
-        let is_ambiguous = found == 0 || topics.len() > 1 && first(&Arc::default()) == Some(0);
-        (!is_ambiguous).then_some(found)
+        let found = topics.iter().filter_map(oldest).min()?;
+        // Another topic may have had an event with this id, and have nothing of it any more.
+        let of_all = match topics.len() {
+            1 => found,
+            _ => oldest(&Arc::default())?,
+        };
+        let is_known = [found, of_all]
+            .iter()
+            .all(|it| self.events.contains_key(it));
+        is_known.then_some(found)
     }
 
     /// Moves a position on to the oldest event that the subscription replays. A client that brought an id is told of a gap.
@@ -701,48 +621,41 @@ impl Log {
         replay: Replay,
         topics: &TopicSet,
     ) -> Position {
-        let oldest = match replay {
+        let skipped = match replay {
+            // `History::none` keeps events for readers that are there, not for those that come back.
+            _ if self.history.events == 0 && self.archive_lost_to.is_none() => {
+                self.newest_to(topics, u64::MAX)
+            }
             Replay::All => return position,
-            Replay::Nothing => self.head,
             Replay::Events(count) => {
                 let kept = topics.iter().filter_map(|name| self.topics.get(name));
                 let newest_first = kept.map(|topic| topic.kept.iter().rev().map(|n| u64::MAX - n));
-                let after = merge(newest_first.collect()).nth(count);
-                after.map_or(0, |reversed| u64::MAX - reversed)
+                let skipped = merge(newest_first).nth(count);
+                skipped.map_or(0, |reversed| u64::MAX - reversed)
             }
-            Replay::Age(age) => self.last_before(Instant::now().checked_sub(age)),
+            Replay::Age(age) => self.newest_before(topics, Instant::now().checked_sub(age)),
         };
-        let cursor = oldest.max(match replay {
-            Replay::Nothing => 0,
-            _ => self.evicted(topics),
-        });
+        let cursor = skipped.max(self.evicted(topics));
         if position.cursor >= cursor {
             return position;
         }
-        let kept = self.newest_before(topics, cursor + 1);
-        let gone = self.evicted(topics).max(self.lost_before_open);
-        let id = id.filter(|_| kept.max(gone) > position.cursor);
-        let id = id.map(str::to_string);
         Position {
-            unknown_id: position.unknown_id.or(id),
+            unknown_id: position.unknown_id.or(id.map(str::to_string)),
             ..Position::at(cursor)
         }
     }
 
-    /// The newest event in memory that is older than this, by binary search.
-    fn last_before(&self, time: Option<Instant>) -> u64 {
-        let Some(time) = time else { return 0 };
-        let (mut low, mut high) = (0, self.head + 1);
-        while low + 1 < high {
-            let middle = low + (high - low) / 2;
-            let next = self.events.range(middle..high).next();
-            match next {
-                Some((sequence, kept)) if kept.since < time => low = *sequence,
-                _ => high = middle,
-            }
-        }
-        low
+    /// The newest event of these topics in memory that is older than this time; 0 when there is none. Nothing is older than a
+    /// time before all clocks, which is `None`.
+    fn newest_before(&self, topics: &TopicSet, time: Option<Instant>) -> u64 {
+        let since = |sequence| self.events.get(&sequence).map(|(_, since)| *since);
+        self.newest_while(topics, |sequence| since(sequence) < time)
     }
+}
+
+/// Reads an id of the hub's own, with or without the mark of an end.
+fn parse(id: &str) -> Option<EventId> {
+    EventId::parse(id).or_else(|| id::ended(id))
 }
 
 /// Groups of readers.
@@ -758,16 +671,14 @@ impl Log {
             // Two sets with one hash.
             id = id.wrapping_add(1);
         }
-        let topics: TopicSet = topics.iter().map(|name| self.intern(name)).collect();
-        for name in &*topics {
-            if let Some(topic) = self.topics.get_mut(name) {
-                topic.groups.push(id);
-            }
-        }
+        let topics = topics.iter().map(|name| {
+            let (name, topic) = self.topic(name);
+            topic.groups.push(id);
+            name
+        });
         let group = Group {
-            topics,
+            topics: topics.collect(),
             members: 1,
-            batch: Vec::new(),
             new_events: Arc::default(),
         };
         self.groups.insert(id, group);
@@ -776,22 +687,20 @@ impl Log {
 
     /// Takes a reader out of its group; the last one takes the group and unused topics along.
     pub(crate) fn leave(&mut self, id: GroupId) {
-        let Some(group) = self.groups.get_mut(&id) else {
-            return;
-        };
-        group.members -= 1;
-        if group.members > 0 {
-            return;
-        }
-        let Some(group) = self.groups.remove(&id) else {
-            return;
-        };
-        for name in &*group.topics {
-            if let Some(topic) = self.topics.get_mut(name) {
-                topic.groups.retain(|other| *other != id);
+        if let Some(group) = self.groups.get_mut(&id)
+            && group.members > 1
+        {
+            group.members -= 1;
+        } else if let Some(group) = self.groups.remove(&id) {
+            for name in &*group.topics {
+                if let Some(topic) = self.topics.get_mut(name) {
+                    topic.groups.retain(|other| *other != id);
+                }
+                if self.history.events == 0 {
+                    self.release(name, LIVE_BUFFER);
+                }
+                self.drop_topic_if_unused(name);
             }
-            self.release(name);
-            self.drop_topic_if_unused(name);
         }
     }
 
@@ -811,19 +720,20 @@ impl Log {
 
 /// Reading.
 impl Log {
-    /// What comes next for a reader, at most `max_bytes` or one event.
-    pub(crate) fn next(&self, group: GroupId, position: &mut Position, max_bytes: usize) -> Next {
-        let Some(Group { topics, .. }) = self.groups.get(&group) else {
-            return Next::AtHead;
-        };
+    /// What comes next for a reader of these topics, at most `max_bytes` or one event.
+    pub(crate) fn next(
+        &self,
+        topics: &TopicSet,
+        position: &mut Position,
+        max_bytes: usize,
+    ) -> Next {
         if let Some(gap) = self.gap(topics, position) {
             return Next::Note(gap);
         }
         if self.archive_lost_to.is_some() && self.evicted(topics) > position.cursor {
-            return Next::InArchive { head: self.head };
+            return Next::InArchive;
         }
-        let after = self.kept_after(topics, position.cursor);
-        let events = up_to_bytes(after.take(STEP_EVENTS), max_bytes);
+        let events = up_to_bytes(self.kept_after(topics, position.cursor), max_bytes);
         match events.is_empty() {
             true if self.is_finished(topics, position.cursor) => Next::Finished,
             true => Next::AtHead,
@@ -832,27 +742,19 @@ impl Log {
     }
 
     /// Whether a reader has everything, and may get more.
-    pub(crate) fn is_at_head(&self, group: GroupId, position: &Position) -> bool {
-        let Some(Group { topics, .. }) = self.groups.get(&group) else {
-            return false;
-        };
-        let cursor = position.cursor;
-        self.newest_before(topics, u64::MAX) <= cursor
-            && !self.has_gap(topics, position)
-            && (self.archive_lost_to.is_none() || self.evicted(topics) <= cursor)
-            && !self.is_finished(topics, cursor)
+    pub(crate) fn is_at_head(&self, topics: &TopicSet, position: &Position) -> bool {
+        self.next(topics, &mut position.clone(), 0) == Next::AtHead
     }
 
     /// As [`next`](Log::next), for a reader that only wants the newest event: it is told of what it skips.
-    pub(crate) fn newest(&self, group: GroupId, position: &mut Position) -> Next {
-        let Some(Group { topics, .. }) = self.groups.get(&group) else {
-            return Next::AtHead;
-        };
-        let newest = self.newest_before(topics, u64::MAX);
+    pub(crate) fn newest(&self, topics: &TopicSet, position: &mut Position) -> Next {
+        let newest = self.newest_to(topics, u64::MAX);
         let evicted = self.evicted(topics);
-        let to = self.newest_before(topics, newest).max(evicted);
+        let to = self
+            .newest_to(topics, newest.saturating_sub(1))
+            .max(evicted);
         if newest <= position.cursor || to <= position.cursor.max(position.gap_reported_to) {
-            return self.next(group, position, 0);
+            return self.next(topics, position, 0);
         }
         // Counting is a step like any other: of more than that the number is not known.
         let skipped = self.kept_after(topics, position.cursor).take(STEP_EVENTS);
@@ -869,37 +771,36 @@ impl Log {
         after: u64,
         cursor: u64,
         max_bytes: usize,
-    ) -> Vec<(u64, Frame)> {
+    ) -> Events {
         if self.history.events == 0 {
             return Vec::new();
         }
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
-        let newest = topics.filter_map(|topic| topic.kept.range(..=cursor).next_back().copied());
-        let newest: BTreeSet<u64> = newest.filter(|newest| *newest > after).collect();
-        let kept = newest.iter().filter_map(|newest| self.events.get(newest));
-        up_to_bytes(kept.map(|kept| &kept.event), max_bytes)
+        let newest = topics.filter_map(|topic| topic.newest_while(|kept| kept <= cursor));
+        let newest = newest.filter(|newest| *newest > after);
+        up_to_bytes(self.in_memory(merge(newest.map(iter::once))), max_bytes)
     }
 
     /// The events of a topic that are in memory, oldest first.
     pub(crate) fn kept(&self, topic: &str) -> impl DoubleEndedIterator<Item = &Frame> {
         let kept = self.topics.get(topic).into_iter();
         let kept = kept.flat_map(|topic| topic.kept.iter());
-        kept.filter_map(|sequence| Some(&self.events.get(sequence)?.event.frame))
+        kept.filter_map(|sequence| Some(&self.events.get(sequence)?.0.frame))
     }
 
     /// The gap to report at a position, which is moved so that the next one is not reported again.
     fn gap(&self, topics: &TopicSet, position: &mut Position) -> Option<Frame> {
-        if !self.has_gap(topics, position) {
+        let lost_to = self.lost_to(topics);
+        let reported = position.cursor.max(position.gap_reported_to);
+        if position.unknown_id.is_none() && lost_to <= reported {
             return None;
         }
-        let lost_to = self.lost_to(topics, position.cursor);
         if self.archive_lost_to.is_some() {
-            let to = lost_to.max(position.cursor);
-            return Some(self.report_gap(position, to, to, None));
+            return Some(self.gap_to(lost_to, topics, position));
         }
         // The next reconnect resumes right before what comes now.
         let resume = self.before_next(topics, position.cursor);
-        let to = match lost_to.max(self.newest_before(topics, resume + 1)) {
+        let to = match lost_to.max(self.newest_to(topics, resume)) {
             0 => resume,
             missing => missing,
         };
@@ -912,7 +813,8 @@ impl Log {
         self.report_gap(position, to, to, None)
     }
 
-    /// Moves a reader to `cursor`, and tells it that events up to `to` are lost.
+    /// Moves a reader to `cursor`, and tells it that events up to `to` are lost: by `event: gap`, with the last event that the
+    /// reader has, the newest that it misses, how many it misses where that is known, and the id with which it would resume.
     fn report_gap(
         &self,
         position: &mut Position,
@@ -922,41 +824,39 @@ impl Log {
     ) -> Frame {
         let unknown = position.unknown_id.take();
         let from = unknown.unwrap_or_else(|| self.id(position.cursor).to_string());
-        position.cursor = cursor;
-        position.gap_reported_to = to.max(cursor);
-        gap_frame(&from, self.id(to), self.position_id(cursor), lost)
+        (position.cursor, position.gap_reported_to) = (cursor, to);
+        let (from, to, resume) = (json_string(&from), self.id(to), self.position_id(cursor));
+        let lost = lost.map_or("null".to_string(), |lost| lost.to_string());
+        let data = format!(r#"{{"from":{from},"to":"{to}","lost":{lost}}}"#);
+        Frame::from_text(format!("id: {resume}\nevent: gap\ndata: {data}\n\n").as_bytes())
     }
 
-    fn has_gap(&self, topics: &TopicSet, position: &Position) -> bool {
-        let reported = position.cursor.max(position.gap_reported_to);
-        position.unknown_id.is_some() || self.lost_to(topics, position.cursor) > reported
-    }
-
-    /// The newest event that may be lost to a reader at this cursor.
-    fn lost_to(&self, topics: &TopicSet, cursor: u64) -> u64 {
+    /// The newest event of these topics that neither memory nor the archive has.
+    fn lost_to(&self, topics: &TopicSet) -> u64 {
         let evicted = self.evicted(topics);
-        match self.archive_lost_to {
-            None => evicted,
-            Some(lost_to) if evicted > cursor => lost_to,
-            // Memory has all of these topics after the cursor.
-            Some(_) => self.lost_before_open,
-        }
+        self.archive_lost_to.unwrap_or(evicted).min(evicted)
     }
 
     /// The newest event of these topics that is in memory no more.
     fn evicted(&self, topics: &TopicSet) -> u64 {
         let evicted = |name| {
             let topic = self.topics.get(name);
-            topic.map_or(self.lost_with_dropped_topics, |topic| topic.evicted)
+            topic.map_or(self.evicted_of_dropped, |topic| topic.evicted)
         };
-        topics.iter().map(evicted).max().unwrap_or(0)
+        let evicted = topics.iter().map(evicted);
+        evicted.fold(self.evicted_of_any, u64::max)
     }
 
-    /// The newest event of these topics in memory before this number; 0 when there is none.
-    fn newest_before(&self, topics: &TopicSet, before: u64) -> u64 {
+    /// The newest event of these topics in memory that is not newer than this one; 0 when there is none.
+    fn newest_to(&self, topics: &TopicSet, sequence: u64) -> u64 {
+        self.newest_while(topics, |kept| kept <= sequence)
+    }
+
+    /// As [`Topic::newest_while`], of several topics; 0 when there is none.
+    fn newest_while(&self, topics: &TopicSet, holds: impl Fn(u64) -> bool) -> u64 {
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
-        let newest = topics.filter_map(|topic| topic.kept.range(..before).next_back());
-        newest.max().copied().unwrap_or(0)
+        let newest = topics.filter_map(|topic| topic.newest_while(&holds));
+        newest.max().unwrap_or(0)
     }
 
     /// The number before the next event of these topics after a cursor.
@@ -968,15 +868,12 @@ impl Log {
     /// Whether a client that brings the id of a last event is to stay away. The topic of that event is finished; of several
     /// topics all must be known to be.
     pub(crate) fn is_over(&self, id: &str, topics: &TopicSet) -> bool {
-        id::ended(id).is_some_and(|id| {
-            let is_known = || {
-                self.last_of(id.epoch)
-                    .is_some_and(|last| id.sequence <= last)
-            };
-            topics.len() == 1 || (is_known() && self.is_finished(topics, id.sequence))
-        })
+        let known = || self.find(id, topics);
+        let is_finished = || known().is_some_and(|last| self.is_finished(topics, last));
+        id::is_ending(id) && (topics.len() == 1 || is_finished())
     }
 
+    /// Whether all these topics are finished, with last events that a reader at this cursor has.
     fn is_finished(&self, topics: &TopicSet, cursor: u64) -> bool {
         topics.iter().all(|name| {
             let finished = self.topics.get(name).and_then(|topic| topic.finished);
@@ -987,9 +884,13 @@ impl Log {
     /// The events of these topics in memory after a cursor, in order, each once.
     fn kept_after(&self, topics: &TopicSet, cursor: u64) -> impl Iterator<Item = &Numbered> {
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
-        let after = topics.map(|topic| topic.kept.range((Excluded(cursor), Unbounded)).copied());
-        let sequences = merge(after.collect());
-        sequences.filter_map(|sequence| Some(&self.events.get(&sequence)?.event))
+        let after = topics.map(move |topic| topic.kept.range(topic.count_to(cursor)..).copied());
+        self.in_memory(merge(after))
+    }
+
+    /// The events in memory with these sequence numbers.
+    fn in_memory(&self, sequences: impl Iterator<Item = u64>) -> impl Iterator<Item = &Numbered> {
+        sequences.filter_map(|sequence| Some(&self.events.get(&sequence)?.0))
     }
 }
 
@@ -997,7 +898,7 @@ impl Log {
 mod tests {
     use super::*;
     use crate::hub::topics;
-    use std::time::Duration;
+    use std::collections::BTreeSet;
 
     const EPOCH: u64 = 0xe;
 
@@ -1033,6 +934,7 @@ mod tests {
                 finishes: false,
             };
             self.log.append(vec![event], self.now);
+            self.log.expire(self.now);
             sequence
         }
 
@@ -1046,33 +948,46 @@ mod tests {
                 .flat_map(|topic| topic.kept.clone())
                 .collect();
             assert!(kept.iter().eq(log.events.keys()));
-            let memory: usize = log.events.values().map(|kept| kept.event.memory()).sum();
+            let events = log.events.values().map(|(event, _)| event);
+            let memory: usize = events.clone().map(Numbered::memory).sum();
             let keeping = log
                 .topics
                 .iter()
                 .filter(|(_, topic)| !topic.kept.is_empty());
             let names: usize = keeping.map(|(name, _)| TOPIC_BYTES + name.len()).sum();
             assert_eq!(log.bytes, memory + names);
-            for (sequence, kept) in &log.events {
-                let holds = |name: &&Arc<str>| *sequence >= log.topics[*name].held_from;
-                assert_eq!(kept.event.topics.iter().filter(holds).count(), kept.holders);
-            }
             for topic in log.topics.values() {
-                assert_eq!(topic.kept.range(topic.held_from..).count(), topic.held);
+                assert!(topic.kept.iter().is_sorted_by(|a, b| a < b));
             }
+            let mut own_ids = BTreeMap::new();
+            for event in events {
+                assert!(log.is_held(event.sequence));
+                for name in &*event.topics {
+                    assert!(log.topics[name].kept.contains(&event.sequence));
+                }
+                for id in event.scoped_ids() {
+                    *own_ids.entry(id).or_insert(0) += 1;
+                }
+            }
+            let counts = log.own_ids.iter().map(|(id, (_, count))| (id, count));
+            assert!(counts.eq(&own_ids));
         }
 
         fn reader(&mut self, topics: &str, position: Position) -> Reader {
-            let group = self.log.join(&set(topics));
-            Reader { group, position }
+            let topics = set(topics);
+            Reader {
+                group: self.log.join(&topics),
+                topics,
+                position,
+            }
         }
 
         /// All that a reader gets now: numbers, and gaps as written.
         fn read(&self, reader: &mut Reader) -> String {
             let mut all = Vec::new();
             loop {
-                match self.log.next(reader.group, &mut reader.position, 60) {
-                    Next::AtHead | Next::InArchive { .. } | Next::Unknown => return all.join(" "),
+                match self.log.next(&reader.topics, &mut reader.position, 60) {
+                    Next::AtHead | Next::InArchive | Next::Unknown => return all.join(" "),
                     Next::Finished => return all.join(" ") + " end",
                     Next::Note(frame) => all.push(gap_text(&frame)),
                     Next::Events(events) => {
@@ -1089,6 +1004,7 @@ mod tests {
 
     struct Reader {
         group: GroupId,
+        topics: TopicSet,
         position: Position,
     }
 
@@ -1116,7 +1032,7 @@ mod tests {
             let position = log.log.after(&id, &set(topics));
             let mut reader = log.reader(topics, position);
             assert_eq!(log.read(&mut reader), expected, "{topics} behind {cursor}");
-            assert!(log.log.is_at_head(reader.group, &reader.position));
+            assert!(log.log.is_at_head(&reader.topics, &reader.position));
             log.log.leave(reader.group);
         }
         check(&mut log, "a", 7, ""); // At the head.
@@ -1192,7 +1108,7 @@ mod tests {
         for topics in ["b", "b", "a", "a", "a"] {
             log.publish(topics); // a holds 4 and 5; b holds 1 and 2.
         }
-        let next = log.log.next(reader.group, &mut reader.position, 60);
+        let next = log.log.next(&reader.topics, &mut reader.position, 60);
         let Next::Note(gap) = next else {
             panic!("{next:?}")
         };
@@ -1227,7 +1143,7 @@ mod tests {
         check(&mut log, "b", position, "4 5"); // And of b.
         let position = log.log.after("who", &set("a"));
         check(&mut log, "a", position, "gap(who,0,null)@0 1 2"); // What it had is not known.
-        log.log.lost_before_open = 1;
+        log.log.evicted_of_any = 1;
         let position = after(&log, 0, "a");
         check(&mut log, "a", position, "gap(0,1,null)@1 2"); // What was before the file was opened may have been of a.
         let position = log.log.earliest(&set("a"));
@@ -1252,7 +1168,7 @@ mod tests {
     fn an_age_past_all_clocks_is_none() {
         let mut log = log(History::events(2).age(Duration::MAX));
         log.publish("a");
-        assert_eq!((log.log.expires_at(), log.log.len()), (None, 1));
+        assert_eq!((log.log.expire(log.now), log.log.len()), (None, 1));
     }
 
     #[test]
@@ -1273,12 +1189,12 @@ mod tests {
         for topics in ["a", "b", "c", "a"] {
             log.publish(topics);
         }
-        let next = log.log.newest(reader.group, &mut reader.position);
+        let next = log.log.newest(&reader.topics, &mut reader.position);
         let Next::Note(gap) = next else {
             panic!("{next:?}")
         };
         assert_eq!(gap_text(&gap), "gap(0,2,2)@3"); // The third is of another topic.
-        let next = log.log.newest(reader.group, &mut reader.position);
+        let next = log.log.newest(&reader.topics, &mut reader.position);
         let Next::Events(events) = next else {
             panic!("{next:?}")
         };
@@ -1293,17 +1209,17 @@ mod tests {
         log.publish("b");
         log.publish("b");
         log.log.raise_archive_lost_to(1);
-        let next = log.log.newest(reader.group, &mut reader.position);
+        let next = log.log.newest(&reader.topics, &mut reader.position);
         assert_eq!(next, Next::AtHead, "memory knows that it was of b");
-        log.log.lost_before_open = 1;
-        let next = log.log.newest(reader.group, &mut reader.position);
+        log.log.evicted_of_any = 1;
+        let next = log.log.newest(&reader.topics, &mut reader.position);
         let Next::Note(gap) = next else {
             panic!("{next:?}")
         };
         assert_eq!(gap_text(&gap), "gap(0,1,null)@1");
-        let next = log.log.newest(reader.group, &mut reader.position);
+        let next = log.log.newest(&reader.topics, &mut reader.position);
         assert_eq!(next, Next::AtHead);
-        assert!(log.log.is_at_head(reader.group, &reader.position));
+        assert!(log.log.is_at_head(&reader.topics, &reader.position));
     }
 
     #[test]
@@ -1360,17 +1276,17 @@ mod tests {
         check(&mut log, Some(0), Replay::Events(2), "gap(0,1,null)@2 3 5"); // One more is told as missing.
         check(&mut log, Some(0), Replay::Events(9), "1 3 5"); // More than there are.
         check(&mut log, None, Replay::Events(1), "5"); // Who brings no id misses nothing.
-        check(&mut log, None, Replay::Nothing, ""); // Nothing at all.
-        check(&mut log, Some(3), Replay::Nothing, "gap(3,5,null)@5"); // Told as well.
-        check(&mut log, Some(5), Replay::Nothing, ""); // It has everything.
+        check(&mut log, None, Replay::Events(0), ""); // Nothing at all.
+        check(&mut log, Some(3), Replay::Events(0), "gap(3,5,null)@5"); // Told as well.
+        check(&mut log, Some(5), Replay::Events(0), ""); // It has everything.
         check(&mut log, None, Replay::Age(Duration::ZERO), "1 3 5"); // The clock of this test is ahead.
 
         // What others said after the client's last event is not lost to the client.
         log.now = Instant::now();
         log.publish("b");
-        check(&mut log, Some(5), Replay::Nothing, ""); // Not at the head, but it has everything.
+        check(&mut log, Some(5), Replay::Events(0), ""); // Not at the head, but it has everything.
         check(&mut log, Some(5), Replay::Age(Duration::ZERO), ""); // The event of b is too old.
-        check(&mut log, Some(3), Replay::Nothing, "gap(3,5,null)@6"); // Here something is.
+        check(&mut log, Some(3), Replay::Events(0), "gap(3,5,null)@6"); // Here something is.
     }
 
     #[test]
@@ -1383,9 +1299,9 @@ mod tests {
         }
         for (seconds, expected) in [(0, 0), (10, 0), (11, 1), (35, 3), (50, 4), (51, 5)] {
             let time = start + Duration::from_secs(seconds);
-            assert_eq!(log.log.last_before(Some(time)), expected, "{seconds}");
+            assert_eq!(log.log.newest_before(&set("a"), Some(time)), expected);
         }
-        assert_eq!(log.log.last_before(None), 0); // Longer than the clock goes back.
+        assert_eq!(log.log.newest_before(&set("a"), None), 0); // Longer than the clock goes back.
     }
 
     #[test]
@@ -1411,8 +1327,8 @@ mod tests {
         assert_eq!(finish(&mut log, "a"), Some(false)); // The last group is that of both.
         assert_eq!(log.read(&mut a), "1 2 end");
         assert_eq!(log.read(&mut both), "1 2"); // b goes on.
-        assert!(!log.log.is_at_head(a.group, &a.position), "it is to end");
-        assert!(log.log.is_at_head(both.group, &both.position));
+        assert!(!log.log.is_at_head(&a.topics, &a.position), "it is to end");
+        assert!(log.log.is_at_head(&both.topics, &both.position));
         let late = log.log.latest(&set("a"));
         let mut late = log.reader("a", late);
         assert_eq!(log.read(&mut late), "2 end"); // A late visitor gets the last event.
@@ -1431,10 +1347,12 @@ mod tests {
         for _ in 0..LIVE_BUFFER {
             log.publish("a");
         }
-        let back = log.log.after(&log.log.id(1).to_string(), &set("a"));
+        let all = |log: &Log, position, id| log.limit_replay(position, id, Replay::All, &set("a"));
+        let id = log.log.id(1).to_string();
+        let back = all(&log.log, log.log.after(&id, &set("a")), Some(&id));
         let mut back = log.reader("a", back);
         assert_eq!(log.read(&mut back), "gap(1,65,null)@65"); // It was not there.
-        let early = log.log.earliest(&set("a"));
+        let early = all(&log.log, log.log.earliest(&set("a")), None);
         assert_eq!(early, log.log.latest(&set("a")));
         assert_eq!(log.log.retained(&set("a"), 0, 99, 99), Vec::new());
         assert!(log.read(&mut there).starts_with("2 3 4"));
@@ -1531,9 +1449,12 @@ mod tests {
                         let position = log.log.latest(&topics);
                         let group = log.log.join(&topics);
                         readers.push(Recorded {
-                            reader: Reader { group, position },
+                            reader: Reader {
+                                group,
+                                topics,
+                                position,
+                            },
                             start: log.log.head,
-                            topics,
                             got: Vec::new(),
                             gaps: Vec::new(),
                         });
@@ -1569,7 +1490,6 @@ mod tests {
     /// A reader and all that it was told.
     struct Recorded {
         reader: Reader,
-        topics: TopicSet,
         start: u64,
         got: Vec<u64>,
         /// From, to.
@@ -1579,12 +1499,15 @@ mod tests {
     impl Recorded {
         /// Takes what comes next; false when that is nothing.
         fn step(&mut self, log: &Log, max_bytes: usize) -> bool {
-            let from = self.reader.position.cursor;
-            match log.next(self.reader.group, &mut self.reader.position, max_bytes) {
+            let Reader {
+                topics, position, ..
+            } = &mut self.reader;
+            let from = position.cursor;
+            match log.next(topics, position, max_bytes) {
                 Next::Events(events) => {
                     self.got
                         .extend(events.iter().map(|(sequence, _)| *sequence));
-                    self.reader.position.cursor = *self.got.last().unwrap();
+                    position.cursor = *self.got.last().unwrap();
                 }
                 Next::Note(gap) => {
                     let text = gap_text(&gap);
@@ -1602,7 +1525,7 @@ mod tests {
             let own = |(sequence, of): &&(u64, TopicSet)| {
                 *sequence > self.start
                     && *sequence <= head
-                    && of.iter().any(|name| self.topics.contains(name))
+                    && of.iter().any(|name| self.reader.topics.contains(name))
             };
             let own: BTreeSet<u64> = published.iter().filter(own).map(|(n, _)| *n).collect();
             let got: BTreeSet<u64> = self.got.iter().copied().collect();

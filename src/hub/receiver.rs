@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,13 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Each event has the id that it has on the wire; [`Event::message`] returns its fields. A receiver that is too slow catches
 /// up from the history, as a client does, and gets an event named `gap` where the history no longer has the events.
 pub struct HubReceiver {
+    /// It has passed all events in `ready`.
     cursor: Cursor,
     ready: VecDeque<Event>,
 }
 
 impl HubReceiver {
+    /// Reads on from this cursor.
     pub(crate) fn new(cursor: Cursor) -> HubReceiver {
         HubReceiver {
             cursor,
@@ -38,23 +40,16 @@ impl HubReceiver {
     /// Starts with the oldest event that the hub keeps, instead of the next one that is published.
     #[must_use]
     pub fn earliest(self) -> HubReceiver {
-        self.starting_at("earliest")
+        self.after("earliest")
     }
 
     /// Starts after the event with this id. If the hub does not know the id, or no longer keeps every event after it, the
     /// first event is a `gap`.
     #[must_use]
     pub fn after(self, id: &str) -> HubReceiver {
-        self.starting_at(id)
-    }
-
-    fn starting_at(self, id: &str) -> HubReceiver {
-        let (shared, topics) = (self.cursor.shared.clone(), self.cursor.topics().clone());
+        let (shared, topics) = (self.cursor.shared.clone(), self.cursor.topics.clone());
         let mut log = shared.log();
-        let position = match id {
-            "earliest" => log.earliest(&topics),
-            id => log.after(id, &topics),
-        };
+        let position = log.after(id, &topics);
         HubReceiver::new(Cursor::new(&shared, &mut log, topics, position))
     }
 
@@ -63,7 +58,7 @@ impl HubReceiver {
         self.recv_timeout(Duration::MAX).ok()
     }
 
-    /// Waits for the next event, at most for this time.
+    /// Waits for the next event, at most for this time. With a time of zero, returns what is there.
     ///
     /// # Errors
     ///
@@ -87,29 +82,12 @@ impl HubReceiver {
                     self.cursor.go_on();
                     thread::sleep(remaining.min(RETRY));
                 }
-                Next::AtHead | Next::InArchive { .. } if self.cursor.shared.is_closed() => {
-                    return Err(RecvTimeoutError::Disconnected);
-                }
-                Next::AtHead | Next::InArchive { .. } | Next::Unknown if remaining.is_zero() => {
-                    return Err(RecvTimeoutError::Timeout);
-                }
-                Next::AtHead | Next::InArchive { .. } | Next::Unknown => {}
                 Next::Finished => return Err(RecvTimeoutError::Disconnected),
+                _ if self.cursor.shared.is_closed() => return Err(RecvTimeoutError::Disconnected),
+                _ if remaining.is_zero() => return Err(RecvTimeoutError::Timeout),
+                _ => {}
             }
         }
-    }
-
-    /// Returns the next event without waiting.
-    ///
-    /// # Errors
-    ///
-    /// `Empty` when there is no event now; `Disconnected` when no more events will come.
-    pub fn try_recv(&mut self) -> Result<Event, TryRecvError> {
-        self.recv_timeout(Duration::ZERO)
-            .map_err(|error| match error {
-                RecvTimeoutError::Timeout => TryRecvError::Empty,
-                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-            })
     }
 }
 

@@ -157,7 +157,7 @@ impl Shared {
             history_bytes: log.bytes,
             topics: log.topics().len(),
             oldest: log.oldest(),
-            newest: Some(log.newest_id()).filter(|id| id.sequence > 0),
+            newest: Some(log.id(log.head)).filter(|id| id.sequence > 0),
         }
     }
 }

@@ -120,7 +120,7 @@ impl Source for Subscriber {
                 self.end = EndReason::Closed;
                 return Supply::End { come_back: true };
             }
-            Next::AtHead | Next::InArchive { .. } => {
+            Next::AtHead | Next::InArchive => {
                 if self.cursor.shared.is_closed() {
                     self.end = EndReason::Closed;
                     return Supply::End { come_back: true };

@@ -243,16 +243,17 @@ impl Subscription {
         let own_id = id.filter(|id| !words.contains(id));
         let mut log = self.shared.log_that_knows(own_id, topics, self.received)?;
         let position = match id {
-            None if self.start == Start::Earliest => log.earliest(topics),
+            None if self.start == Start::Earliest => log.after("earliest", topics),
             // Before the hub has followed anything, the newest event is not known.
             None | Some("latest") if self.shared.follows => log.latest(topics),
             None | Some("latest") => self.latest.clone(),
-            Some("earliest") => log.earliest(topics),
             Some(id) => log.after(id, topics),
         };
         let position = log.limit_replay(position, own_id, self.replay, topics);
-        let cursor = Cursor::new(&self.shared, &mut log, Arc::clone(topics), position);
-        Some(cursor.opening(self.retained && !self.resumes(), self.opening_id))
+        let mut cursor = Cursor::new(&self.shared, &mut log, Arc::clone(topics), position);
+        cursor.retained_after = (self.retained && !self.resumes()).then_some(0);
+        cursor.opening_id = self.opening_id;
+        Some(cursor)
     }
 
     /// The response to a long-poll.

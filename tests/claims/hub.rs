@@ -840,7 +840,7 @@ fn shutdown_ends_readers_wherever_they_are() {
 fn code_in_this_process_reads_the_same() {
     let hub = hub_of(History::events(4));
     let mut events = hub.receiver(["a", "b"]).unwrap();
-    assert_eq!(events.try_recv(), Err(mpsc::TryRecvError::Empty));
+    assert_eq!(events.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Timeout));
     let first = say(&hub, "a", "1");
     let message = events.recv().unwrap().message().unwrap();
     assert_eq!(
@@ -892,7 +892,7 @@ fn a_receiver_begins_where_it_is_asked_for() {
         go.send(()).unwrap();
         let mut receiver = hub.receiver("a").unwrap();
         ends.recv().unwrap();
-        while let Ok(event) = receiver.try_recv() {
+        while let Ok(event) = receiver.recv_timeout(Duration::ZERO) {
             let message = event.message().unwrap();
             assert_eq!(message.event, "message", "nothing is lost to who comes now: {message:?}");
         }
@@ -1063,7 +1063,7 @@ fn a_handler_limits_how_far_back_a_client_goes() {
     let server = start(Config::default(), move |server| {
         server.get("/events", move |request: &Request| {
             let replay = match request.query("limit") {
-                Some("nothing") => Replay::Nothing,
+                Some("nothing") => Replay::Events(0),
                 _ => Replay::Events(1),
             };
             readers.subscribe(request, "a").replay(replay)
