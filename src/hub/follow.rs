@@ -6,9 +6,7 @@ use std::time::Instant;
 use super::archive::Entry;
 use super::error::PublishError;
 use super::fast::{Fast, Permits};
-use super::frame::Frame;
-use super::hub_thread::{BATCH_BYTES, BATCH_ENTRIES, Delivery};
-use super::log::Numbered;
+use super::hub_thread::{Delivery, NewBatch};
 use super::shared::Shared;
 use super::topics;
 
@@ -30,6 +28,7 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// Starts with nothing told: the hub's requests wait until the first call of [`current`](Feed::current).
     pub(crate) fn new(shared: Arc<Shared>, fast: Option<(Arc<Fast>, Permits)>) -> Feed {
         Feed {
             delivery: Delivery::new(Arc::clone(&shared), fast),
@@ -69,38 +68,27 @@ impl Feed {
     ///
     /// As every call of a [`Feed`].
     pub fn push(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), PublishError> {
-        let (mut batch, mut scratch) = (Vec::new(), Vec::new());
-        let (mut bytes, mut names) = (0, 0);
+        let mut batch = NewBatch::default();
         for entry in entries {
             let next = self.begin_after(entry.sequence.saturating_sub(1)) + 1;
             if entry.sequence < next {
                 continue;
             }
             if entry.sequence > next {
-                self.append(std::mem::take(&mut batch))?;
+                self.append(&mut batch)?;
                 self.lost(entry.sequence - 1)?;
             }
             self.pushed = Some(entry.sequence);
             let topics = entry.topics.iter().map(String::as_str).collect();
-            let own_id = entry.event.id_text().map(Arc::from);
+            // Nobody can have asked for names that are not valid.
+            let topics = topics::check(topics).unwrap_or_default();
             let id = self.shared.log().id(entry.sequence);
-            let hubs_id = own_id.is_none().then(|| id.to_string());
-            batch.push(Numbered {
-                sequence: entry.sequence,
-                // Nobody can have asked for names that are not valid.
-                topics: topics::check(topics).unwrap_or_default(),
-                frame: Frame::encode(&entry.event, hubs_id.as_deref(), &mut scratch),
-                own_id,
-                finishes: false,
-            });
-            bytes += entry.event.encoded_len();
-            names += 1 + entry.topics.len();
-            if bytes >= BATCH_BYTES || names >= BATCH_ENTRIES {
-                self.append(std::mem::take(&mut batch))?;
-                (bytes, names) = (0, 0);
+            batch.push(id, topics, &entry.event, false);
+            if batch.is_full() {
+                self.append(&mut batch)?;
             }
         }
-        self.append(batch)
+        self.append(&mut batch)
     }
 
     /// Marks the events up to this number that were not pushed as lost. Readers that have everything before are told of the gap
@@ -113,7 +101,7 @@ impl Feed {
         self.check_open()?;
         if self.begin_after(to) < to {
             self.pushed = Some(to);
-            self.delivery.lose(to);
+            self.delivery.change(|log| log.lose(to));
         }
         Ok(())
     }
@@ -130,7 +118,6 @@ impl Feed {
     /// As every call of a [`Feed`].
     pub fn current(&mut self, asked: Instant, removed_to: u64) -> Result<(), PublishError> {
         self.lost(removed_to)?;
-        self.check_open()?;
         self.shared.note_current(asked, removed_to);
         Ok(())
     }
@@ -143,15 +130,17 @@ impl Feed {
         })
     }
 
-    fn append(&mut self, batch: Vec<Numbered>) -> Result<(), PublishError> {
+    /// Appends what is in the batch, which is empty after that.
+    fn append(&mut self, batch: &mut NewBatch) -> Result<(), PublishError> {
         self.check_open()?;
-        if !batch.is_empty() {
-            self.delivery.wait_for_writers();
-            self.delivery.append(batch, None);
+        let batch = std::mem::take(batch);
+        if !batch.events.is_empty() {
+            self.delivery.append(batch.events, None);
         }
         Ok(())
     }
 
+    /// Fails when the last handle of the hub has gone.
     fn check_open(&self) -> Result<(), PublishError> {
         match self.shared.is_closed() {
             true => Err(PublishError::Closed),

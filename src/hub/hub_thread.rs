@@ -10,7 +10,7 @@ use super::fast::{Batches, Fast, Permits};
 use super::file::Store;
 use super::frame::Frame;
 use super::id::{self, EventId};
-use super::log::Numbered;
+use super::log::{GroupBatch, Log, Numbered};
 use super::shared::Shared;
 use super::topics::TopicSet;
 use crate::event::Event;
@@ -24,8 +24,8 @@ pub(crate) const BATCH_ENTRIES: usize = 1024;
 /// Where a caller waits for what became of its message.
 pub(crate) type Reply = SyncSender<Result<EventId, PublishError>>;
 
-/// A caller that may wait, and the id of its event; a flush has none.
-type Waiting = (Option<Reply>, Option<EventId>);
+/// A message's caller, if it waits; the id of its event, where it has one; whether it is a flush, which has none.
+type Waiting = (Option<Reply>, EventId, bool);
 
 /// What the hub thread is told.
 pub(crate) enum Message {
@@ -40,6 +40,41 @@ pub(crate) enum Message {
     Flush(Reply),
 }
 
+/// Events that are appended together.
+#[derive(Default)]
+pub(crate) struct NewBatch {
+    pub(crate) events: Vec<Numbered>,
+    bytes: usize,
+    entries: usize,
+    /// Saves an allocation for each event.
+    scratch: Vec<u8>,
+}
+
+impl NewBatch {
+    /// Encodes an event, under this id where it has none of its own. An event that finishes its topics has the mark of an end.
+    pub(crate) fn push(&mut self, id: EventId, topics: TopicSet, event: &Event, finishes: bool) {
+        let own_id = event.id_text().filter(|_| !finishes).map(Arc::from);
+        let hubs_id = match finishes {
+            true => Some(id::ending(id)),
+            false => own_id.is_none().then(|| id.to_string()),
+        };
+        self.bytes += event.encoded_len();
+        self.entries += topics.len();
+        self.events.push(Numbered {
+            sequence: id.sequence,
+            topics,
+            frame: Frame::encode(event, hubs_id.as_deref(), &mut self.scratch),
+            own_id,
+            finishes,
+        });
+    }
+
+    /// Whether the batch is as large as one step under the log's lock may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES || self.entries >= BATCH_ENTRIES
+    }
+}
+
 /// How events reach their readers: the log, and the writers where there are any.
 pub(crate) struct Delivery {
     shared: Arc<Shared>,
@@ -49,6 +84,7 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
+    /// Delivers into this hub's log, by its writers too where it has some.
     pub(crate) fn new(shared: Arc<Shared>, fast: Option<(Arc<Fast>, Permits)>) -> Delivery {
         Delivery {
             shared,
@@ -67,40 +103,35 @@ impl Delivery {
         }
     }
 
-    /// Appends a batch, after [`wait_for_writers`](Delivery::wait_for_writers), and hands it on. `lost_to` is up to where
-    /// the file has lost events. Returns when the log wants to evict something.
+    /// Appends a batch. `lost_to` is up to where the file has lost events.
     pub(crate) fn append(&mut self, batch: Vec<Numbered>, lost_to: Option<u64>) -> Option<Instant> {
         let count = batch.len() as u64;
-        let shared = Arc::clone(&self.shared);
-        let mut log = shared.log();
-        if let Some(lost_to) = lost_to {
-            log.raise_archive_lost_to(lost_to);
-        }
-        let batches: Batches = log.append(batch, Instant::now()).into();
-        self.send(&batches);
-        let expires_at = log.expire(Instant::now());
-        drop(log);
-        shared.counters().published += count;
+        let expires_at = self.change(|log| {
+            if let Some(lost_to) = lost_to {
+                log.raise_archive_lost_to(lost_to);
+            }
+            log.append(batch, Instant::now())
+        });
+        self.shared.counters().published += count;
         expires_at
     }
 
-    /// Skips the numbers up to this one, which exist nowhere, and tells the readers that had everything.
-    pub(crate) fn lose(&mut self, to: u64) {
+    /// Changes the log, and hands what the groups get to the writers in the same step, under the log's lock. Returns when the
+    /// log wants to evict something.
+    pub(crate) fn change(
+        &mut self,
+        change: impl FnOnce(&mut Log) -> Vec<GroupBatch>,
+    ) -> Option<Instant> {
         self.wait_for_writers();
-        let shared = Arc::clone(&self.shared);
-        let mut log = shared.log();
-        let batches: Batches = log.lose(to).into();
-        self.send(&batches);
-    }
-
-    /// Hands batches to the writers, under the log's lock.
-    fn send(&mut self, batches: &Batches) {
+        let mut log = self.shared.log();
+        let batches: Batches = change(&mut log).into();
         if let Some((fast, _)) = &self.fast
             && !batches.is_empty()
         {
-            fast.send(batches);
+            fast.send(&batches);
             self.has_permits = false;
         }
+        log.expire(Instant::now())
     }
 
     /// Has the writers look for readers that are to end.
@@ -123,9 +154,14 @@ pub(crate) struct HubThread {
 impl HubThread {
     /// Serves until all publishers have gone, then ends all streams.
     pub(crate) fn run(mut self) {
-        let mut expires_at = None;
-        while let Some(messages) = self.take(expires_at) {
-            let (batch, waiting) = self.number(messages);
+        let mut expires_at: Option<Instant> = None;
+        loop {
+            let wait = expires_at.map(|at| at.saturating_duration_since(Instant::now()));
+            let first = self.inbox.recv_timeout(wait.unwrap_or(Duration::MAX));
+            if matches!(first, Err(RecvTimeoutError::Disconnected)) {
+                break;
+            }
+            let (batch, waiting) = self.take(first.ok());
             match self.store(&batch) {
                 Ok(lost_to) => {
                     expires_at = self.delivery.append(batch, lost_to);
@@ -142,61 +178,33 @@ impl HubThread {
         self.delivery.sweep();
     }
 
-    /// Waits for a message, then for the writers, and takes all messages that are there by then, up to a batch. Empty when
-    /// the time is over; `None` when all publishers have gone.
-    fn take(&mut self, until: Option<Instant>) -> Option<Vec<Message>> {
-        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let first = self.inbox.recv_timeout(wait.unwrap_or(Duration::MAX));
-        let mut messages = match first {
-            Ok(first) => vec![first],
-            Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-            Err(RecvTimeoutError::Disconnected) => return None,
-        };
-        let (mut bytes, mut entries) = messages[0].size();
+    /// Waits for the writers, and takes all messages that are there by then, up to a batch. Numbers and encodes the events. Only
+    /// this thread appends, so the numbers go on from the log's head.
+    fn take(&mut self, first: Option<Message>) -> (Vec<Numbered>, Vec<Waiting>) {
         self.delivery.wait_for_writers();
-        while bytes < BATCH_BYTES
-            && entries < BATCH_ENTRIES
-            && let Ok(next) = self.inbox.try_recv()
-        {
-            let size = next.size();
-            (bytes, entries) = (bytes + size.0, entries + size.1);
-            messages.push(next);
-        }
-        Some(messages)
-    }
-
-    /// Numbers and encodes the events. Only this thread appends, so the numbers go on from the log's head.
-    fn number(&self, messages: Vec<Message>) -> (Vec<Numbered>, Vec<Waiting>) {
-        let (mut batch, mut waiting) = (Vec::with_capacity(messages.len()), Vec::new());
-        let mut scratch = Vec::new();
         let mut id = self.delivery.shared.log().next_id();
-        for message in messages {
+        let (mut batch, mut waiting) = (NewBatch::default(), Vec::new());
+        let mut next = first;
+        while let Some(message) = next {
             match message {
-                Message::Flush(reply) => waiting.push((Some(reply), None)),
+                Message::Flush(reply) => waiting.push((Some(reply), id, true)),
                 Message::Publish {
                     topics,
                     event,
                     finishes,
                     reply,
                 } => {
-                    let own_id = event.id_text().filter(|_| !finishes).map(Arc::from);
-                    let wire_id = match finishes {
-                        true => Some(id::ending(id)),
-                        false => own_id.is_none().then(|| id.to_string()),
-                    };
-                    batch.push(Numbered {
-                        sequence: id.sequence,
-                        topics,
-                        frame: Frame::encode(&event, wire_id.as_deref(), &mut scratch),
-                        own_id,
-                        finishes,
-                    });
-                    waiting.push((reply, Some(id)));
+                    batch.push(id, topics, &event, finishes);
+                    waiting.push((reply, id, false));
                     id.sequence += 1;
                 }
             }
+            next = match batch.is_full() || waiting.len() >= BATCH_ENTRIES {
+                true => None,
+                false => self.inbox.try_recv().ok(),
+            };
         }
-        (batch, waiting)
+        (batch.events, waiting)
     }
 
     /// Appends a batch to the file, where there is one, and returns up to where the file has lost events.
@@ -211,33 +219,16 @@ impl HubThread {
 
     /// Tells each caller that waits what became of its message. A flush reports what nobody was told.
     fn reply(&mut self, waiting: Vec<Waiting>, error: Option<PublishError>) {
-        for (reply, id) in waiting {
-            let result = match (&error, id) {
-                (Some(error), Some(_)) => Err(error.clone()),
-                (None, Some(id)) => Ok(id),
-                (_, None) => match self.unreported.take() {
-                    Some(error) => Err(error),
-                    None => {
-                        let log = self.delivery.shared.log();
-                        Ok(log.id(log.head))
-                    }
-                },
+        for (reply, id, is_flush) in waiting {
+            let error = match is_flush {
+                true => self.unreported.take(),
+                false => error.clone(),
             };
             match reply {
-                // An error is a caller that has gone.
-                Some(reply) => drop(reply.send(result)),
-                None => self.unreported = self.unreported.take().or(result.err()),
+                // A reply that cannot be sent is a caller that has gone.
+                Some(reply) => drop(reply.send(error.map_or(Ok(id), Err))),
+                None => self.unreported = self.unreported.take().or(error),
             }
-        }
-    }
-}
-
-impl Message {
-    /// Its bytes and topic entries.
-    fn size(&self) -> (usize, usize) {
-        match self {
-            Message::Publish { topics, event, .. } => (event.encoded_len(), topics.len()),
-            Message::Flush(_) => (0, 1),
         }
     }
 }
