@@ -66,7 +66,10 @@ const POLL: &str = r#"{"status":"ok","value":1234.5678,"unit":"widgets","message
 
 fn open_hub(events: usize) -> std::io::Result<Hub> {
     // Only the number of events is bounded, because the load tool publishes events of any size.
-    let history = History::events(events).bytes(usize::MAX);
+    let history = History {
+        bytes: usize::MAX,
+        ..History::events(events)
+    };
     let writers = env::var("WRITERS").ok();
     let writers = writers.and_then(|writers| writers.parse().ok());
     Hub::open(HubConfig {

@@ -58,11 +58,11 @@ fn open_with(history: History) -> (Hub, Errors) {
 
 /// A hub with a few events in memory and the rest in the file.
 fn open(path: &Path) -> Hub {
-    open_with(
-        History::file(path)
-            .durability(Durability::Os)
-            .with_events(5),
-    )
+    open_with(History {
+        durability: Durability::Os,
+        events: 5,
+        ..History::file(path)
+    })
     .0
 }
 
@@ -239,7 +239,10 @@ fn a_client_resumes_over_restarts() {
 #[test]
 fn a_history_without_memory_is_read_from_the_file() {
     let folder = Folder::new("no-memory");
-    let history = || History::file(folder.file()).with_events(0);
+    let history = || History {
+        events: 0,
+        ..History::file(folder.file())
+    };
     let (hub, _) = open_with(history());
     let ids = ["1", "2", "3", "4"].map(|text| say(&hub, "a", text));
     drop(hub);
@@ -258,10 +261,10 @@ fn a_history_without_memory_is_read_from_the_file() {
 #[test]
 fn a_handler_limits_the_replay_of_a_file() {
     let folder = Folder::new("replay");
-    let history = || {
-        History::file(folder.file())
-            .durability(Durability::Os)
-            .with_events(2)
+    let history = || History {
+        durability: Durability::Os,
+        events: 2,
+        ..History::file(folder.file())
     };
     let (hub, _) = open_with(history());
     let ids = ["1", "2", "3", "4", "5", "6"].map(|text| say(&hub, "a", text));
@@ -337,10 +340,12 @@ fn a_rare_topic_is_found_behind_all_that_others_said() {
 #[test]
 fn segments_come_and_go() {
     let folder = Folder::new("segments");
-    let history = History::file(folder.file())
-        .durability(Durability::Os)
-        .with_events(3)
-        .file_bytes(64 * 1024);
+    let history = History {
+        durability: Durability::Os,
+        events: 3,
+        file_bytes: 64 * 1024,
+        ..History::file(folder.file())
+    };
     let (hub, errors) = open_with(history.clone());
     let server = serve(&hub);
     let text = "x".repeat(900);
@@ -387,10 +392,12 @@ fn segments_come_and_go() {
 fn a_segment_may_be_full_while_a_reader_opens_it() {
     for _ in 0..20 {
         let folder = Folder::new("rotation");
-        let history = History::file(folder.file())
-            .durability(Durability::Os)
-            .with_events(1)
-            .file_bytes(160 * 1024); // Parts of 10 KiB, and all of them fit.
+        let history = History {
+            durability: Durability::Os,
+            events: 1,
+            file_bytes: 160 * 1024,
+            ..History::file(folder.file())
+        }; // Parts of 10 KiB, and all of them fit.
         let (hub, _) = open_with(history);
         let mut reader = hub.receiver("a").unwrap();
         let publisher = thread::spawn(move || {
@@ -410,10 +417,12 @@ fn a_segment_may_be_full_while_a_reader_opens_it() {
 fn a_file_without_one_whole_event_begins_anew() {
     let folder = Folder::new("garbage");
     fs::write(folder.file(), ": epoch 5c0f9a3b").unwrap();
-    let history = History::file(folder.file())
-        .durability(Durability::Os)
-        .with_events(3)
-        .file_bytes(64 * 1024);
+    let history = History {
+        durability: Durability::Os,
+        events: 3,
+        file_bytes: 64 * 1024,
+        ..History::file(folder.file())
+    };
     let (hub, errors) = open_with(history);
     assert_eq!(errors.lock().unwrap().len(), 2);
     let server = serve(&hub);
@@ -440,7 +449,10 @@ fn refused_elsewhere(path: &Path, test: &str) -> Option<String> {
 
 fn refused(path: impl Into<PathBuf>) -> String {
     let config = HubConfig {
-        history: History::file(path).durability(Durability::Os),
+        history: History {
+            durability: Durability::Os,
+            ..History::file(path)
+        },
         ..HubConfig::default()
     };
     Hub::open(config).unwrap_err().to_string()
@@ -455,9 +467,11 @@ fn one_hub_has_the_file() {
     }
     let folder = Folder::new("lock");
     let at = |name: &str| folder.0.join(name);
-    let history = History::file(folder.file())
-        .durability(Durability::Os)
-        .file_bytes(64 * 1024);
+    let history = History {
+        durability: Durability::Os,
+        file_bytes: 64 * 1024,
+        ..History::file(folder.file())
+    };
     let (hub, _) = open_with(history);
     say(&hub, "a", "1");
     std::os::unix::fs::symlink(folder.file(), at("symbolic")).unwrap();
@@ -624,7 +638,10 @@ fn what_cannot_be_read_is_refused_or_copied() {
         }
         let before = format!("{}{kept}{tail}", &whole[..last]);
         fs::write(folder.file(), &before).unwrap();
-        let (hub, errors) = open_with(History::file(folder.file()).durability(Durability::Os));
+        let (hub, errors) = open_with(History {
+            durability: Durability::Os,
+            ..History::file(folder.file())
+        });
         say(&hub, "a", "on");
         let names = names(&folder);
         let copy = names
@@ -679,9 +696,11 @@ fn opening_survives_its_error_hook() {
 #[test]
 fn a_lost_end_is_told_to_readers_that_were_before_it() {
     let folder = Folder::new("end");
-    let history = History::file(folder.file())
-        .durability(Durability::Os)
-        .file_bytes(64 * 1024);
+    let history = History {
+        durability: Durability::Os,
+        file_bytes: 64 * 1024,
+        ..History::file(folder.file())
+    };
     let (hub, _) = open_with(history.clone());
     let text = "x".repeat(1_400);
     let ids: Vec<String> = (0..10).map(|_| say(&hub, "a", &text)).collect();
@@ -770,7 +789,10 @@ fn damage_without_loss_is_no_gap() {
         whole.replace(&line, ": epoch 0000000000000000 "),
     )
     .unwrap();
-    let (hub, errors) = open_with(History::file(folder.file()).durability(Durability::Os));
+    let (hub, errors) = open_with(History {
+        durability: Durability::Os,
+        ..History::file(folder.file())
+    });
     assert_eq!(errors.lock().unwrap().len(), 1);
     let server = serve(&hub);
     let newest = say(&hub, "a", "new");
@@ -932,9 +954,11 @@ fn no_damage_is_passed_over_in_silence() {
     let rounds = std::env::var("FILE_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
     let mut random = Random::new(20_261_128);
     let whole = Folder::new("several");
-    let history = |folder: &Folder| {
-        let history = History::file(folder.file()).durability(Durability::Os);
-        history.with_events(4).file_bytes(64 * 1024)
+    let history = |folder: &Folder| History {
+        durability: Durability::Os,
+        events: 4,
+        file_bytes: 64 * 1024,
+        ..History::file(folder.file())
     };
     // Of each topic, the sequences and ids.
     let mut published: [Vec<(u64, String)>; 2] = Default::default();
@@ -1017,9 +1041,11 @@ fn sequence(id: &str) -> u64 {
 #[test]
 fn what_cannot_be_written_is_an_error_and_not_delivered() {
     let folder = Folder::new("full");
-    let history = History::file(folder.file())
-        .durability(Durability::Os)
-        .file_bytes(64 * 1024);
+    let history = History {
+        durability: Durability::Os,
+        file_bytes: 64 * 1024,
+        ..History::file(folder.file())
+    };
     let (hub, errors) = open_with(history);
     let server = serve(&hub);
     let mut stream = EventSource::open(server.addr(), "/events?topic=a", &[]);
@@ -1059,7 +1085,10 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
 /// A hub whose history cannot be written for a while, and can be again.
 fn fails_and_recovers(folder: &Path, config: HubConfig) {
     let hub = Hub::open(HubConfig {
-        history: History::file(folder.join("history")).file_bytes(64 * 1024),
+        history: History {
+            file_bytes: 64 * 1024,
+            ..History::file(folder.join("history"))
+        },
         ..config
     });
     let hub = hub.unwrap();
@@ -1122,7 +1151,10 @@ fn a_hook_may_publish_what_it_is_told() {
     let (told, tells) = mpsc::channel();
     let publisher = Arc::clone(&hub);
     let config = HubConfig {
-        history: History::file(folder.file()).file_bytes(64 * 1024),
+        history: History {
+            file_bytes: 64 * 1024,
+            ..History::file(folder.file())
+        },
         on_error: Arc::new(move |problem: &str| {
             let published = publisher
                 .wait()
@@ -1150,7 +1182,10 @@ fn a_hook_may_publish_what_it_is_told() {
 /// first one whole.
 #[cfg(unix)]
 fn publish_until_full(path: &str) {
-    let (hub, _) = open_with(History::file(path).durability(Durability::Os));
+    let (hub, _) = open_with(History {
+        durability: Durability::Os,
+        ..History::file(path)
+    });
     for _ in 0..3 {
         let hub = hub.clone();
         let event = Event::data("x".repeat(300 * 1024));
@@ -1214,7 +1249,11 @@ const CHILD: &str = "TINY_SSE_FILE";
 /// Publishes for ever, in the process that will be killed: says each number when it has been acknowledged.
 fn publish_for_ever(path: &str) {
     let begin: u64 = std::env::var("TINY_SSE_BEGIN").unwrap().parse().unwrap();
-    let history = History::file(path).file_bytes(400 * 1024).with_events(20);
+    let history = History {
+        file_bytes: 400 * 1024,
+        events: 20,
+        ..History::file(path)
+    };
     let (hub, _) = open_with(history);
     let threads: Vec<_> = (0..4_u64)
         .map(|publisher| {
@@ -1280,11 +1319,11 @@ fn what_is_acknowledged_survives_a_kill() {
         child.wait().unwrap();
         lines.for_each(|line| take(&line.unwrap()));
 
-        let (hub, _) = open_with(
-            History::file(folder.file())
-                .file_bytes(400 * 1024)
-                .with_events(20),
-        );
+        let (hub, _) = open_with(History {
+            file_bytes: 400 * 1024,
+            events: 20,
+            ..History::file(folder.file())
+        });
         server.serve(&hub);
         let mut stream = resume(&server, "a", &last_id);
         hub.publish_wait("a", Event::data("end")).unwrap();
@@ -1350,8 +1389,12 @@ fn what_was_published_before_the_end_of_the_program_is_in_the_file() {
 #[test]
 fn an_own_id_that_memory_has_no_more_goes_on_where_memory_begins() {
     let folder = Folder::new("own-id");
-    let history = History::file(folder.file()).with_events(10);
-    let (hub, _) = open_with(history.durability(Durability::Os));
+    let history = History {
+        events: 10,
+        durability: Durability::Os,
+        ..History::file(folder.file())
+    };
+    let (hub, _) = open_with(history);
     let server = Served::new();
     server.serve(&hub);
     let epoch = hub.publish_wait("a", Event::data("0")).unwrap().to_string();

@@ -157,7 +157,10 @@ fn a_log_that_panics_leaves_no_poll_behind() {
 #[test]
 fn events_that_are_too_old_leave_memory_though_nothing_follows() {
     let config = HubConfig {
-        history: History::default().age(Duration::from_millis(1)),
+        history: History {
+            age: Some(Duration::from_millis(1)),
+            ..History::default()
+        },
         ..HubConfig::default()
     };
     let (hub, mut feed) = Hub::follow(config, InMemory::default()).unwrap();

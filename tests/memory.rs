@@ -24,7 +24,10 @@ fn site(server: Server) -> Server {
         .post("/open", |request: &Request| {
             let number = |name| request.query(name).unwrap().parse().unwrap();
             let config = HubConfig {
-                history: History::events(usize::MAX).bytes(number("bytes")),
+                history: History {
+                    bytes: number("bytes"),
+                    ..History::events(usize::MAX)
+                },
                 writer_threads: number("writers"),
                 // What waits in the inbox is not in the history.
                 inbox_events: 4,

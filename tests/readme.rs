@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tiny_sse::{Config, History, HubConfig, Lag};
+use tiny_sse::{Config, History, HubConfig};
 
 #[test]
 fn the_limits_of_a_server_are_all_told() {
@@ -67,7 +67,6 @@ fn the_limits_of_a_server_are_all_told() {
 fn the_limits_of_a_hub_are_all_told() {
     let HubConfig {
         history,
-        lag,
         max_event_bytes,
         inbox_events,
         writer_threads,
@@ -76,14 +75,16 @@ fn the_limits_of_a_hub_are_all_told() {
         max_polls,
         on_error: _,
     } = HubConfig::default();
-    let told = History::events(1024).bytes(64 * 1024 * 1024);
-    assert_eq!((history, lag), (told, Lag::CatchUp));
+    let told = History {
+        bytes: 64 * 1024 * 1024,
+        ..History::events(1024)
+    };
+    assert_eq!(history, told);
     check(&[
         (
             "history",
             "1,024 events a topic, any age, 64 MiB".to_string(),
         ),
-        ("lag", "catch up".to_string()),
         ("max_event_bytes", bytes(max_event_bytes)),
         ("inbox_events", number(inbox_events)),
         ("writer_threads", number(writer_threads)),

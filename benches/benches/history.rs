@@ -25,7 +25,13 @@ fn main() {
     for publishers in [1, 8, 64] {
         let rates = [
             rate(History::default(), publishers),
-            rate(History::file(&path).durability(Durability::Os), publishers),
+            rate(
+                History {
+                    durability: Durability::Os,
+                    ..History::file(&path)
+                },
+                publishers,
+            ),
             rate(History::file(&path), publishers),
         ];
         println!(
@@ -36,9 +42,11 @@ fn main() {
     fs::remove_dir_all(&folder).expect("the folder is ours");
     fs::create_dir_all(&folder).expect("a folder for temporary files");
 
-    let history = History::file(&path)
-        .durability(Durability::Os)
-        .file_bytes(u64::MAX);
+    let history = History {
+        durability: Durability::Os,
+        file_bytes: u64::MAX,
+        ..History::file(&path)
+    };
     let hub = open(history.clone());
     let text = "x".repeat(1000);
     for _ in 0..mebibytes * 1024 {

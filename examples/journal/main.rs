@@ -22,7 +22,10 @@ fn main() -> io::Result<()> {
     let port = arguments.next().unwrap_or("7733".to_string());
     let path = env::temp_dir().join("tiny-sse-journal");
     let hub = Hub::open(HubConfig {
-        history: History::file(&path).file_bytes(64 * 1024 * 1024),
+        history: History {
+            file_bytes: 64 * 1024 * 1024,
+            ..History::file(&path)
+        },
         ..HubConfig::default()
     })?;
     let readers = hub.clone();

@@ -11,8 +11,6 @@ use crate::user_code::{ErrorHook, guarded, stderr_hook};
 pub struct HubConfig {
     /// What is kept for readers that come back. Default: [`History::default`].
     pub history: History,
-    /// What happens to a reader that is too slow, unless its subscription says otherwise. Default: [`Lag::CatchUp`].
-    pub lag: Lag,
     /// The maximum size of an event in bytes on the wire, without its id. Publishing a larger event fails. Default: 1 MiB.
     pub max_event_bytes: usize,
     /// The maximum number of events in the inbox, where they wait for the hub thread. While the inbox is full, publishers wait.
@@ -41,7 +39,6 @@ impl Default for HubConfig {
     fn default() -> HubConfig {
         HubConfig {
             history: History::default(),
-            lag: Lag::default(),
             max_event_bytes: 1024 * 1024,
             inbox_events: 1024,
             writer_threads: 2,
@@ -64,13 +61,6 @@ impl fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubConfig")
             .field("history", &self.history)
-            .field("lag", &self.lag)
-            .field("max_event_bytes", &self.max_event_bytes)
-            .field("inbox_events", &self.inbox_events)
-            .field("writer_threads", &self.writer_threads)
-            .field("catch_up_threads", &self.catch_up_threads)
-            .field("poll_timeout", &self.poll_timeout)
-            .field("max_polls", &self.max_polls)
             .finish_non_exhaustive()
     }
 }
@@ -83,20 +73,40 @@ impl fmt::Debug for HubConfig {
 /// use std::time::Duration;
 /// use tiny_sse::{History, Hub, HubConfig};
 ///
-/// let history = History::events(100).age(Duration::from_secs(3600));
+/// let history = History { age: Some(Duration::from_secs(3600)), ..History::events(100) };
 /// let hub = Hub::open(HubConfig { history, ..HubConfig::default() })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "a history does nothing until a `HubConfig` has it"]
 pub struct History {
-    pub(crate) events: usize,
-    pub(crate) age: Option<Duration>,
-    pub(crate) bytes: usize,
-    /// Where the history outlives the process.
-    pub(crate) file: Option<PathBuf>,
-    pub(crate) durability: Durability,
-    pub(crate) file_bytes: u64,
+    /// How many events of each topic are kept in memory. Default: 1,024.
+    pub events: usize,
+    /// How long an event is kept in memory. Default: `None`, its age does not matter.
+    ///
+    /// A history in a file keeps an older event there, and readers get it from the file. Limit the file by
+    /// [`file_bytes`](History::file_bytes), and what a reader gets by [`Replay::Age`](crate::Replay::Age).
+    pub age: Option<Duration>,
+    /// How many bytes the events of all topics take in memory together. The oldest events are evicted first. Default: 64 MiB.
+    /// These bytes are counted:
+    ///
+    /// - for each event: its size on the wire, about 300 bytes, and 40 for each topic after the first;
+    /// - for an event with an id of its own: the id, and 80 bytes for each topic;
+    /// - for each topic that has events: its name, and 440 bytes.
+    ///
+    /// The history takes less than one and a half times this limit of the process's memory. In addition, a reader that stops
+    /// reading in the middle of an event keeps this event in memory, even if the history evicts it, until
+    /// [`Config::write_timeout`] ends the stream. A reader that stops while it reads from a file keeps an event and 64 KiB.
+    ///
+    /// [`Config::write_timeout`]: crate::Config::write_timeout
+    pub bytes: usize,
+    /// The file in which the history outlives the process. Default: `None`.
+    pub file: Option<PathBuf>,
+    /// When an event counts as written. It has no effect without a file. Default: [`Durability::Sync`].
+    pub durability: Durability,
+    /// The size of the file and its parts together, in bytes, which is kept approximately: when it is exceeded, the oldest part
+    /// is removed. It has no effect without a file. A part has 1/16 of the size, but at least 4 KiB and at most 16 MiB, or
+    /// 1/256 of the size if that is more. Default: 1 GiB.
+    pub file_bytes: u64,
 }
 
 /// When an event counts as written to a history's file. Only then do readers get it.
@@ -136,8 +146,6 @@ impl History {
     ///
     /// Damage destroys nothing: [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing, and copies a file
     /// whose end is damaged before it cuts the end off.
-    ///
-    /// Default: [`Durability::Sync`].
     pub fn file(path: impl Into<PathBuf>) -> History {
         History {
             file: Some(path.into()),
@@ -145,61 +153,15 @@ impl History {
         }
     }
 
-    /// Sets when an event counts as written. It has no effect without a file.
-    pub fn durability(mut self, durability: Durability) -> History {
-        self.durability = durability;
-        self
-    }
-
-    /// Sets the size of the file and its parts together, in bytes, which is kept approximately: when it is exceeded, the oldest
-    /// part is removed. It has no effect without a file. A part has 1/16 of the size, but at least 4 KiB and at most 16 MiB,
-    /// or 1/256 of the size if that is more.
-    pub fn file_bytes(mut self, bytes: u64) -> History {
-        self.file_bytes = bytes;
-        self
-    }
-
     /// Makes a history in memory, of this many events of each topic.
+    ///
+    /// With 0, clients that come back are told of a gap. For connected readers, up to 64 events of a topic wait until they are
+    /// sent.
     pub fn events(events: usize) -> History {
-        History::default().with_events(events)
-    }
-
-    /// Sets how many events of each topic are kept in memory.
-    pub fn with_events(mut self, events: usize) -> History {
-        self.events = events;
-        self
-    }
-
-    /// Makes a history that keeps nothing for clients that come back: they are told of a gap. For connected readers, up to 64
-    /// events of a topic wait until they are sent.
-    pub fn none() -> History {
-        History::events(0)
-    }
-
-    /// Sets how long an event is kept in memory. By default, its age does not matter.
-    ///
-    /// A history in a file keeps an older event there, and readers get it from the file. Limit the file by
-    /// [`file_bytes`](History::file_bytes), and what a reader gets by [`Replay::Age`](crate::Replay::Age).
-    pub fn age(mut self, age: Duration) -> History {
-        self.age = Some(age);
-        self
-    }
-
-    /// Sets how many bytes the events of all topics take in memory together. The oldest events are evicted first. These bytes
-    /// are counted:
-    ///
-    /// - for each event: its size on the wire, about 300 bytes, and 40 for each topic after the first;
-    /// - for an event with an id of its own: the id, and 80 bytes for each topic;
-    /// - for each topic that has events: its name, and 440 bytes.
-    ///
-    /// The history takes less than one and a half times this limit of the process's memory. In addition, a reader that stops
-    /// reading in the middle of an event keeps this event in memory, even if the history evicts it, until
-    /// [`Config::write_timeout`] ends the stream. A reader that stops while it reads from a file keeps an event and 64 KiB.
-    ///
-    /// [`Config::write_timeout`]: crate::Config::write_timeout
-    pub fn bytes(mut self, bytes: usize) -> History {
-        self.bytes = bytes;
-        self
+        History {
+            events,
+            ..History::default()
+        }
     }
 }
 

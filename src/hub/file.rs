@@ -501,7 +501,10 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("history");
         let config = HubConfig {
-            history: History::file(&path).durability(Durability::Os),
+            history: History {
+                durability: Durability::Os,
+                ..History::file(&path)
+            },
             ..HubConfig::default()
         };
         let mut log = Log::new(config.history.clone());

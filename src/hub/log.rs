@@ -41,7 +41,7 @@ const STEP_EVENTS: usize = 1024;
 /// Most topic entries that one step evicts: twice as many as a batch can add.
 const STEP_EVICTIONS: usize = 2048;
 
-/// Events per topic that [`History::none`] keeps while the topic has readers, for those whose write has to wait.
+/// Events per topic that a history of no events keeps while the topic has readers, for those whose write has to wait.
 const LIVE_BUFFER: usize = 64;
 
 /// What an event, its entry in each topic, each scope of its own id, and a topic that has events take in memory, in bytes,
@@ -622,7 +622,7 @@ impl Log {
         topics: &TopicSet,
     ) -> Position {
         let skipped = match replay {
-            // `History::none` keeps events for readers that are there, not for those that come back.
+            // A history of no events keeps events for readers that are there, not for those that come back.
             _ if self.history.events == 0 && self.archive_lost_to.is_none() => {
                 self.newest_to(topics, u64::MAX)
             }
@@ -1166,7 +1166,10 @@ mod tests {
 
     #[test]
     fn an_age_past_all_clocks_is_none() {
-        let mut log = log(History::events(2).age(Duration::MAX));
+        let mut log = log(History {
+            age: Some(Duration::MAX),
+            ..History::events(2)
+        });
         log.publish("a");
         assert_eq!((log.log.expire(log.now), log.log.len()), (None, 1));
     }
@@ -1340,7 +1343,7 @@ mod tests {
 
     #[test]
     fn with_no_history_readers_that_are_there_have_a_buffer() {
-        let mut log = log(History::none());
+        let mut log = log(History::events(0));
         log.publish("a");
         let position = log.log.latest(&set("a"));
         let mut there = log.reader("a", position);
@@ -1364,7 +1367,10 @@ mod tests {
 
     #[test]
     fn history_ends_by_number_age_and_size() {
-        let mut by_age = log(History::events(100).age(Duration::from_secs(10)));
+        let mut by_age = log(History {
+            age: Some(Duration::from_secs(10)),
+            ..History::events(100)
+        });
         by_age.publish("a");
         by_age.now += Duration::from_secs(9);
         by_age.publish("b");
@@ -1374,7 +1380,10 @@ mod tests {
         assert_eq!(by_age.log.oldest().unwrap().sequence, 2); // Ten seconds old is too old.
         assert_eq!(by_age.log.topics().len(), 1); // And a topic that nobody needs is gone.
 
-        let mut shared = log(History::events(1).age(Duration::from_secs(10)));
+        let mut shared = log(History {
+            age: Some(Duration::from_secs(10)),
+            ..History::events(1)
+        });
         shared.publish("a b");
         shared.now += Duration::from_secs(9);
         shared.publish("a"); // In place of the first, which b still has.
@@ -1385,14 +1394,17 @@ mod tests {
         let mut one = log(History::default());
         one.publish("a");
         let of_one = one.log.bytes;
-        let mut by_size = log(History::events(100).bytes(2 * of_one));
+        let mut by_size = log(History {
+            bytes: 2 * of_one,
+            ..History::events(100)
+        });
         for topics in ["a", "b", "a", "b"] {
             by_size.publish(topics);
         }
         assert!(by_size.log.oldest().unwrap().sequence > 1); // The oldest of all topics goes.
         assert!(by_size.log.bytes <= 2 * of_one);
 
-        let mut none = log(History::none());
+        let mut none = log(History::events(0));
         none.publish("a");
         assert_eq!(
             (none.log.len(), none.log.bytes, none.log.topics().len()),
@@ -1437,7 +1449,10 @@ mod tests {
         let names = ["a", "b", "a b", "c", "a c", "a b c"];
         for round in 0..300 {
             // By number and by size: neither, one or the other evicts more.
-            let history = History::events(random(6) as usize).bytes(random(9000) as usize);
+            let history = History {
+                bytes: random(9000) as usize,
+                ..History::events(random(6) as usize)
+            };
             let mut log = log(history);
             let mut published: Vec<(u64, TopicSet)> = Vec::new();
             let mut readers: Vec<Recorded> = Vec::new();

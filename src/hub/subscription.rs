@@ -118,7 +118,7 @@ impl Subscription {
             received: request.received,
             retained: false,
             opening_id: OpeningId::default(),
-            lag: shared.config.lag,
+            lag: Lag::default(),
             label: String::new(),
             client_ip: request.client_ip(),
             peer: request.peer(),
@@ -177,7 +177,7 @@ impl Subscription {
         self
     }
 
-    /// Sets what happens when the reader is too slow, in place of [`HubConfig::lag`](crate::HubConfig::lag).
+    /// Sets what happens when the reader is too slow. Default: [`Lag::CatchUp`].
     pub fn lag(mut self, lag: Lag) -> Subscription {
         self.lag = lag;
         self

@@ -253,7 +253,7 @@ fn what_is_not_known_is_a_gap() {
 
 #[test]
 fn a_history_of_none_tells_of_a_gap() {
-    let hub = hub_of(History::none());
+    let hub = hub_of(History::events(0));
     let server = serve(&hub);
     let mut live = EventSource::open(server.addr(), "/events?topic=a", &[]);
     // Until it is live, an event that nobody keeps may be gone before it is sent.
@@ -876,7 +876,7 @@ fn code_in_this_process_reads_the_same() {
 /// Without a history an event is gone at once, unless its topic has a reader.
 #[test]
 fn a_receiver_begins_where_it_is_asked_for() {
-    let hub = hub_of(History::none());
+    let hub = hub_of(History::events(0));
     let (go, rounds) = mpsc::sync_channel(0);
     let (end, ends) = mpsc::channel();
     let publisher = hub.clone();
@@ -903,7 +903,7 @@ fn a_receiver_begins_where_it_is_asked_for() {
 
 #[test]
 fn a_receiver_that_was_dropped_leaves_nothing_behind() {
-    let hub = hub_of(History::none());
+    let hub = hub_of(History::events(0));
     let receiver = hub.receiver(["a", "b"]).unwrap();
     assert_eq!(hub.stats().topics, 2);
     drop(receiver);
@@ -1321,7 +1321,7 @@ fn a_slow_reader_of_http_1_0_skips_or_is_disconnected_too() {
 
 #[test]
 fn with_no_history_all_readers_get_what_is_published_while_they_are_there() {
-    let hub = hub_of(History::none());
+    let hub = hub_of(History::events(0));
     let server = serve(&hub);
     let mut old = server.connect();
     old.send("GET /events?topic=a HTTP/1.0\r\n\r\n");

@@ -96,7 +96,10 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
         keep: number("keep")?,
         load: number("load")?,
     };
-    let history = History::events(number("history")? as usize).bytes(number("bytes")? as usize);
+    let history = History {
+        bytes: number("bytes")? as usize,
+        ..History::events(number("history")? as usize)
+    };
     let hub = HubConfig {
         history,
         ..HubConfig::default()

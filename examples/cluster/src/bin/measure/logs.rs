@@ -80,7 +80,10 @@ impl Log {
         events: usize,
         name: &str,
     ) -> Result<Log> {
-        let history = History::events(events).bytes(256 * 1024 * 1024);
+        let history = History {
+            bytes: 256 * 1024 * 1024,
+            ..History::events(events)
+        };
         let config = |history| HubConfig {
             history,
             ..HubConfig::default()
@@ -93,9 +96,11 @@ impl Log {
                     Fsync::Everysec => Durability::Os,
                     Fsync::Always => Durability::Sync,
                 };
-                let history = History::file(&path)
-                    .with_events(events)
-                    .durability(durability);
+                let history = History {
+                    events: events,
+                    durability: durability,
+                    ..History::file(&path)
+                };
                 return Ok(Log::Hub(Hub::open(config(history))?, Some(path)));
             }
             Kind::Redis(fsync) => fsync,
