@@ -144,8 +144,8 @@ impl History {
     /// an event stream, which `cat` shows. Each full part becomes a file beside it, with the same name and a number. Only one
     /// hub at a time can open a history, also through another path.
     ///
-    /// Damage destroys nothing: [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing, and copies a file
-    /// whose end is damaged before it cuts the end off.
+    /// Damage destroys nothing: [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing. What it cannot read
+    /// of a history stays in the file, and is reported at each start until its part is removed.
     pub fn file(path: impl Into<PathBuf>) -> History {
         History {
             file: Some(path.into()),

@@ -5,13 +5,13 @@
 //! | `history` | the newest segment, the only one that is written |
 //! | `history.00000000000000000001` | an older, full segment, named by its first sequence |
 //! | `history.next` | the sequence after the last acknowledged event, so that recovery notices a lost end |
-//! | `history.before-5c0f9a3be1d27764` | the newest segment before that epoch, where recovery could not read its end |
 //!
 //! A hub locks the segments themselves. A lock on a name would not keep out a hub that comes through another name.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::iter;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -23,26 +23,17 @@ use super::record::{self, Record, Records};
 use crate::lock::lock;
 use crate::random::random_u64;
 
-/// The writing end, and the reading end.
-pub(crate) type Opened = (Box<dyn Store>, Box<dyn EventLog>);
-
-/// The writing end, owned by the hub thread.
-pub(crate) trait Store: Send {
-    /// Appends a batch with one write and, with [`Durability::Sync`], one sync. Returns the last sequence that was removed
-    /// at the file's old end.
-    ///
-    /// # Errors
-    ///
-    /// What the system says; then nothing of the batch is in the file.
-    fn append(&mut self, batch: &[Numbered]) -> io::Result<u64>;
-}
-
-/// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch.
+/// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch. Returns the writing end and
+/// the reading end.
 ///
 /// # Errors
 ///
 /// What the system says; `WouldBlock` when another hub has the file, `InvalidData` when it is no history.
-pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Result<Opened> {
+pub(crate) fn open(
+    given: &Path,
+    config: &HubConfig,
+    log: &mut Log,
+) -> io::Result<(FileStore, FileLog)> {
     // Before the full segments: a hub that is about to rename the newest one keeps its lock.
     let newest = LockedFile::open(given)?;
     // Renaming a symbolic link would leave the file where it is.
@@ -57,23 +48,19 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
     // Later than that of the last full segment, also where nothing of that one could be read.
     let named = segments.last().map_or(0, |last| last.first);
     let first = named.max(log.head).saturating_add(1);
-    let valid_len = recover(&path, log, config)?;
+    let end = recover(&path, log, config)?;
     let len = newest.file.metadata()?.len();
     let mark = open_regular(&with_suffix(&path, "next"))?;
-    let last = match record::read_epoch(&mark) {
-        Some((_, next)) => next.saturating_sub(1).max(log.head),
+    let last = match Records::of(mark.try_clone()?).next().transpose()? {
+        Some((0, Record::Epoch((_, next)))) => next.saturating_sub(1).max(log.head),
         // Where the end is missing, at least one acknowledged event may be.
-        None => log.head + u64::from(valid_len < len || (len == 0 && !full.is_empty())),
+        _ => log.head + u64::from(end < len || (len == 0 && !full.is_empty())),
     };
     // The epoch begins after all that may have been acknowledged. What the log has not seen of that is lost.
     let epoch = (random_u64(), last + 1);
     log.begin_epoch(epoch);
-    if valid_len < len {
-        keep_copy(&path, epoch, config)?;
-    }
-    let newest_path = path.clone();
     segments.push(Segment {
-        path: newest_path,
+        path: path.clone(),
         first,
     });
     let segments = Arc::new(Mutex::new(segments));
@@ -84,16 +71,18 @@ pub(crate) fn open(given: &Path, config: &HubConfig, log: &mut Log) -> io::Resul
         newest,
         full,
         mark,
-        valid_len,
+        len,
         has_partial_tail: true,
         epoch,
         removed_to: 0,
         segments: Arc::clone(&segments),
     };
-    store.write(record::epoch_line(epoch).as_bytes())?;
+    // What cannot be read stays. No record has a CR, so that no line that follows makes a record of it.
+    let separator = if end < len { "\r\n\n" } else { "" };
+    store.write(format!("{separator}{}", record::epoch_line(epoch)).as_bytes())?;
     store.write_mark(epoch.1)?;
     store.sync_folder()?;
-    Ok((Box::new(store), Box::new(FileLog(segments))))
+    Ok((store, FileLog(segments)))
 }
 
 /// Gives the log what one segment holds, and returns where its last whole record ends.
@@ -103,22 +92,16 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
         let text = format!("{name} cannot be read from byte {from} to byte {to}");
         config.report(&text);
     };
-    let mut records = Records::of(File::open(path)?);
-    let mut is_damaged = false;
-    loop {
-        let end = records.position;
-        let Some((begin, record)) = records.next()? else {
-            break;
-        };
+    let (mut records, mut end) = (Records::of(File::open(path)?), 0);
+    while let Some((begin, record)) = records.next().transpose()? {
         if begin > end {
-            is_damaged = true;
             report(end, begin);
         }
+        end = records.position;
         let (epoch, first) = match &record {
             Record::Epoch((epoch, first)) => (Some(*epoch), *first),
-            // The damage may have been the line of this event's epoch.
-            Record::Event(event) if is_damaged => (record::epoch_in_id(event), event.sequence),
-            Record::Event(event) => (None, event.sequence),
+            // The line of this event's epoch may be damaged.
+            Record::Event(event) => (record::epoch_in_id(event), event.sequence),
         };
         if let Some(epoch) = epoch.filter(|epoch| *epoch != log.next_id().epoch) {
             log.begin_epoch((epoch, first));
@@ -127,8 +110,9 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
             log.restore(event);
         }
     }
-    let (end, len) = (records.position, records.len()?);
-    if end == 0 && !records.may_be_new()? {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    if end == 0 && !record::may_be_new(file)? {
         let text = "is not a history, and stays as it is";
         return Err(problem(path, ErrorKind::InvalidData, text));
     }
@@ -138,20 +122,11 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
     Ok(end)
 }
 
-/// Copies a segment that is about to be cut off.
-fn keep_copy(path: &Path, epoch: Epoch, config: &HubConfig) -> io::Result<()> {
-    let copy = with_suffix(path, &format!("before-{:016x}", epoch.0));
-    let copied = fs::copy(path, &copy).and_then(|_| File::open(&copy)?.sync_all());
-    copied.map_err(|error| failed(&copy, "written", &error))?;
-    let (name, copy) = (path.display(), copy.display());
-    config.report(&format!("{name} is cut off there; {copy} is a copy"));
-    Ok(())
-}
-
 /// A part of the history.
 struct Segment {
+    /// Where it is now. Only the newest one is at the history's own path.
     path: PathBuf,
-    /// Its first sequence.
+    /// No event in it has a lower sequence, and all events of the segments before it have one.
     first: u64,
 }
 
@@ -160,9 +135,6 @@ type Segments = Arc<Mutex<Vec<Segment>>>;
 
 /// What tells two files apart, whatever their names: device and inode.
 type FileId = (u64, u64);
-
-/// What the hubs of this process have locked.
-static LOCKED: Mutex<Vec<FileId>> = Mutex::new(Vec::new());
 
 /// A segment's file. No other hub, in this process or in another one, can open the file until this value is dropped.
 struct LockedFile {
@@ -174,35 +146,27 @@ impl LockedFile {
     /// Opens and locks a file, and creates it where there is none.
     fn open(path: &Path) -> io::Result<LockedFile> {
         let file = open_regular(path)?;
-        let id = file_id(&file.metadata()?);
         // On Windows a lock would keep readers away as well, and opening has kept other writers away.
-        let locked = match cfg!(windows) {
-            true => Ok(()),
-            false => file.try_lock(),
-        };
-        if let Err(error) = locked {
-            let owner = match error {
-                TryLockError::Error(error) => return Err(failed(path, "locked", &error)),
-                _ if lock(&LOCKED).contains(&id) => "is in use by another hub of this process",
-                _ => "is in use by another process",
-            };
-            return Err(problem(path, ErrorKind::WouldBlock, owner));
+        if !cfg!(windows) {
+            file.try_lock().map_err(|error| match error {
+                TryLockError::Error(error) => failed(path, "locked", &error),
+                _ => problem(path, ErrorKind::WouldBlock, "is in use by another hub"),
+            })?;
         }
-        lock(&LOCKED).push(id);
+        let id = file_id(&file.metadata()?);
         Ok(LockedFile { file, id })
     }
 }
 
 impl Drop for LockedFile {
     fn drop(&mut self) {
-        lock(&LOCKED).retain(|locked| *locked != self.id);
         // Closing would not unlock the file while a child process that is being started has a copy of the descriptor.
         let _ = self.file.unlock();
     }
 }
 
 /// Writes the newest segment, and removes the oldest ones.
-struct FileStore {
+pub(crate) struct FileStore {
     /// The path that the caller gave, under which a restart will look for the newest segment.
     given: PathBuf,
     /// The same without symbolic links.
@@ -213,9 +177,9 @@ struct FileStore {
     full: Vec<LockedFile>,
     /// The file for the sequence after the last acknowledged one.
     mark: File,
-    /// Where the last whole record of the newest segment ends.
-    valid_len: u64,
-    /// The file may have bytes after that. The next write cuts them off first.
+    /// How many bytes the newest segment has.
+    len: u64,
+    /// The file may have more bytes, of a write that failed. The next write cuts them off first.
     has_partial_tail: bool,
     epoch: Epoch,
     /// The last sequence that was removed at the old end.
@@ -223,14 +187,20 @@ struct FileStore {
     segments: Segments,
 }
 
-impl Store for FileStore {
-    fn append(&mut self, batch: &[Numbered]) -> io::Result<u64> {
+impl FileStore {
+    /// Appends a batch with one write and, with [`Durability::Sync`], one sync. Returns the last sequence that was removed
+    /// at the file's old end.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; then nothing of the batch is in the file.
+    pub(crate) fn append(&mut self, batch: &[Numbered]) -> io::Result<u64> {
         let (Some(first), Some(last)) = (batch.first(), batch.last()) else {
             return Ok(self.removed_to);
         };
         self.make_room(first.sequence)?;
         let mut bytes = Vec::new();
-        if self.valid_len == 0 {
+        if self.len == 0 {
             bytes.extend_from_slice(record::epoch_line(self.epoch).as_bytes());
         }
         for event in batch {
@@ -241,32 +211,29 @@ impl Store for FileStore {
         let _ = self.write_mark(last.sequence + 1);
         Ok(self.removed_to)
     }
-}
 
-impl FileStore {
+    /// Writes bytes at the end of the newest segment, all or none, and syncs them where the history asks for it.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut file = &self.newest.file;
         if self.has_partial_tail {
-            file.set_len(self.valid_len)?;
-            file.seek(SeekFrom::Start(self.valid_len))?;
+            file.set_len(self.len)?;
+            file.seek(SeekFrom::Start(self.len))?;
         }
-        self.has_partial_tail = true;
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| match self.history.durability {
-                Durability::Sync => file.sync_data(),
-                Durability::Os => Ok(()),
-            });
-        if written.is_err() {
+        let mut written = file.write_all(bytes);
+        if self.history.durability == Durability::Sync {
+            written = written.and_then(|()| file.sync_data());
+        }
+        match &written {
+            Ok(()) => self.len += bytes.len() as u64,
             // Some events may be whole, but all of the batch is refused: nobody may find them, now or after a restart.
-            let _ = file.set_len(self.valid_len);
-            return written;
+            Err(_) => drop(file.set_len(self.len)),
         }
-        self.has_partial_tail = false;
-        self.valid_len += bytes.len() as u64;
-        Ok(())
+        self.has_partial_tail = written.is_err();
+        written
     }
 
+    /// Replaces the sequence after the last acknowledged event. Recovery takes the events before it that it does not find as
+    /// lost.
     fn write_mark(&mut self, next: u64) -> io::Result<()> {
         self.mark.seek(SeekFrom::Start(0))?;
         let line = record::epoch_line((self.epoch.0, next));
@@ -275,21 +242,20 @@ impl FileStore {
 
     /// Begins a new segment with the event `next`, where the newest one is full or was removed.
     fn make_room(&mut self, next: u64) -> io::Result<()> {
-        let at = |path: &Path| fs::metadata(path).ok().map(|found| file_id(&found));
-        let is_in_place = match (at(&self.given), at(&self.path)) {
-            (Some(id), _) if id == self.newest.id => true,
-            (None, None) => false,
-            _ => return Err(self.replaced()),
-        };
+        let found = fs::metadata(&self.given).ok();
+        let is_in_place = found.is_some();
+        if found.is_some_and(|found| file_id(&found) != self.newest.id) {
+            return Err(self.replaced());
+        }
         let bytes = self.history.file_bytes;
         // Each segment holds a descriptor: at most 256 of them.
         let max_len = (bytes / 16).clamp(4 * 1024, (bytes / 256).max(16 * 1024 * 1024));
-        if is_in_place && self.valid_len < max_len {
+        if is_in_place && self.len < max_len {
             return Ok(());
         }
         let mut segments = lock(&self.segments);
         if is_in_place && let Some(newest) = segments.last_mut() {
-            let full = with_suffix(&self.path, &format!("{:020}", newest.first));
+            let full = full_path(&self.path, newest.first);
             fs::rename(&self.path, &full)?;
             newest.path = full;
         }
@@ -298,7 +264,7 @@ impl FileStore {
             return Err(self.replaced());
         }
         let older = mem::replace(&mut self.newest, newest);
-        (self.valid_len, self.has_partial_tail) = (0, false);
+        (self.len, self.has_partial_tail) = (0, false);
         // Where the newest one was removed, readers go on with what memory has of its events.
         if segments.pop_if(|newest| newest.path == self.path).is_none() {
             self.full.push(older);
@@ -310,6 +276,7 @@ impl FileStore {
         self.sync_folder()
     }
 
+    /// The refusal to write where a restart would not find it.
     fn replaced(&self) -> io::Error {
         let text = "is not the file any more that this hub writes to; \
             move that one back, or move away what is there now";
@@ -337,74 +304,48 @@ impl FileStore {
     /// Makes a rename and a new file survive a power failure. Windows opens no folders.
     fn sync_folder(&self) -> io::Result<()> {
         if self.history.durability == Durability::Sync && cfg!(unix) {
-            File::open(folder(&self.path))?.sync_all()?;
+            self.path
+                .parent()
+                .map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
         }
         Ok(())
     }
 }
 
 /// The segments as readers see them.
-struct FileLog(Segments);
+pub(crate) struct FileLog(Segments);
 
 impl EventLog for FileLog {
+    /// Reads one segment after the other. What is damaged or was removed is left out.
     fn read(&self, after: u64) -> io::Result<Entries> {
-        Ok(Box::new(FileEntries {
-            segments: Arc::clone(&self.0),
-            after,
-            current: None,
-        }))
+        let (segments, mut last) = (Arc::clone(&self.0), None);
+        // The segment after the one that was read; at first the one that has, or would have, the event asked for. Opened
+        // under the lock, since the newest one is renamed when it is full, and another gets its name.
+        let next_segment = move || {
+            let segments = lock(&segments);
+            let has = |segment: &&Segment| segment.first <= after + 1;
+            let segment = match last {
+                Some(last) => segments.iter().find(|segment| segment.first > last),
+                None => segments.iter().rfind(has).or(segments.first()),
+            }?;
+            last = Some(segment.first);
+            // A segment that was just removed has nothing: another call finds the oldest that is there.
+            Some(Records::of(File::open(&segment.path).ok()?).map_while(Result::ok))
+        };
+        let entry = move |(_, record)| match record {
+            Record::Event(event) if event.sequence > after => Some(Ok(Entry {
+                sequence: event.sequence,
+                topics: event.topics.iter().map(|name| name.to_string()).collect(),
+                event: event.frame.event(),
+            })),
+            _ => None,
+        };
+        let records = iter::from_fn(next_segment).flatten();
+        Ok(Box::new(records.filter_map(entry)))
     }
 }
 
-/// The entries of one segment after the other. What is damaged or was removed is left out.
-struct FileEntries {
-    segments: Segments,
-    after: u64,
-    /// The segment that is being read, by its first sequence.
-    current: Option<(u64, Records)>,
-}
-
-impl Iterator for FileEntries {
-    type Item = io::Result<Entry>;
-
-    fn next(&mut self) -> Option<io::Result<Entry>> {
-        loop {
-            while let Some((_, records)) = &mut self.current
-                && let Ok(Some((_, record))) = records.next()
-            {
-                if let Record::Event(event) = record
-                    && event.sequence > self.after
-                {
-                    return Some(Ok(Entry {
-                        sequence: event.sequence,
-                        topics: event.topics.iter().map(|name| name.to_string()).collect(),
-                        event: event.frame.event(),
-                    }));
-                }
-            }
-            self.current = Some(self.next_segment()?);
-        }
-    }
-}
-
-impl FileEntries {
-    /// Opens the segment after the one that was read; at first the one that has, or would have, the event asked for. Opened
-    /// under the lock, since the newest one is renamed when it is full, and another gets its name.
-    fn next_segment(&self) -> Option<(u64, Records)> {
-        let segments = lock(&self.segments);
-        let segment = match &self.current {
-            Some((first, _)) => segments.iter().find(|segment| segment.first > *first),
-            None => {
-                let has = |segment: &&Segment| segment.first <= self.after + 1;
-                segments.iter().rfind(has).or(segments.first())
-            }
-        }?;
-        // A segment that was just removed has nothing: another call finds the oldest that is there.
-        let file = File::open(&segment.path).ok()?;
-        Some((segment.first, Records::of(file)))
-    }
-}
-
+/// The path of a file beside the history.
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".");
@@ -412,28 +353,25 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The full segments, oldest first: their names end in 20 digits.
+/// The name that a segment gets when it is full.
+fn full_path(path: &Path, first: u64) -> PathBuf {
+    with_suffix(path, &format!("{first:020}"))
+}
+
+/// The full segments, oldest first.
 fn full_segments(newest: &Path) -> io::Result<Vec<Segment>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder(newest))? {
+    for entry in fs::read_dir(newest.parent().unwrap_or(newest))? {
         let path = entry?.path();
-        let number = path.extension().unwrap_or_default().to_str();
-        if let Some(digits) = number.filter(|digits| digits.len() == 20)
-            && path.file_stem() == newest.file_name()
-            && let Ok(first) = digits.parse()
+        let number = path.extension().and_then(OsStr::to_str);
+        if let Some(first) = number.and_then(|number| number.parse().ok())
+            && path == full_path(newest, first)
         {
             found.push(Segment { path, first });
         }
     }
     found.sort_by_key(|segment| segment.first);
     Ok(found)
-}
-
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 /// Opens a regular file to read and write, and creates it where there is none.
@@ -449,20 +387,23 @@ fn open_regular(path: &Path) -> io::Result<File> {
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 4);
     options.open(path).map_err(|error| {
-        let folder = folder(path);
-        let missing = if folder.exists() { path } else { folder };
-        failed(missing, "opened", &error)
+        let folder = path.parent().filter(|folder| folder.as_os_str() != "");
+        let missing = folder.filter(|folder| !folder.exists());
+        failed(missing.unwrap_or(path), "opened", &error)
     })
 }
 
+/// A system's error that names the file and what could not be done with it.
 fn failed(path: &Path, what: &str, error: &io::Error) -> io::Error {
     problem(path, error.kind(), &format!("cannot be {what}: {error}"))
 }
 
+/// An error that names the file.
 fn problem(path: &Path, kind: ErrorKind, text: &str) -> io::Error {
     io::Error::new(kind, format!("{} {text}", path.display()))
 }
 
+/// Device and inode, of what the system told of a file.
 #[cfg(unix)]
 fn file_id(file: &Metadata) -> FileId {
     use std::os::unix::fs::MetadataExt;
@@ -514,7 +455,7 @@ mod tests {
         let mut read = |head| {
             let topics = topics::check(vec!["a"]).unwrap();
             let id = |sequence| log.id(sequence);
-            let found = reader.read(&*archive, &topics, cursor, head, 1, &id);
+            let found = reader.read(&archive, &topics, cursor, head, 1, &id);
             let events = found.expect("events");
             let (sequence, frame) = events.last().unwrap();
             cursor = *sequence;

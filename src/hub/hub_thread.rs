@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::error::PublishError;
 use super::fast::{Batches, Fast, Permits};
-use super::file::Store;
+use super::file::FileStore;
 use super::frame::Frame;
 use super::id::{self, EventId};
 use super::log::{GroupBatch, Log, Numbered};
@@ -146,7 +146,7 @@ impl Delivery {
 pub(crate) struct HubThread {
     pub(crate) delivery: Delivery,
     pub(crate) inbox: Receiver<Message>,
-    pub(crate) store: Option<Box<dyn Store>>,
+    pub(crate) store: Option<FileStore>,
     /// Why events were refused whose publishers did not wait; the next flush reports it.
     pub(crate) unreported: Option<PublishError>,
 }

@@ -156,6 +156,7 @@ impl Hub {
             None => log.begin_epoch((random_u64(), 1)),
         }
         let (store, archive) = file.unzip();
+        let archive = archive.map(|archive| Box::new(archive) as _);
         Hub::start(Arc::new(Shared::new(config, log, archive)), store)
     }
 
@@ -189,7 +190,7 @@ impl Hub {
     }
 
     /// Starts the threads. On an error, those that have started end.
-    fn start(shared: Arc<Shared>, store: Option<Box<dyn file::Store>>) -> io::Result<Hub> {
+    fn start(shared: Arc<Shared>, store: Option<file::FileStore>) -> io::Result<Hub> {
         let (fast, permits) = Hub::start_writers(&shared.config)?;
         let (inbox, messages) = mpsc::sync_channel(shared.config.inbox_events);
         let hub_thread = HubThread {

@@ -13,7 +13,7 @@
 //! `cat`, `grep` and every parser of event streams can read the file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::sync::Arc;
 
 use super::frame::Frame;
@@ -42,13 +42,14 @@ pub(crate) struct Records {
 }
 
 impl Records {
+    /// Reads from the beginning of a file.
     pub(crate) fn of(file: File) -> Records {
         let file = BufReader::with_capacity(BLOCK_BYTES, file);
         Records { file, position: 0 }
     }
 
-    /// Returns the next whole record and where it begins. Where there is damage, that is after the end of the last record.
-    pub(crate) fn next(&mut self) -> io::Result<Option<(u64, Record)>> {
+    /// Reads the next whole record. `None` where the file has no more of them.
+    fn read_next(&mut self) -> io::Result<Option<(u64, Record)>> {
         let mut begin = self.position;
         loop {
             if let Some((record, len)) = read_record(&mut self.file)? {
@@ -60,13 +61,10 @@ impl Records {
             let mut line = Vec::new();
             while line != b"\n" {
                 line.clear();
-                match self.file.read_until(b'\n', &mut line)? {
-                    0 => {
-                        self.seek(self.position)?;
-                        return Ok(None);
-                    }
-                    len => begin += len as u64,
-                }
+                begin += match self.file.read_until(b'\n', &mut line)? {
+                    0 => return Ok(None),
+                    len => len as u64,
+                };
             }
         }
     }
@@ -76,56 +74,52 @@ impl Records {
         let here = self.file.stream_position()?;
         self.file.seek_relative(to.wrapping_sub(here) as i64)
     }
+}
 
-    /// The length of the file.
-    pub(crate) fn len(&self) -> io::Result<u64> {
-        Ok(self.file.get_ref().metadata()?.len())
-    }
+impl Iterator for Records {
+    type Item = io::Result<(u64, Record)>;
 
-    /// Whether a file without a whole record can be a history that a crash or a power failure stopped at its beginning: the
-    /// file has a part of the first line, or zeros. Anything else is not ours to cut off.
-    pub(crate) fn may_be_new(&mut self) -> io::Result<bool> {
-        let line = epoch_line((0, 0));
-        let mut bytes = Vec::new();
-        self.file.rewind()?;
-        let limit = line.len() as u64;
-        self.file.by_ref().take(limit).read_to_end(&mut bytes)?;
-        let start = &bytes[..bytes.len().min(8)];
-        let is_part = bytes.len() < line.len() && line.as_bytes().starts_with(start);
-        Ok(is_part || start.iter().all(|byte| *byte == 0))
+    /// Returns the next whole record and where it begins. Where there is damage, that is after the end of the last record.
+    fn next(&mut self) -> Option<io::Result<(u64, Record)>> {
+        self.read_next().transpose()
     }
+}
+
+/// Whether a file without a whole record can be a history that a crash or a power failure stopped at its beginning: the
+/// file has a part of the first line, or zeros. Anything else is not ours to cut off.
+pub(crate) fn may_be_new(file: File) -> io::Result<bool> {
+    let is_short = file.metadata()?.len() < epoch_line((0, 0)).len() as u64;
+    let mut start = Vec::new();
+    file.take(8).read_to_end(&mut start)?;
+    let is_part = is_short && b": epoch ".starts_with(&start);
+    Ok(is_part || start.iter().all(|byte| *byte == 0))
 }
 
 /// Reads the record at the file's position. Returns the record and its length, or `None` when none is whole there.
 fn read_record(file: &mut BufReader<File>) -> io::Result<Option<(Record, u64)>> {
     let mut line = Vec::new();
     file.take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
-    let fields = str::from_utf8(&line).ok();
-    let fields = fields.and_then(|line| line.strip_prefix(": ")?.strip_suffix('\n'));
-    let Some(fields) = fields else {
-        return Ok(None);
-    };
-    let len = match fields.split(' ').nth(2) {
+    let line = str::from_utf8(&line).ok();
+    let line = line.filter(|line| line.starts_with(": ")).unwrap_or("");
+    let len = match line.split(' ').nth(3) {
         Some("from") => 1, // The blank line after the line of an epoch.
         len => len.and_then(|len| len.parse().ok()).unwrap_or(0),
     };
     // No more, as the length may be damaged.
     let mut text = Vec::with_capacity(BLOCK_BYTES.min(len as usize));
     file.take(len).read_to_end(&mut text)?;
-    let epoch = parse_epoch(fields).filter(|_| text == b"\n");
-    let event = || parse_event(fields, &text).map(Record::Event);
+    let epoch = parse_epoch(line).filter(|_| text == b"\n");
+    let event = || parse_event(line, &text).map(Record::Event);
     let record = epoch.map(Record::Epoch).or_else(event);
     Ok(record.map(|record| (record, (line.len() + text.len()) as u64)))
 }
 
-fn parse_event(fields: &str, text: &[u8]) -> Option<Numbered> {
-    let mut fields = fields.splitn(4, ' ');
-    let (sequence, sum) = (fields.next()?, fields.next()?);
-    let (len, names) = (fields.next()?, fields.next()?);
-    let sequence = sequence.parse().ok()?;
-    let sum = u64::from_str_radix(sum, 16).ok()?;
-    let is_whole = text.ends_with(b"\n") && len.parse() == Ok(text.len());
-    if sum != checksum(sequence, names, text) || !is_whole {
+/// Reads an event, if its line is the one that its text would get: so neither is damaged.
+fn parse_event(line: &str, text: &[u8]) -> Option<Numbered> {
+    let mut fields = line.strip_suffix('\n')?.splitn(5, ' ').skip(1);
+    let sequence = fields.next()?.parse().ok()?;
+    let names = fields.nth(2)?;
+    if line != event_line(sequence, names, text) {
         return None;
     }
     let id = wire_id(text);
@@ -139,35 +133,32 @@ fn parse_event(fields: &str, text: &[u8]) -> Option<Numbered> {
     })
 }
 
+/// The comment line before an event's text.
+fn event_line(sequence: u64, names: &str, text: &[u8]) -> String {
+    let (sum, len) = (checksum(sequence, names, text), text.len());
+    format!(": {sequence} {sum:016x} {len} {names}\n")
+}
+
+/// Appends an event's record.
 pub(crate) fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     let names: Vec<&str> = event.topics.iter().map(|name| &**name).collect();
-    let names = names.join("\t");
     let text = event.frame.bytes(Coding::CloseDelimited);
-    let (sequence, len) = (event.sequence, text.len());
-    let sum = checksum(sequence, &names, text);
-    // Writing to a vector cannot fail.
-    let _ = writeln!(out, ": {sequence} {sum:016x} {len} {names}");
+    out.extend_from_slice(event_line(event.sequence, &names.join("\t"), text).as_bytes());
     out.extend_from_slice(text);
 }
 
+/// The record with which an epoch begins, and each segment.
 pub(crate) fn epoch_line((epoch, first): Epoch) -> String {
     let sum = checksum(first, "epoch", &epoch.to_be_bytes());
     format!(": epoch {epoch:016x} from {first} {sum:016x}\n\n")
 }
 
+/// Reads an epoch, if its line is exactly the one that it would get.
 fn parse_epoch(line: &str) -> Option<Epoch> {
-    let (epoch, rest) = line.strip_prefix("epoch ")?.split_once(" from ")?;
+    let (epoch, rest) = line.strip_prefix(": epoch ")?.split_once(" from ")?;
     let (first, _) = rest.split_once(' ')?;
     let epoch = (u64::from_str_radix(epoch, 16).ok()?, first.parse().ok()?);
-    (epoch_line(epoch).trim_end() == format!(": {line}")).then_some(epoch)
-}
-
-/// Reads the epoch with which a file begins.
-pub(crate) fn read_epoch(file: &File) -> Option<Epoch> {
-    match Records::of(file.try_clone().ok()?).next() {
-        Ok(Some((0, Record::Epoch(epoch)))) => Some(epoch),
-        _ => None,
-    }
+    (epoch_line(epoch).strip_suffix('\n')? == line).then_some(epoch)
 }
 
 /// The epoch in an event's id, where the hub gave the id.
