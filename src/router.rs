@@ -3,13 +3,15 @@
 use crate::http::{IntoResponse, Method, Request, Response, method_list, percent_decode};
 use crate::user_code::guarded;
 
+/// A handler whose return value is a response already.
 pub(crate) type Handler = Box<dyn Fn(&Request) -> Response + Send + Sync>;
+/// A middleware of any kind, as [`Router`] keeps them: the outermost first.
 pub(crate) type BoxedMiddleware = Box<dyn Fn(&Request, Next<'_>) -> Response + Send + Sync>;
 
 /// The routes and the middleware of a server.
 #[derive(Default)]
 pub(crate) struct Router {
-    /// Sorted by [`order`], so that the first route that matches is the most specific one.
+    /// Sorted by [`Route::place`], so that the first route that matches is the most specific one.
     routes: Vec<Route>,
     pub(crate) fallback: Option<Handler>,
     pub(crate) middleware: Vec<BoxedMiddleware>,
@@ -17,11 +19,28 @@ pub(crate) struct Router {
     pub(crate) invalid: Option<String>,
 }
 
+/// A method, a pattern for paths, and the handler for requests of both.
 struct Route {
     /// `None` for any method.
     method: Option<Method>,
+    /// What was given, for the error of another route in the same place.
     pattern: String,
+    segments: Vec<Segment>,
+    /// The names of the parameters, in the order of the segments.
+    names: Vec<String>,
     handler: Handler,
+}
+
+/// A segment of a pattern, in the order of the routes: the more specific one is less.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    /// Text that matches itself.
+    Literal(String),
+    /// `{name}`, which matches one segment that is not empty.
+    Parameter,
+    /// `{*name}`, which matches one or more segments, and is the last. None of them is empty, `.`, `..` or holds a slash, so the
+    /// path may name a file in a folder.
+    Rest,
 }
 
 /// What a middleware calls to go on: the middleware inside it, then the handler.
@@ -32,46 +51,36 @@ pub struct Next<'a> {
 }
 
 impl Router {
-    /// Adds a route. An invalid one is kept in [`Router::invalid`].
+    /// Adds a route. An invalid one is named in [`Router::invalid`].
     pub(crate) fn add(&mut self, method: Option<Method>, pattern: &str, handler: Handler) {
-        match check_pattern(pattern).and_then(|()| self.place(method, pattern)) {
-            Ok(place) => {
-                let pattern = pattern.to_string();
-                let route = Route {
-                    method,
-                    pattern,
-                    handler,
-                };
-                self.routes.insert(place, route);
-            }
-            Err(problem) => {
-                let problem = format!("route pattern {pattern:?}: {problem}");
-                self.invalid.get_or_insert(problem);
-            }
+        let route = Route::new(method, pattern, handler);
+        if let Err(problem) = route.and_then(|route| self.insert(route)) {
+            let problem = format!("route pattern {pattern:?}: {problem}");
+            self.invalid.get_or_insert(problem);
         }
     }
 
-    /// Finds the place of a route among the others, unless another route takes the same requests.
-    fn place(&self, method: Option<Method>, pattern: &str) -> Result<usize, String> {
-        let order = order(method, pattern);
-        let search = |route: &Route| self::order(route.method, &route.pattern).cmp(&order);
+    /// Inserts a route at its place, unless another route takes the same requests.
+    fn insert(&mut self, route: Route) -> Result<(), String> {
+        let search = |other: &Route| other.place().cmp(&route.place());
         match self.routes.binary_search_by(search) {
-            Err(place) => Ok(place),
             Ok(place) => {
                 let other = &self.routes[place].pattern;
-                Err(format!("{other:?} takes the same requests already"))
+                return Err(format!("{other:?} takes the same requests already"));
             }
+            Err(place) => self.routes.insert(place, route),
         }
+        Ok(())
     }
 
     /// Finds the handler of a request, and sets the path parameters.
     pub(crate) fn find(&self, request: &mut Request) -> Option<&Handler> {
-        let known = |route: &&Route| {
-            route.answers(request.method()) && matches_path(&route.pattern, request.path())
-        };
-        if let Some(route) = self.routes.iter().find(known) {
-            set_params(request, &route.pattern);
-            return Some(&route.handler);
+        let method = request.method();
+        for route in self.routes.iter().filter(|route| route.answers(method)) {
+            if let Some(values) = route.match_path(request.path()) {
+                request.params = route.names.iter().cloned().zip(values).collect();
+                return Some(&route.handler);
+            }
         }
         let fallback = self.fallback.as_ref()?;
         self.allow(request.path()).is_empty().then_some(fallback)
@@ -79,14 +88,11 @@ impl Router {
 
     /// Lists the methods for which this path has a route.
     fn allow(&self, path: &str) -> String {
-        let routes = (self.routes.iter()).filter(|route| matches_path(&route.pattern, path));
+        let routes = self.routes.iter();
+        let routes = routes.filter(|route| route.match_path(path).is_some());
         let known = |method: &Method| routes.clone().any(|route| route.answers(*method));
-        method_list(
-            Method::ALL
-                .map(|(method, _)| method)
-                .into_iter()
-                .filter(known),
-        )
+        let methods = Method::ALL.map(|(method, _)| method);
+        method_list(methods.into_iter().filter(known))
     }
 
     /// Runs the middleware and the handler.
@@ -115,6 +121,54 @@ impl Router {
 }
 
 impl Route {
+    /// Parses a pattern. An error says what is wrong, and what would be right.
+    fn new(method: Option<Method>, pattern: &str, handler: Handler) -> Result<Route, String> {
+        let mut route = Route {
+            method,
+            pattern: pattern.to_string(),
+            segments: Vec::new(),
+            names: Vec::new(),
+            handler,
+        };
+        let path = pattern.strip_prefix('/');
+        let path =
+            path.ok_or_else(|| format!("a path begins with a slash, as in \"/{pattern}\""))?;
+        let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let never_there = |c: char| c.is_whitespace() || c.is_control() || "{}*<>?#%".contains(c);
+        for text in path.split('/') {
+            let name = text
+                .strip_prefix('{')
+                .and_then(|text| text.strip_suffix('}'));
+            let (segment, name) = match (name, name.and_then(|name| name.strip_prefix('*'))) {
+                (_, Some(name)) => (Segment::Rest, name),
+                (Some(name), _) => (Segment::Parameter, name),
+                _ => (Segment::Literal(text.to_string()), ""),
+            };
+            let fits = match segment {
+                Segment::Literal(_) => !text.starts_with(':') && !text.contains(never_there),
+                _ => !name.is_empty() && name.chars().all(is_letter),
+            };
+            if !fits {
+                let mut words = text.rsplit(|c| !is_letter(c));
+                let name = words.find(|word| !word.is_empty()).unwrap_or("name");
+                let right = format!("a parameter is {{{name}}}, the rest of a path {{*{name}}}");
+                return Err(format!("no path has {text:?}; {right}"));
+            }
+            if route.names.iter().any(|known| known == name) {
+                return Err(format!("{text:?} has the name of another parameter"));
+            }
+            if route.segments.last() == Some(&Segment::Rest) {
+                return Err("the rest of a path comes last".to_string());
+            }
+            if !name.is_empty() {
+                route.names.push(name.to_string());
+            }
+            route.segments.push(segment);
+        }
+        Ok(route)
+    }
+
+    /// Whether the route takes requests of this method.
     fn answers(&self, method: Method) -> bool {
         match (self.method, method) {
             // HEAD is GET without the content (RFC 9110 section 9.3.2).
@@ -122,6 +176,45 @@ impl Route {
             (known, _) => known.is_none_or(|known| known == method),
         }
     }
+
+    /// Returns the place among all routes. Two routes with equal places take the same requests.
+    fn place(&self) -> (&[Segment], u8) {
+        let method = match self.method {
+            // Before GET, whose routes match HEAD as well.
+            Some(Method::Head) => 0,
+            Some(method) => 1 + method as u8,
+            None => u8::MAX,
+        };
+        (&self.segments, method)
+    }
+
+    /// Returns the values of the parameters, decoded, where a path matches. The path is split before it is decoded: an encoded
+    /// slash does not separate segments.
+    fn match_path(&self, path: &str) -> Option<Vec<String>> {
+        // The last part is the whole rest of the path.
+        let mut parts = path.strip_prefix('/')?.splitn(self.segments.len(), '/');
+        let mut values = Vec::new();
+        for segment in &self.segments {
+            let part = parts.next()?;
+            let value = percent_decode(part)?;
+            match segment {
+                Segment::Literal(text) if value == *text => continue,
+                Segment::Parameter if !part.is_empty() && !part.contains('/') => {}
+                Segment::Rest if part.split('/').all(is_file_name) => {}
+                _ => return None,
+            }
+            values.push(value.into_owned());
+        }
+        Some(values)
+    }
+}
+
+/// Whether a part of a path names something in a folder, when it is decoded.
+fn is_file_name(part: &str) -> bool {
+    // A colon ends the name of a drive on Windows.
+    let leads_away = |c: char| c == '/' || (cfg!(windows) && c == ':');
+    let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(leads_away);
+    percent_decode(part).is_some_and(|part| is_name(&part))
 }
 
 /// A panic becomes a 500, which the middleware around it sees: a log wants its line, and a page of another site its CORS
@@ -180,123 +273,6 @@ impl std::fmt::Debug for Next<'_> {
         f.debug_struct("Next")
             .field("middleware", &self.middleware.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// Checks a pattern. An error says what is wrong, and what would be right.
-fn check_pattern(pattern: &str) -> Result<(), String> {
-    let path = pattern.strip_prefix('/');
-    let path = path.ok_or_else(|| format!("a path begins with a slash, as in \"/{pattern}\""))?;
-    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let never_there = |c: char| c.is_whitespace() || c.is_control() || "{}*<>?#%".contains(c);
-    let mut names = Vec::new();
-    for segment in path.split('/') {
-        let name = parameter(segment);
-        let fits = match name {
-            Some(name) => !name.is_empty() && name.chars().all(is_letter),
-            None => !segment.starts_with(':') && !segment.contains(never_there),
-        };
-        if !fits {
-            let mut words = segment.rsplit(|c| !is_letter(c));
-            let name = words.find(|word| !word.is_empty()).unwrap_or("name");
-            let right = format!("a parameter is {{{name}}}, the rest of a path {{*{name}}}");
-            return Err(format!("no path has {segment:?}; {right}"));
-        }
-        if name.is_some() && names.contains(&name) {
-            return Err(format!("{segment:?} has the name of another parameter"));
-        }
-        names.push(name);
-    }
-    match path
-        .rsplit('/')
-        .skip(1)
-        .any(|segment| segment.starts_with("{*"))
-    {
-        true => Err("the rest of a path comes last".to_string()),
-        false => Ok(()),
-    }
-}
-
-/// A segment of a pattern, in the order of the routes: the more specific one is less.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Segment<'a> {
-    /// Text that matches itself.
-    Literal(&'a str),
-    /// `{name}`, which matches one segment that is not empty.
-    Parameter,
-    /// `{*name}`, which matches one or more segments. None of them is empty, `.`, `..` or holds a slash, so the path may name a
-    /// file in a folder.
-    Rest,
-}
-
-impl Segment<'_> {
-    fn parse(text: &str) -> Segment<'_> {
-        match parameter(text) {
-            None => Segment::Literal(text),
-            Some(_) if text.starts_with("{*") => Segment::Rest,
-            Some(_) => Segment::Parameter,
-        }
-    }
-
-    /// Whether a part of a path matches, which is not decoded yet: an encoded slash does not separate segments.
-    fn matches(&self, part: &str) -> bool {
-        let is_below = |part: &str| {
-            // A colon ends the name of a drive on Windows.
-            let leads_away = |c: char| c == '/' || (cfg!(windows) && c == ':');
-            let is_name =
-                |part: &str| !matches!(part, "" | "." | "..") && !part.contains(leads_away);
-            percent_decode(part).is_some_and(|part| is_name(&part))
-        };
-        match self {
-            Segment::Rest => part.split('/').all(is_below),
-            _ if part.contains('/') => false,
-            Segment::Parameter => !part.is_empty(),
-            Segment::Literal(text) => percent_decode(part).is_some_and(|part| part == *text),
-        }
-    }
-}
-
-/// Returns the name in `{name}` or `{*name}`.
-fn parameter(segment: &str) -> Option<&str> {
-    let name = segment.strip_prefix('{')?.strip_suffix('}')?;
-    Some(name.strip_prefix('*').unwrap_or(name))
-}
-
-/// Returns the place of a route in the order of all routes. Two routes with equal places match the same requests.
-fn order(method: Option<Method>, pattern: &str) -> (Vec<Segment<'_>>, u8) {
-    let method = match method {
-        // Before GET, whose routes match HEAD as well.
-        Some(Method::Head) => 0,
-        Some(method) => 1 + method as u8,
-        None => u8::MAX,
-    };
-    (pattern.split('/').map(Segment::parse).collect(), method)
-}
-
-/// Pairs the segments of a pattern with the parts of a path. The last part is the whole rest of the path.
-fn parts<'a>(pattern: &'a str, path: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let segments = pattern.split('/');
-    let parts = path.splitn(segments.clone().count(), '/');
-    segments.zip(parts)
-}
-
-fn matches_path(pattern: &str, path: &str) -> bool {
-    path.split('/').count() >= pattern.split('/').count()
-        && parts(pattern, path).all(|(segment, part)| Segment::parse(segment).matches(part))
-}
-
-/// Sets the parameters of a path that matches, decoded.
-fn set_params(request: &mut Request, pattern: &str) {
-    if !pattern.contains('{') {
-        return;
-    }
-    let path = request.path().to_string();
-    for (segment, part) in parts(pattern, &path) {
-        if let Some(name) = parameter(segment)
-            && let Some(value) = percent_decode(part)
-        {
-            request.add_param(name, &value);
-        }
     }
 }
 

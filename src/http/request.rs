@@ -69,7 +69,8 @@ pub struct Request {
     /// Names and values, decoded.
     pub(super) query: Vec<(String, String)>,
     pub(super) fields: Vec<(String, String)>,
-    params: Vec<(String, String)>,
+    /// The parameters of the path, decoded.
+    pub(crate) params: Vec<(String, String)>,
     extensions: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
     pub(crate) body: Vec<u8>,
     pub(crate) peer: SocketAddr,
@@ -342,11 +343,6 @@ impl Request {
         self.params = Vec::new();
         self.extensions = Mutex::default();
         self.body = Vec::new();
-    }
-
-    /// Adds a path parameter, decoded.
-    pub(crate) fn add_param(&mut self, name: &str, value: &str) {
-        self.params.push((name.to_string(), value.to_string()));
     }
 
     /// Sets the `Host` field in place of the one that was sent.
