@@ -9,17 +9,16 @@
 use std::io::{BufRead, Read};
 
 use super::head::{
-    Framing, RequestError, is_token, is_value_byte, malformed, read_fields, read_line, refused,
-    unexpected_end,
+    Framing, RequestError, UNEXPECTED_END, is_token, is_value_byte, malformed, read_fields,
+    read_line, refused,
 };
 
 /// Digits of a chunk size: as many as a `u64` has, so that none overflows.
 const MAX_SIZE_DIGITS: usize = 16;
 /// Bytes of all chunk extensions of a body together. Known clients send none; an attacker can send any number.
 const MAX_EXTENSION_BYTES: usize = 4096;
-/// Limits of the trailer section, which is read and dropped.
-const MAX_TRAILER_BYTES: usize = 8192;
-const MAX_TRAILER_FIELDS: usize = 64;
+/// Maximum bytes and fields of the trailer section, which is read and dropped.
+const TRAILER_LIMITS: (usize, usize) = (8192, 64);
 
 /// Reads a whole body. The memory follows the bytes that have arrived, never the length that was announced.
 ///
@@ -33,41 +32,28 @@ pub(crate) fn read_body(
     max_body_bytes: usize,
 ) -> Result<Vec<u8>, RequestError> {
     let mut body = Vec::new();
-    match framing {
-        Framing::Length(length) => append(reader, length, max_body_bytes, &mut body)?,
-        Framing::Chunked => read_chunks(reader, max_body_bytes, &mut body)?,
+    if let Framing::Length(length) = framing {
+        append(reader, length, max_body_bytes, &mut body)?;
+        return Ok(body);
     }
-    Ok(body)
-}
-
-fn read_chunks(
-    reader: &mut impl BufRead,
-    max_body_bytes: usize,
-    body: &mut Vec<u8>,
-) -> Result<(), RequestError> {
     let too_long = malformed("chunk extensions are too long");
     let max_line_bytes = (MAX_SIZE_DIGITS + MAX_EXTENSION_BYTES + 2) as u64;
     let mut line = Vec::new();
     let mut extension_bytes = MAX_EXTENSION_BYTES;
     loop {
         if !read_line(&mut reader.take(max_line_bytes), &mut line, too_long)? {
-            return Err(unexpected_end());
+            return Err(UNEXPECTED_END);
         }
         let (size, extension) = chunk_size(&line)?;
         // The limit is for all lines together (RFC 9112 section 7.1.1).
         extension_bytes = extension_bytes.checked_sub(extension).ok_or(too_long)?;
         if size == 0 {
             // `trailer-section = *( field-line CRLF )`, which a server may drop (RFC 9112 section 7.1.2).
-            return read_fields(
-                reader,
-                &mut line,
-                MAX_TRAILER_BYTES,
-                MAX_TRAILER_FIELDS,
-                &mut |_, _| (),
-            );
+            read_fields(reader, &mut line, TRAILER_LIMITS, &mut Vec::new())?;
+            return Ok(body);
         }
 
-        append(reader, size, max_body_bytes, body)?;
+        append(reader, size, max_body_bytes, &mut body)?;
         // Only the size says where the data ends; CRLF confirms it.
         line.clear();
         append(reader, 2, usize::MAX, &mut line)?;
@@ -79,15 +65,13 @@ fn read_chunks(
 
 /// Parses `chunk-size [ chunk-ext ]`, where `chunk-size = 1*HEXDIG` (RFC 9112 section 7.1). Returns the size, and the length of
 /// the extensions.
-fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
+pub(crate) fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     let is_end = |byte: &u8| !byte.is_ascii_hexdigit();
-    let (digits, extensions) = line.split_at(line.iter().position(is_end).unwrap_or(line.len()));
-    let size = str::from_utf8(digits)
-        .ok()
-        .filter(|digits| digits.len() <= MAX_SIZE_DIGITS)
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let end = line.iter().position(is_end).unwrap_or(line.len());
+    let (digits, extensions) = line.split_at(end.min(MAX_SIZE_DIGITS));
+    let size = u64::from_str_radix(str::from_utf8(digits).unwrap_or_default(), 16);
     match (size, after_extensions(extensions)) {
-        (Some(size), Some([])) if extensions.iter().copied().all(is_value_byte) => {
+        (Ok(size), Some([])) if extensions.iter().copied().all(is_value_byte) => {
             Ok((size, extensions.len()))
         }
         _ => Err(malformed("chunk size or extension is malformed")),
@@ -141,6 +125,6 @@ fn append(
     }
     match reader.take(length).read_to_end(body)? as u64 == length {
         true => Ok(()),
-        false => Err(unexpected_end()),
+        false => Err(UNEXPECTED_END),
     }
 }

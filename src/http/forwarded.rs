@@ -13,25 +13,20 @@ pub(crate) fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
     if !trusted.contains(&client) {
         return client;
     }
-    let mut named = Vec::new();
-    for line in request.headers("x-forwarded-for") {
-        named.extend(line.split(',').map(address));
-    }
+    let items = request.headers("x-forwarded-for");
+    let items = items.flat_map(|line| line.split(','));
+    let mut named: Vec<_> = items.map(address).collect();
     // A proxy that writes `X-Forwarded-For` may pass a `Forwarded` on as the client sent it.
     if named.is_empty() {
-        for line in request.headers("forwarded") {
-            match split_unquoted(line, ',') {
-                Some(elements) => named.extend(elements.into_iter().map(forwarded_for)),
-                None => named.push(None),
-            }
-        }
+        // A line with an open quote stays one element, which names no address.
+        let elements = |line| split_unquoted(line, ',').unwrap_or(vec![line]);
+        let elements = request.headers("forwarded").flat_map(elements);
+        named = elements.map(forwarded_for).collect();
     }
-    for address in named.into_iter().rev() {
-        let Some(address) = address else { break };
+    while trusted.contains(&client)
+        && let Some(Some(address)) = named.pop()
+    {
         client = address;
-        if !trusted.contains(&client) {
-            break;
-        }
     }
     client
 }

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, ErrorKind, Read, Take};
 use std::time::Instant;
 
 use super::request::{Method, Request};
-use super::target::{Target, form_pairs, is_authority};
+use super::target::{form_pairs, is_authority, parse_target};
 use crate::config::Config;
 
 /// The version that a client speaks.
@@ -37,6 +37,7 @@ pub(crate) struct RequestError {
     pub(crate) reason: &'static str,
 }
 
+/// Makes the error for a request that gets a response of this status, with the reason as its text.
 pub(super) const fn refused(status: u16, reason: &'static str) -> RequestError {
     RequestError {
         status: Some(status),
@@ -44,15 +45,14 @@ pub(super) const fn refused(status: u16, reason: &'static str) -> RequestError {
     }
 }
 
+/// Makes the error for a request that does not follow the grammar: 400.
 pub(super) const fn malformed(reason: &'static str) -> RequestError {
     refused(400, reason)
 }
 
 /// The connection ended inside a request. A client that has shut down only its writing side still reads the response (RFC
 /// 9112 section 8).
-pub(super) const fn unexpected_end() -> RequestError {
-    malformed("request ends early")
-}
+pub(super) const UNEXPECTED_END: RequestError = malformed("request ends early");
 
 /// For a request that the program itself makes.
 impl From<RequestError> for io::Error {
@@ -68,7 +68,7 @@ impl From<io::Error> for RequestError {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => {
                 refused(408, "request did not come in time")
             }
-            ErrorKind::UnexpectedEof => unexpected_end(),
+            ErrorKind::UnexpectedEof => UNEXPECTED_END,
             _ => RequestError {
                 status: None,
                 reason: "connection is gone",
@@ -107,74 +107,68 @@ impl Request {
                 break;
             }
         }
-        let (target, version) = parse_request_line(line)?;
-        self.version = version;
-        self.path.push_str(target.path);
-        self.query = form_pairs(target.query.as_bytes()).collect();
-        let authority = (target.authority).map(|host| ("host".to_string(), host.to_string()));
-        read_fields(
-            reader,
-            line,
-            config.max_head_bytes,
-            config.max_fields,
-            &mut |name, value| {
-                self.fields.push((name.to_string(), decode_value(value)));
-            },
-        )?;
+        let authority = self.read_request_line(line)?.map(str::to_string);
+        let limits = (config.max_head_bytes, config.max_fields);
+        read_fields(reader, line, limits, &mut self.fields)?;
 
-        check_host(self, authority)?;
+        check_host(self)?;
+        if let Some(authority) = authority {
+            // It takes the place of the field (RFC 9112 section 3.2.2).
+            self.set_host(authority);
+        }
         self.framing = framing(self)?;
         self.expects_continue = expects_continue(self)? && self.framing != Framing::Length(0);
         self.keep_alive = keep_alive(self);
         self.received = Instant::now();
         Ok(true)
     }
-}
 
-/// Parses `request-line = method SP request-target SP HTTP-version` (RFC 9112 section 3).
-fn parse_request_line(line: &[u8]) -> Result<(Target<'_>, Version), RequestError> {
-    let mut parts = line.split(|&byte| byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(malformed("request line is not method, target and version"));
-    };
-    // `HTTP-version = HTTP-name "/" DIGIT "." DIGIT`, `HTTP-name = %x48.54.54.50` (RFC 9112 section 2.3).
-    let version = match version {
-        b"HTTP/1.0" => Version::Http10,
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => Version::Http11,
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            return Err(refused(505, "HTTP version is not supported"));
-        }
-        _ => return Err(malformed("HTTP version is malformed")),
-    };
-    let method = match Method::from_name(method) {
-        Some(method) => method,
+    /// Parses `request-line = method SP request-target SP HTTP-version` (RFC 9112 section 3). Returns
+    /// the authority of an absolute target.
+    fn read_request_line<'l>(&mut self, line: &'l [u8]) -> Result<Option<&'l str>, RequestError> {
+        let mut parts = line.split(|&byte| byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed("request line is not method, target and version"));
+        };
+        // `HTTP-version = HTTP-name "/" DIGIT "." DIGIT`, `HTTP-name = %x48.54.54.50` (RFC 9112 section 2.3).
+        self.version = match version {
+            b"HTTP/1.0" => Version::Http10,
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => Version::Http11,
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+                return Err(refused(505, "HTTP version is not supported"));
+            }
+            _ => return Err(malformed("HTTP version is malformed")),
+        };
         // `method = token` (RFC 9110 section 9.1). CONNECT is not implemented either: this server makes no tunnel.
-        None if is_token(method) => return Err(refused(501, "method is not implemented")),
-        None => return Err(malformed("method is not a token")),
-    };
-    let target = Target::parse(target).map_err(malformed)?;
-    // `asterisk-form = "*"` asks about the server as a whole (RFC 9112 section 3.2.4).
-    if target.path == "*" && method != Method::Options {
-        return Err(malformed("request target is only for OPTIONS"));
+        if !is_token(method) {
+            return Err(malformed("method is not a token"));
+        }
+        self.method = Method::from_name(method).ok_or(refused(501, "method is not implemented"))?;
+        let (authority, path, query) = parse_target(target).map_err(malformed)?;
+        // `asterisk-form = "*"` asks about the server as a whole (RFC 9112 section 3.2.4).
+        if path == "*" && self.method != Method::Options {
+            return Err(malformed("request target is only for OPTIONS"));
+        }
+        self.path.push_str(path);
+        self.query = form_pairs(query.as_bytes()).collect();
+        Ok(authority)
     }
-    Ok((target, version))
 }
 
-/// Reads `*( field-line CRLF ) CRLF` and calls `found` with each name and value.
+/// Reads `*( field-line CRLF ) CRLF` into `fields`. The limits are that of the bytes and that of the number of fields.
 pub(super) fn read_fields(
     reader: &mut impl BufRead,
     line: &mut Vec<u8>,
-    max_bytes: usize,
-    max_fields: usize,
-    found: &mut dyn FnMut(&str, &[u8]),
+    (max_bytes, max_fields): (usize, usize),
+    fields: &mut Vec<(String, String)>,
 ) -> Result<(), RequestError> {
     let too_large = refused(431, "fields are too large");
     let mut section = reader.take(max_bytes as u64);
     for count in 0.. {
         if !read_line(&mut section, line, too_large)? {
-            return Err(unexpected_end());
+            return Err(UNEXPECTED_END);
         }
         if line.is_empty() {
             break;
@@ -182,28 +176,30 @@ pub(super) fn read_fields(
         if count == max_fields {
             return Err(refused(431, "there are too many fields"));
         }
-        let (name, value) = parse_field(line)?;
-        found(name, value);
+        fields.push(parse_field(line)?);
     }
     Ok(())
 }
 
 /// Parses `field-line = field-name ":" OWS field-value OWS`, where `field-name = token` (RFC 9112 section 5).
-pub(super) fn parse_field(line: &[u8]) -> Result<(&str, &[u8]), RequestError> {
+/// Returns the name and the value, decoded as UTF-8 where it is valid UTF-8, else as ISO-8859-1 (RFC 9110 section 5.5).
+pub(super) fn parse_field(line: &[u8]) -> Result<(String, String), RequestError> {
     // A token holds no blank. This refuses folded lines (RFC 9112 section 5.2), white space before the first field (section
     // 2.2), and white space before the colon (section 5.1).
     let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
-    let name = match str::from_utf8(&line[..colon]) {
-        Ok(name) if is_token(name.as_bytes()) => name,
-        _ => return Err(malformed("field name is not a token")),
-    };
-    let value = &line[colon + 1..];
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    if !is_token(name) {
+        return Err(malformed("field name is not a token"));
+    }
     if !value.iter().copied().all(is_value_byte) {
         return Err(malformed("field value holds a control character"));
     }
     // `OWS = *( SP / HTAB )` (RFC 9110 section 5.6.3). `trim_ascii` removes more than blanks, but the check has let only
     // blanks pass.
-    Ok((name, value.trim_ascii()))
+    let value = value.trim_ascii();
+    let latin_1 = |_| value.iter().copied().map(char::from).collect();
+    let value = str::from_utf8(value).map_or_else(latin_1, str::to_string);
+    Ok((String::from_utf8_lossy(name).into_owned(), value))
 }
 
 /// Reads one line into `line`, without its CRLF. Returns false when the connection has ended before the line.
@@ -224,28 +220,19 @@ pub(super) fn read_line(
         [.., b'\n'] => Err(malformed("line ends in a bare LF")),
         _ if reader.limit() == 0 => Err(too_long),
         [] => Ok(false),
-        _ => Err(unexpected_end()),
+        _ => Err(UNEXPECTED_END),
     }
 }
 
-/// Checks `Host = uri-host [ ":" port ]`: there is exactly one, and it is well-formed (RFC 9112 section 3.2). The authority
-/// of an absolute target then takes the place of the field (section 3.2.2).
-fn check_host(
-    request: &mut Request,
-    authority: Option<(String, String)>,
-) -> Result<(), RequestError> {
+/// Checks `Host = uri-host [ ":" port ]`: there is exactly one, and it is well-formed (RFC 9112 section 3.2).
+fn check_host(request: &Request) -> Result<(), RequestError> {
     let not_one = malformed("there is not exactly one host");
     match at_most_one(request, "host", not_one)? {
-        None if request.version == Version::Http10 => {}
+        None if request.version == Version::Http11 => Err(not_one),
         // An empty host may be refused, as the scheme http needs an authority (section 3.3).
-        Some(host) if is_authority(host) => {}
-        Some(_) => return Err(malformed("host is malformed")),
-        None => return Err(not_one),
+        Some(host) if !is_authority(host) => Err(malformed("host is malformed")),
+        _ => Ok(()),
     }
-    if let Some(authority) = authority {
-        request.set_host(authority);
-    }
-    Ok(())
 }
 
 /// Decides where the body ends (RFC 9112 section 6.3). What two servers could read in two ways is refused.
@@ -254,23 +241,22 @@ fn framing(request: &Request) -> Result<Framing, RequestError> {
     // `Transfer-Encoding = #transfer-coding`, of which only `chunked` alone is accepted. RFC 9112 section 6.1 suggests 501
     // for an unknown coding; here a list, an unknown coding and a malformed one get the same 400.
     let not_chunked = malformed("transfer coding is not chunked alone");
+    let both = malformed("there are both a content length and a transfer coding");
     let length = at_most_one(request, "content-length", not_one)?;
     let coding = at_most_one(request, "transfer-encoding", not_chunked)?;
-    let may_be_chunked = request.version == Version::Http11;
+    let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
     match (length, coding) {
         (None, None) => Ok(Framing::Length(0)),
-        (Some(_), Some(_)) => Err(malformed(
-            "there are both a content length and a transfer coding",
-        )),
-        (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") && may_be_chunked => {
+        (Some(_), Some(_)) => Err(both),
+        (None, Some(coding)) if is_chunked(coding) && request.version == Version::Http11 => {
             Ok(Framing::Chunked)
         }
         (None, Some(_)) => Err(not_chunked),
-        (Some(length), None) if is_number(length) => match length.parse() {
-            Ok(length) => Ok(Framing::Length(length)),
-            Err(_) => Err(refused(413, "body is too large")),
-        },
-        (Some(_), None) => Err(not_one),
+        (Some(length), None) if !is_number(length) => Err(not_one),
+        (Some(length), None) => {
+            let length = length.parse().map(Framing::Length);
+            length.map_err(|_| refused(413, "body is too large"))
+        }
     }
 }
 
@@ -302,21 +288,11 @@ fn keep_alive(request: &Request) -> bool {
 /// Whether the client waits for a 100: `Expect = #expectation`, of which only `100-continue` is known (RFC 9110 section
 /// 10.1.1). HTTP/1.0 has no expectations.
 fn expects_continue(request: &Request) -> Result<bool, RequestError> {
-    let is_known = |item: &str| item.eq_ignore_ascii_case("100-continue");
-    match request.version {
-        Version::Http10 => Ok(false),
-        Version::Http11 if request.items("expect").all(is_known) => {
-            Ok(request.items("expect").next().is_some())
-        }
-        Version::Http11 => Err(refused(417, "expectation cannot be met")),
-    }
-}
-
-/// Decodes a value: as UTF-8 where the bytes are valid UTF-8, else as ISO-8859-1 (RFC 9110 section 5.5).
-pub(super) fn decode_value(value: &[u8]) -> String {
-    match str::from_utf8(value) {
-        Ok(text) => text.to_string(),
-        Err(_) => value.iter().map(|&byte| char::from(byte)).collect(),
+    let is_unknown = |item: &&str| !item.eq_ignore_ascii_case("100-continue");
+    match request.items("expect").find(is_unknown) {
+        _ if request.version == Version::Http10 => Ok(false),
+        Some(_) => Err(refused(417, "expectation cannot be met")),
+        None => Ok(request.items("expect").next().is_some()),
     }
 }
 

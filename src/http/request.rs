@@ -3,14 +3,14 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
-use std::iter;
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::Utf8Error;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::head::{Framing, Version, decode_value, parse_field};
+use super::head::{Framing, Version, parse_field};
 use super::target::form_pairs;
 use crate::config::Config;
 use crate::lock::lock;
@@ -118,13 +118,10 @@ impl Request {
     ///
     /// `InvalidInput` for a field that the server would refuse, and that reason.
     pub fn with_header(mut self, name: &str, value: &str) -> io::Result<Request> {
-        let line = format!("{name}: {value}");
-        let (name, value) = parse_field(line.as_bytes())?;
-        let pair = (name.to_string(), decode_value(value));
-        if name.eq_ignore_ascii_case("host") {
-            self.set_host(pair);
-        } else {
-            self.fields.push(pair);
+        let (name, value) = parse_field(format!("{name}: {value}").as_bytes())?;
+        match name.eq_ignore_ascii_case("host") {
+            true => self.set_host(value),
+            false => self.fields.push((name, value)),
         }
         Ok(self)
     }
@@ -323,33 +320,26 @@ impl Request {
     /// The id is in the `Last-Event-ID` field, or else in `?last_event_id=` of the query, where a page puts it for the first
     /// connection. An `EventSource` repeats the query at each reconnect, so the field goes first.
     pub fn last_event_id(&self) -> Option<&str> {
-        let in_query = ["last_event_id", "lastEventId", "lastEventID"];
-        let in_query = in_query.into_iter().map(|name| self.query(name));
-        let mut ids = iter::once(self.header("last-event-id"))
-            .chain(in_query)
-            .flatten();
+        let names = ["last_event_id", "lastEventId", "lastEventID"];
+        let in_query = names.iter().flat_map(|name| self.query(name));
+        let mut ids = self.header("last-event-id").into_iter().chain(in_query);
         ids.find(|id| !id.is_empty())
     }
 
     /// Clears the request for the next one, and frees what a large request took: the next may take a while.
     pub(crate) fn clear(&mut self) {
-        self.method = Method::Get;
-        self.version = Version::Http11;
-        self.keep_alive = false;
-        self.path = String::new();
-        self.query = Vec::new();
-        self.fields.clear();
-        self.fields.shrink_to(16);
-        self.params = Vec::new();
-        self.extensions = Mutex::default();
-        self.body = Vec::new();
+        let mut fields = mem::take(&mut self.fields);
+        fields.clear();
+        fields.shrink_to(16);
+        let unread = Request::unread(self.peer, Arc::clone(&self.closing));
+        *self = Request { fields, ..unread };
     }
 
     /// Sets the `Host` field in place of the one that was sent.
-    pub(super) fn set_host(&mut self, host: (String, String)) {
-        self.fields
-            .retain(|(name, _)| !name.eq_ignore_ascii_case("host"));
-        self.fields.push(host);
+    pub(super) fn set_host(&mut self, host: String) {
+        let is_other = |(name, _): &(String, String)| !name.eq_ignore_ascii_case("host");
+        self.fields.retain(is_other);
+        self.fields.push(("host".to_string(), host));
     }
 }
 
