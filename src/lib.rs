@@ -199,8 +199,7 @@ pub use config::Config;
 pub use connections::ServerStats;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message, json_string};
 pub use guard::{
-    Access, Cors, InvalidEntry, access_log, allow_hosts, allow_origins, allow_same_origin,
-    constant_time_eq,
+    Access, Cors, access_log, allow_hosts, allow_origins, allow_same_origin, constant_time_eq,
 };
 pub use http::{Cookie, IntoResponse, Method, Request, Response, SameSite};
 #[cfg(feature = "hub")]

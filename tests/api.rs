@@ -55,7 +55,6 @@ fn types_can_move_between_threads_and_be_compared() {
 
     error::<InvalidField>();
     error::<EventTooLong>();
-    error::<InvalidEntry>();
     error::<InvalidName>();
     error::<PublishError>();
     error::<StillOpen>();

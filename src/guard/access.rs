@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::http::{Request, Response};
-use crate::router::Next;
+use crate::http::Request;
+use crate::router::{BoxedMiddleware, Next};
 
 /// Makes a middleware that calls `log` for each request and its response. Add it first, and the log has the refusals of all
 /// other middleware.
@@ -24,10 +24,8 @@ use crate::router::Next;
 /// ```
 ///
 /// A line is `127.0.0.1 GET /events/news?... 200 0.1 ms`.
-pub fn access_log(
-    log: impl Fn(&Access<'_>) + Send + Sync + 'static,
-) -> impl Fn(&Request, Next<'_>) -> Response + Send + Sync + 'static {
-    move |request, next| {
+pub fn access_log(log: impl Fn(&Access<'_>) + Send + Sync + 'static) -> BoxedMiddleware {
+    Box::new(move |request: &Request, next: Next<'_>| {
         let start = Instant::now();
         let response = next.run(request);
         log(&Access {
@@ -36,7 +34,7 @@ pub fn access_log(
             elapsed: start.elapsed(),
         });
         response
-    }
+    })
 }
 
 /// One line of the access log. Displayed, it has no query, which may hold a ticket or another secret, and no control

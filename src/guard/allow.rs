@@ -1,10 +1,8 @@
 //! Allow-lists: the hosts under which this server is known, and the origins whose pages may send requests.
 
-use std::error::Error;
-use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 
-use crate::http::{Request, Response, is_authority};
+use crate::http::{Request, Response, is_authority, split_port};
 use crate::router::{BoxedMiddleware, Next};
 
 /// Makes a middleware against DNS rebinding, which refuses requests for other hosts with 421 (RFC 9110 section 7.4).
@@ -18,7 +16,7 @@ use crate::router::{BoxedMiddleware, Next};
 ///
 /// # Errors
 ///
-/// [`InvalidEntry`] for an entry that is not a host, such as `localhost`, `a.example:8080`, `127.0.0.1` or `[::1]`.
+/// `InvalidInput` for an entry that is not a host, such as `localhost`, `a.example:8080`, `127.0.0.1` or `[::1]`.
 ///
 /// # Examples
 ///
@@ -32,22 +30,20 @@ use crate::router::{BoxedMiddleware, Next};
 /// ```
 pub fn allow_hosts(
     hosts: impl IntoIterator<Item = impl AsRef<str>>,
-) -> Result<BoxedMiddleware, InvalidEntry> {
-    let mut allowed = Vec::new();
-    for host in hosts {
-        let host = host.as_ref();
-        if !is_authority(host) || host.contains('*') {
-            return Err(InvalidEntry::new(host, "a host"));
-        }
-        allowed.push(normal_host(host));
-    }
+) -> io::Result<BoxedMiddleware> {
+    let is_host = |host: &str| is_authority(host) && !host.contains('*');
+    let hosts = checked_entries(hosts, "a host", is_host)?;
     Ok(Box::new(move |request: &Request, next: Next<'_>| {
-        let asked = normal_host(request.header("host").unwrap_or_default());
-        let name = split_port(&asked).0;
-        if allowed.iter().any(|host| *host == asked || host == name) {
-            return next.run(request);
+        let asked = name_and_port(request.header("host").unwrap_or_default());
+        let is_asked = |host: &String| {
+            let (name, port) = name_and_port(host);
+            // Names have no case (RFC 3986 section 3.2.2).
+            name.eq_ignore_ascii_case(asked.0) && (port.is_empty() || port == asked.1)
+        };
+        match hosts.iter().any(is_asked) {
+            true => next.run(request),
+            false => Response::text("this server has another name\n").with_status(421),
         }
-        Response::text("this server has another name\n").with_status(421)
     }))
 }
 
@@ -63,7 +59,7 @@ pub fn allow_hosts(
 ///
 /// # Errors
 ///
-/// [`InvalidEntry`] for an entry that is not an origin as browsers send it: scheme and host, and the port where the scheme
+/// `InvalidInput` for an entry that is not an origin as browsers send it: scheme and host, and the port where the scheme
 /// has another default, without a path, such as `https://a.example`.
 ///
 /// # Examples
@@ -78,8 +74,9 @@ pub fn allow_hosts(
 /// ```
 pub fn allow_origins(
     origins: impl IntoIterator<Item = impl AsRef<str>>,
-) -> Result<BoxedMiddleware, InvalidEntry> {
-    Ok(only_origins(parse_origins(origins)?))
+) -> io::Result<BoxedMiddleware> {
+    let allowed = checked_entries(origins, "an origin", is_origin)?;
+    Ok(only_origins(allowed))
 }
 
 /// Makes a middleware that refuses requests from pages of other sites with 403, as [`allow_origins`] does with an empty list.
@@ -96,6 +93,7 @@ pub fn allow_same_origin() -> BoxedMiddleware {
     only_origins(Vec::new())
 }
 
+/// Makes the middleware of [`allow_origins`], for origins that are valid.
 fn only_origins(allowed: Vec<String>) -> BoxedMiddleware {
     Box::new(move |request: &Request, next: Next<'_>| {
         let host = request.header("host").unwrap_or_default();
@@ -113,78 +111,41 @@ fn only_origins(allowed: Vec<String>) -> BoxedMiddleware {
     })
 }
 
-/// Parses origins as browsers serialise them ([HTML](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin)).
-pub(super) fn parse_origins(
-    origins: impl IntoIterator<Item = impl AsRef<str>>,
-) -> Result<Vec<String>, InvalidEntry> {
-    let mut parsed = Vec::new();
-    for origin in origins {
-        let origin = origin.as_ref();
-        let valid = origin.split_once("://").is_some_and(|(scheme, host)| {
-            let is_default = matches!(
-                (scheme, split_port(host).1),
-                ("http", "80") | ("https", "443")
-            );
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-            let known_scheme = !scheme.is_empty() && scheme.bytes().all(allowed);
-            known_scheme && is_authority(host) && !host.ends_with(':') && !is_default
-        });
-        let never_sent = |byte: u8| byte.is_ascii_uppercase() || byte == b'*';
-        if !valid || origin.bytes().any(never_sent) {
-            return Err(InvalidEntry::new(origin, "an origin"));
-        }
-        parsed.push(origin.to_string());
-    }
-    Ok(parsed)
+/// Whether this is an origin as browsers
+/// [serialise](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin) it.
+pub(super) fn is_origin(origin: &str) -> bool {
+    let (scheme, host) = origin.split_once("://").unwrap_or_default();
+    let in_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let never_sent = |byte: u8| byte.is_ascii_uppercase() || byte == b'*';
+    let port = split_port(host).1;
+    let is_default = matches!((scheme, port), ("http", "80") | ("https", "443"));
+    (!scheme.is_empty() && scheme.bytes().all(in_scheme))
+        && (is_authority(host) && !host.ends_with(':') && !is_default)
+        && !origin.bytes().any(never_sent)
 }
 
-/// Normalises a host for comparison: without case (RFC 3986 section 3.2.2) and without the final dot of a full name.
-fn normal_host(host: &str) -> String {
+/// Copies the entries of a setting. One that no request could match is an `InvalidInput`.
+pub(super) fn checked_entries(
+    entries: impl IntoIterator<Item = impl AsRef<str>>,
+    kind: &str,
+    is_valid: impl Fn(&str) -> bool,
+) -> io::Result<Vec<String>> {
+    let mut checked = Vec::new();
+    for entry in entries {
+        let entry = entry.as_ref();
+        if !is_valid(entry) {
+            let problem = format!("{entry:?} is not {kind}");
+            return Err(io::Error::new(ErrorKind::InvalidInput, problem));
+        }
+        checked.push(entry.to_string());
+    }
+    Ok(checked)
+}
+
+/// Splits a host into its name, without the final dot of a full name, and its port.
+fn name_and_port(host: &str) -> (&str, &str) {
     let (name, port) = split_port(host);
-    let mut normal = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    if !port.is_empty() {
-        normal = normal + ":" + port;
-    }
-    normal
-}
-
-/// Splits off the port, which may be empty. Colons within brackets belong to the address.
-fn split_port(host: &str) -> (&str, &str) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port),
-        _ => (host, ""),
-    }
-}
-
-/// The error for an entry of an allow-list that no request could match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidEntry {
-    entry: String,
-    wanted: &'static str,
-}
-
-impl InvalidEntry {
-    pub(super) fn new(entry: &str, wanted: &'static str) -> InvalidEntry {
-        InvalidEntry {
-            entry: entry.to_string(),
-            wanted,
-        }
-    }
-}
-
-impl fmt::Display for InvalidEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is not {}", self.entry, self.wanted)
-    }
-}
-
-impl Error for InvalidEntry {}
-
-/// For a `main` that returns [`io::Result`].
-impl From<InvalidEntry> for io::Error {
-    fn from(error: InvalidEntry) -> io::Error {
-        io::Error::new(io::ErrorKind::InvalidInput, error)
-    }
+    (name.strip_suffix('.').unwrap_or(name), port)
 }
 
 #[cfg(test)]
@@ -300,7 +261,7 @@ mod tests {
             "http://[::1]:8080",
             "chrome-extension://abc",
         ] {
-            assert_eq!(parse_origins([origin]), Ok(vec![origin.to_string()]));
+            assert!(is_origin(origin), "{origin}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Cross-origin resource sharing ([Fetch](https://fetch.spec.whatwg.org/#http-cors-protocol)): the pages of which other sites
 //! may read responses.
 
-use super::allow::{InvalidEntry, parse_origins};
+use std::io;
+
+use super::allow::{checked_entries, is_origin};
 use crate::http::{Method, Request, Response, is_token, method_list};
 use crate::router::{Middleware, Next};
 
@@ -41,8 +43,8 @@ pub struct Cors {
     origins: Option<Vec<String>>,
     credentials: bool,
     methods: String,
-    fields: String,
-    exposed: String,
+    fields: Vec<String>,
+    exposed: Vec<String>,
 }
 
 impl Cors {
@@ -53,8 +55,9 @@ impl Cors {
             origins: None,
             credentials: false,
             methods: "GET, HEAD, POST".to_string(),
-            fields: "Authorization, Content-Type, Last-Event-ID".to_string(),
-            exposed: String::new(),
+            // Each entry is a list.
+            fields: vec!["Authorization, Content-Type, Last-Event-ID".to_string()],
+            exposed: Vec::new(),
         }
     }
 
@@ -62,12 +65,10 @@ impl Cors {
     ///
     /// # Errors
     ///
-    /// [`InvalidEntry`] for an entry that is not an origin, as for [`allow_origins`](crate::allow_origins).
-    pub fn origins(
-        origins: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Result<Cors, InvalidEntry> {
+    /// `InvalidInput` for an entry that is not an origin, as for [`allow_origins`](crate::allow_origins).
+    pub fn origins(origins: impl IntoIterator<Item = impl AsRef<str>>) -> io::Result<Cors> {
         Ok(Cors {
-            origins: Some(parse_origins(origins)?),
+            origins: Some(checked_entries(origins, "an origin", is_origin)?),
             ..Cors::any()
         })
     }
@@ -79,7 +80,7 @@ impl Cors {
     /// As [`origins`](Cors::origins).
     pub fn with_credentials(
         origins: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Result<Cors, InvalidEntry> {
+    ) -> io::Result<Cors> {
         Ok(Cors {
             credentials: true,
             ..Cors::origins(origins)?
@@ -97,12 +98,9 @@ impl Cors {
     ///
     /// # Errors
     ///
-    /// [`InvalidEntry`] for an entry that is not the name of a field.
-    pub fn fields(
-        mut self,
-        names: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Result<Cors, InvalidEntry> {
-        add_names(&mut self.fields, names)?;
+    /// `InvalidInput` for an entry that is not the name of a field.
+    pub fn fields(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> io::Result<Cors> {
+        self.fields.extend(checked_names(names)?);
         Ok(self)
     }
 
@@ -111,71 +109,47 @@ impl Cors {
     ///
     /// # Errors
     ///
-    /// [`InvalidEntry`] for an entry that is not the name of a field.
-    pub fn expose(
-        mut self,
-        names: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Result<Cors, InvalidEntry> {
-        add_names(&mut self.exposed, names)?;
+    /// `InvalidInput` for an entry that is not the name of a field.
+    pub fn expose(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> io::Result<Cors> {
+        self.exposed.extend(checked_names(names)?);
         Ok(self)
-    }
-
-    /// Returns the value of `Access-Control-Allow-Origin`.
-    fn allowed(&self, request: &Request) -> Option<&str> {
-        match &self.origins {
-            None => Some("*"),
-            Some(origins) => {
-                let origin = request.header("origin")?;
-                let known = origins.iter().find(|known| *known == origin);
-                known.map(String::as_str)
-            }
-        }
-    }
-
-    fn preflight(&self) -> Response {
-        Response::new(204)
-            .with_field("Access-Control-Allow-Methods", &self.methods)
-            // A list, as `*` does not cover `Authorization`.
-            .with_field("Access-Control-Allow-Headers", &self.fields)
-            // Ten minutes: then every browser has a changed list.
-            .with_field("Access-Control-Max-Age", "600")
     }
 }
 
-/// Adds names to a list, `#field-name` (RFC 9110 section 5.6.1).
-fn add_names(
-    list: &mut String,
-    names: impl IntoIterator<Item = impl AsRef<str>>,
-) -> Result<(), InvalidEntry> {
-    for name in names {
-        let name = name.as_ref();
-        if !is_token(name.as_bytes()) {
-            return Err(InvalidEntry::new(name, "a field name"));
-        }
-        *list += if list.is_empty() { "" } else { ", " };
-        *list += name;
-    }
-    Ok(())
+/// Copies the names of fields, `field-name = token` (RFC 9110 section 5.1).
+fn checked_names(names: impl IntoIterator<Item = impl AsRef<str>>) -> io::Result<Vec<String>> {
+    checked_entries(names, "a field name", |name| is_token(name.as_bytes()))
 }
 
 impl Middleware<Cors> for Cors {
     fn run(&self, request: &Request, next: Next<'_>) -> Response {
-        let allowed = self.allowed(request);
+        let origin = request.header("origin");
+        // The value of `Access-Control-Allow-Origin`.
+        let allowed = match &self.origins {
+            None => Some("*"),
+            Some(origins) => origin.filter(|origin| origins.iter().any(|known| known == origin)),
+        };
         let is_preflight = request.method() == Method::Options
-            && request.header("origin").is_some()
+            && origin.is_some()
             && request.header("access-control-request-method").is_some();
         let mut response = match (is_preflight, allowed) {
             (false, _) => next.run(request),
             (true, None) => Response::text("not for pages of this origin\n").with_status(403),
-            (true, Some(_)) => self.preflight(),
+            (true, Some(_)) => Response::new(204)
+                .with_field("Access-Control-Allow-Methods", &self.methods)
+                // A list, as `*` does not cover `Authorization`.
+                .with_field("Access-Control-Allow-Headers", &self.fields.join(", "))
+                // Ten minutes: then every browser has a changed list.
+                .with_field("Access-Control-Max-Age", "600"),
         };
         if let Some(origin) = allowed {
             response = response.with_field("Access-Control-Allow-Origin", origin);
             if self.credentials {
                 response = response.with_field("Access-Control-Allow-Credentials", "true");
             }
-            if !is_preflight && !self.exposed.is_empty() {
-                response = response.with_field("Access-Control-Expose-Headers", &self.exposed);
+            let exposed = self.exposed.join(", ");
+            if !is_preflight && !exposed.is_empty() {
+                response = response.with_field("Access-Control-Expose-Headers", &exposed);
             }
         }
         // Also where no origin was sent: a cache must not give that response to a page of another site.

@@ -7,7 +7,7 @@ mod cors;
 mod secret;
 
 pub use access::{Access, access_log};
-pub use allow::{InvalidEntry, allow_hosts, allow_origins, allow_same_origin};
+pub use allow::{allow_hosts, allow_origins, allow_same_origin};
 pub use cors::Cors;
 pub use secret::constant_time_eq;
 

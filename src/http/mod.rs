@@ -22,4 +22,4 @@ pub(crate) use head::{Framing, RequestError, Version, is_token};
 pub use request::{Method, Request};
 pub(crate) use response::{Body, Stream, StreamHead, method_list};
 pub use response::{IntoResponse, Response};
-pub(crate) use target::{is_authority, percent_decode};
+pub(crate) use target::{is_authority, percent_decode, split_port};

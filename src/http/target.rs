@@ -79,7 +79,7 @@ pub(crate) fn is_authority(text: &str) -> bool {
 }
 
 /// Splits an authority into its host and its port, which may be empty. Colons within brackets belong to the host.
-pub(super) fn split_port(authority: &str) -> (&str, &str) {
+pub(crate) fn split_port(authority: &str) -> (&str, &str) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),
         _ => (authority, ""),
