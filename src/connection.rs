@@ -241,7 +241,7 @@ impl Connection {
     fn send_whole(&mut self, response: &Response, body: &[u8]) -> io::Result<()> {
         let out = &mut self.out;
         out.clear();
-        response.append_whole_head(out, body.len(), &self.request);
+        response.append_head(out, Some(body.len()), &self.request);
         if self.request.method() == Method::Head || !response.has_content() {
             return self.socket.write_all(out);
         }

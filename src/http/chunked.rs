@@ -2,9 +2,6 @@
 
 use std::io::Write;
 
-/// The end of a chunked body: `last-chunk trailer-section CRLF`, with an empty trailer section.
-pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
 /// How a client finds the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
@@ -33,10 +30,10 @@ impl Coding {
         }
     }
 
-    /// Appends the end of a stream.
+    /// Appends the end of a stream: `last-chunk trailer-section CRLF`, with an empty trailer section.
     pub(crate) fn append_end(self, out: &mut Vec<u8>) {
         if self == Coding::Chunked {
-            out.extend_from_slice(LAST_CHUNK);
+            out.extend_from_slice(b"0\r\n\r\n");
         }
     }
 }

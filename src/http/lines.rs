@@ -2,17 +2,17 @@
 
 use std::io::{self, LineWriter, Write};
 
-use super::chunked::Coding;
 use super::response::StreamHead;
 use crate::socket::Socket;
 
+/// The program's part of [`Response::lines`](crate::Response::lines).
 pub(super) type WriteLines = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()>>;
 
 /// A writer that sends each write as a chunk, the first one together with the head.
 struct ChunkWriter {
     socket: Socket,
-    coding: Coding,
-    out: Vec<u8>,
+    /// The coding, and what has not been sent yet: at first the head.
+    head: StreamHead,
     has_failed: bool,
 }
 
@@ -22,8 +22,7 @@ pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) -> O
     socket.start_stream().ok()?;
     let mut lines = LineWriter::new(ChunkWriter {
         socket,
-        coding: head.coding,
-        out: head.bytes,
+        head,
         has_failed: false,
     });
     let written = write(&mut lines).and_then(|()| lines.flush());
@@ -36,7 +35,7 @@ pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) -> O
         }
         return None;
     }
-    writer.coding.append_end(&mut writer.out);
+    writer.head.coding.append_end(&mut writer.head.bytes);
     writer.flush().ok()?;
     writer.socket.finish_stream().ok()?;
     writer.socket.keep_alive.then_some(writer.socket)
@@ -44,14 +43,14 @@ pub(super) fn send(head: StreamHead, mut socket: Socket, write: WriteLines) -> O
 
 impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.coding.append(&mut self.out, &[bytes]);
+        self.head.coding.append(&mut self.head.bytes, &[bytes]);
         self.flush()?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let sent = self.socket.write_all(&self.out);
-        self.out.clear();
+        let sent = self.socket.write_all(&self.head.bytes);
+        self.head.bytes.clear();
         self.has_failed |= sent.is_err();
         sent
     }

@@ -84,16 +84,20 @@ pub(crate) struct StreamHead {
 impl Response {
     /// Makes a response of this status without a body. A status below 200 or above 599 does not end a request and becomes
     /// 500.
-    #[inline(never)] // As with `from_status`.
     pub fn new(status: u16) -> Response {
-        let response = Response {
+        Response::with_lines(String::new(), Body::Whole(Cow::Borrowed(b""))).with_status(status)
+    }
+
+    /// Makes a 200 with these field lines and this body.
+    #[inline(never)] // Else a copy of the code stands at each kind of response.
+    fn with_lines(fields: String, body: Body) -> Response {
+        Response {
             status: 200,
-            fields: String::new(),
-            body: Body::Whole(Cow::Borrowed(b"")),
+            fields,
+            body,
             error: None,
             is_last: false,
-        };
-        response.with_status(status)
+        }
     }
 
     /// Makes a 200 with plain text.
@@ -189,11 +193,12 @@ impl Response {
         Response::text(format!("{error}\n")).with_status(400)
     }
 
-    #[inline(never)] // As with `from_status`.
+    /// Makes a 200 with a whole body of this type.
     fn whole(content_type: &str, body: Cow<'static, [u8]>) -> Response {
-        let mut response = Response::new(200).with_field("Content-Type", content_type);
-        response.body = Body::Whole(body);
-        response
+        Response::with_lines(
+            format!("Content-Type: {content_type}\r\n"),
+            Body::Whole(body),
+        )
     }
 
     /// Makes a 200 with a body that is sent line by line, such as NDJSON.
@@ -231,17 +236,14 @@ impl Response {
         self
     }
 
-    /// 200 with these field lines and no others, as yet: what more there would be room for, a stream's thread keeps for
+    /// Makes a 200 with these field lines and no room for others: what more there would be room for, a stream's thread keeps for
     /// days.
     pub(crate) fn stream(fields: &str, stream: Stream) -> Response {
-        let mut response = Response::new(200);
-        response.fields = fields.to_string();
-        response.body = Body::Stream(stream);
-        response
+        Response::with_lines(fields.to_string(), Body::Stream(stream))
     }
 
     /// Makes a response whose text is its reason phrase.
-    #[inline(never)] // Else a copy of the code stands at each kind of response.
+    #[inline(never)] // As with `with_lines`.
     pub(crate) fn from_status(status: u16) -> Response {
         Response::text(format!("{status} {}\n", reason_phrase(status))).with_status(status)
     }
@@ -281,13 +283,17 @@ impl Response {
     /// assert_eq!(response.header("content-type"), Some("text/csv"));
     /// ```
     pub fn with_header(self, name: &str, value: impl AsRef<str>) -> Response {
-        self.checked(name, value.as_ref(), Response::with_field)
+        let value = value.as_ref();
+        let refusal = self.refusal(name, value);
+        refusal.unwrap_or_else(|| self.with_field(name, value))
     }
 
     /// Adds a field, for names that may come more than once, such as `Vary` and `Link`. A field is invalid as for
     /// [`with_header`](Response::with_header).
     pub fn add_header(self, name: &str, value: impl AsRef<str>) -> Response {
-        self.checked(name, value.as_ref(), Response::and_field)
+        let value = value.as_ref();
+        let refusal = self.refusal(name, value);
+        refusal.unwrap_or_else(|| self.and_field(name, value))
     }
 
     /// Adds a cookie for the client to keep. A name or value that RFC 6265 section 4.1.1 does not allow makes the whole
@@ -299,60 +305,38 @@ impl Response {
         }
     }
 
-    /// Puts a field that a caller gives.
-    fn checked(
-        self,
-        name: &str,
-        value: &str,
-        put: fn(Response, &str, &str) -> Response,
-    ) -> Response {
-        match self.check_header(name, value) {
-            Ok(()) => put(self, name, value),
-            Err(problem) => Response::failed(problem),
-        }
-    }
-
-    fn check_header(&self, name: &str, value: &str) -> Result<(), String> {
+    /// Returns what the response becomes where a caller gives an invalid field.
+    fn refusal(&self, name: &str, value: &str) -> Option<Response> {
         const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
         const OF_EVENT_STREAMS: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
         let is_in = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
-        if !is_token(name.as_bytes()) {
-            return Err(format!("{name:?} is not a field name"));
-        }
         let is_event_stream = matches!(self.body, Body::Stream(_))
             && self.header("content-type") == Some("text/event-stream");
-        if is_in(&RESERVED) || is_event_stream && is_in(&OF_EVENT_STREAMS) {
-            return Err(format!("{name} field is written by the server"));
-        }
-        match value.chars().find(|c| c.is_ascii_control() && *c != '\t') {
-            Some(found) => Err(format!("{name} field cannot contain {found:?}")),
-            None => Ok(()),
-        }
+        let is_control = |c: &char| c.is_ascii_control() && *c != '\t';
+        let problem = if !is_token(name.as_bytes()) {
+            format!("{name:?} is not a field name")
+        } else if is_in(&RESERVED) || is_event_stream && is_in(&OF_EVENT_STREAMS) {
+            format!("{name} field is written by the server")
+        } else {
+            let found = value.chars().find(is_control)?;
+            format!("{name} field cannot contain {found:?}")
+        };
+        Some(Response::failed(problem))
     }
 
     /// Sets a field that is known to be valid.
-    pub(crate) fn with_field(self, name: &str, value: &str) -> Response {
-        self.without_field(name).and_field(name, value)
-    }
-
-    fn without_field(mut self, name: &str) -> Response {
+    pub(crate) fn with_field(mut self, name: &str, value: &str) -> Response {
         if self.header(name).is_some() {
             let lines = self.fields.split_inclusive("\r\n");
-            let name = |line: &&str| {
-                line.split_once(':')
-                    .is_none_or(|(other, _)| !other.eq_ignore_ascii_case(name))
-            };
-            self.fields = lines.filter(name).collect();
+            self.fields = lines.filter(|line| !is_named(line, name)).collect();
         }
-        self
+        self.and_field(name, value)
     }
 
     /// Adds a field that is known to be valid.
     pub(crate) fn and_field(mut self, name: &str, value: &str) -> Response {
         self.fields.reserve(name.len() + value.len() + 4);
-        for part in [name, ": ", value, "\r\n"] {
-            self.fields.push_str(part);
-        }
+        self.fields.extend([name, ": ", value, "\r\n"]);
         self
     }
 
@@ -376,9 +360,8 @@ impl Response {
 
     /// Returns the value of the first field of this name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut fields = self.fields.lines().filter_map(|line| line.split_once(": "));
-        let field = fields.find(|(other, _)| other.eq_ignore_ascii_case(name));
-        field.map(|(_, value)| value)
+        let line = self.fields.lines().find(|line| is_named(line, name))?;
+        line.split_once(": ").map(|(_, value)| value)
     }
 
     /// Takes the body out of the response.
@@ -391,59 +374,46 @@ impl Response {
         !matches!(self.status, 204 | 304)
     }
 
-    /// Appends the head of a response with a whole body of this length.
-    pub(crate) fn append_whole_head(&self, out: &mut Vec<u8>, length: usize, request: &Request) {
-        self.append_fields(out);
-        // A connection of HTTP/1.1 stays open by default, one of HTTP/1.0 does not (RFC 9112 section 9.3).
-        out.extend_from_slice(match (request.keep_alive, request.version) {
-            (true, Version::Http11) => b"",
-            (true, Version::Http10) => b"Connection: keep-alive\r\n",
-            (false, _) => b"Connection: close\r\n",
-        });
-        // A 204 has no Content-Length (RFC 9110 section 8.6). That of a 304 is the length of the 200, which is not known.
-        if self.has_content() {
-            let _ = write!(out, "Content-Length: {length}\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-
     /// Makes the head of a stream: chunked for HTTP/1.1, close-delimited for HTTP/1.0.
     pub(crate) fn stream_head(&self, mut out: Vec<u8>, request: &Request) -> StreamHead {
         out.clear();
-        self.append_fields(&mut out);
-        let (coding, framing) = match request.version {
-            Version::Http11 => (Coding::Chunked, "Transfer-Encoding: chunked\r\n\r\n"),
-            Version::Http10 => (Coding::CloseDelimited, "\r\n"),
+        self.append_head(&mut out, None, request);
+        let coding = match request.version {
+            Version::Http11 => Coding::Chunked,
+            Version::Http10 => Coding::CloseDelimited,
         };
-        let connection = match request.keep_alive {
-            true => "Connection: keep-alive\r\n",
-            false => "Connection: close\r\n",
-        };
-        out.extend_from_slice(connection.as_bytes());
-        out.extend_from_slice(framing.as_bytes());
         StreamHead { bytes: out, coding }
     }
 
-    fn append_fields(&self, out: &mut Vec<u8>) {
+    /// Appends the head. A whole body has a length, a stream has none.
+    pub(crate) fn append_head(&self, out: &mut Vec<u8>, length: Option<usize>, request: &Request) {
         // `status-line = HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 section 4). The version is the server's,
         // not the request's (RFC 9110 section 6.2). Writing to a vector cannot fail.
         let (status, phrase) = (self.status, reason_phrase(self.status));
         let date = date(SystemTime::now());
         let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: {date}\r\n");
         out.extend_from_slice(self.fields.as_bytes());
+        out.extend_from_slice(match (request.keep_alive, request.version) {
+            (false, _) => b"Connection: close\r\n",
+            // A connection of HTTP/1.1 stays open by default, one of HTTP/1.0 does not (RFC 9112 section 9.3).
+            (true, Version::Http11) if length.is_some() => b"",
+            (true, _) => b"Connection: keep-alive\r\n",
+        });
+        let _ = match (length, request.version) {
+            // A 204 has no Content-Length (RFC 9110 section 8.6). That of a 304 is the length of the 200, which is not known.
+            (Some(length), _) if self.has_content() => write!(out, "Content-Length: {length}\r\n"),
+            (None, Version::Http11) => write!(out, "Transfer-Encoding: chunked\r\n"),
+            _ => Ok(()),
+        };
+        out.extend_from_slice(b"\r\n");
     }
 }
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let body: &dyn fmt::Debug = match &self.body {
-            Body::Whole(bytes) => &bytes.len(),
-            Body::Stream(_) => &"stream",
-        };
         f.debug_struct("Response")
             .field("status", &self.status)
             .field("fields", &self.fields)
-            .field("body", body)
             .finish_non_exhaustive()
     }
 }
@@ -526,11 +496,18 @@ impl<T> From<SendError<T>> for Response {
     }
 }
 
+/// Makes bytes of a text without a copy.
 fn into_bytes(text: Cow<'static, str>) -> Cow<'static, [u8]> {
     match text {
         Cow::Borrowed(text) => text.as_bytes().into(),
         Cow::Owned(text) => text.into_bytes().into(),
     }
+}
+
+/// Whether a field line has this name.
+fn is_named(line: &str, name: &str) -> bool {
+    let other = line.split(':').next();
+    other.is_some_and(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// Returns the reason phrase of a status (RFC 9110 section 15). Clients ignore it, people read it.
@@ -583,21 +560,18 @@ fn date(now: SystemTime) -> String {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let days = seconds / 86_400;
-    // Years that begin in March end with their leap day, in cycles of 400 years. Between 0000-03-01 and 1970-01-01 lie 719,468
-    // days.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-    let month = (from_march + 2) % 12;
-    let year = era * 400 + year_of_era + u64::from(month < 2);
-    let (weekday, month) = (
-        WEEKDAYS[(days % 7) as usize],
-        &MONTHS[month as usize * 3..][..3],
-    );
+    // Years that begin in March end with their leap day. Between 0000-03-01 and 1970-01-01 lie 719,468 days. Counted in quarters
+    // of a day, a century has 146,097 and a year 1,461, and the division drops the part of a day that it leaves; five months
+    // have 153 days (Neri and Schneider, "Euclidean affine functions and their application to calendar algorithms").
+    let quarters = 4 * (days + 719_468) + 3;
+    let (century, of_century) = (quarters / 146_097, (quarters % 146_097) | 3);
+    let year = 100 * century + of_century / 1_461;
+    let fifths = 5 * (of_century % 1_461 / 4) + 2;
+    let (month, day) = (fifths / 153, fifths % 153 / 5 + 1);
+    // January and February are the last months of the year before.
+    let year = year + month / 10;
+    let (weekday, month) = (WEEKDAYS[(days % 7) as usize], (month + 2) % 12);
+    let month = &MONTHS[month as usize * 3..][..3];
     let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
     let seconds = seconds % 60;
     format!("{weekday}, {day:02} {month} {year:04} {hours:02}:{minutes:02}:{seconds:02} GMT")
@@ -681,7 +655,7 @@ mod tests {
         let mut out = Vec::new();
         let mut request = Request::for_test("GET", "/", &[]);
         request.keep_alive = false;
-        response.append_whole_head(&mut out, 2, &request);
+        response.append_head(&mut out, Some(2), &request);
         let head = String::from_utf8(out).unwrap();
         let (status, rest) = head.split_once("\r\n").unwrap();
         let (date, rest) = rest.split_once("\r\n").unwrap();
