@@ -41,14 +41,16 @@ const MAX_EVENT_BYTES: usize = 1024 * 1024;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Decoder {
-    max_event_bytes: usize,
+    /// [`MAX_EVENT_BYTES`] where no other limit is set.
+    max_event_bytes: Option<usize>,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
     /// The bytes of the field lines since the last blank line, with one for the end of each.
     event_bytes: usize,
-    in_first_line: bool,
+    /// The first line has ended, in front of which a byte order mark may stand.
+    has_begun: bool,
     /// The last piece ended with CR: a LF that follows belongs to it.
     after_cr: bool,
     /// The data so far, a LF behind each line: empty only if there was no `data` field.
@@ -62,17 +64,7 @@ pub struct Decoder {
 impl Decoder {
     /// Makes a decoder for the beginning of a stream. It takes events of up to 1 MiB.
     pub fn new() -> Decoder {
-        Decoder {
-            max_event_bytes: MAX_EVENT_BYTES,
-            line: Vec::new(),
-            event_bytes: 0,
-            in_first_line: true,
-            after_cr: false,
-            data: String::new(),
-            event: String::new(),
-            id: String::new(),
-            last_event_id: String::new(),
-        }
+        Decoder::default()
     }
 
     /// Makes a decoder for a stream that a client asked for with this last event ID, which holds until an `id` comes.
@@ -80,7 +72,7 @@ impl Decoder {
         Decoder {
             id: last_event_id.to_string(),
             last_event_id: last_event_id.to_string(),
-            ..Decoder::new()
+            ..Decoder::default()
         }
     }
 
@@ -98,11 +90,9 @@ impl Decoder {
     /// assert!(decoder.decode(&mut &b"data: a\n\n"[..]).is_err());
     /// ```
     #[must_use]
-    pub fn max_event_bytes(self, limit: usize) -> Decoder {
-        Decoder {
-            max_event_bytes: limit,
-            ..self
-        }
+    pub fn max_event_bytes(mut self, limit: usize) -> Decoder {
+        self.max_event_bytes = Some(limit);
+        self
     }
 
     /// Takes bytes from the front of `bytes`, up to the end of the next item's last line; `None` when it took all of
@@ -122,7 +112,7 @@ impl Decoder {
                 *bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
             }
             let end = line_break(bytes);
-            let limit = self.max_event_bytes;
+            let limit = self.max_event_bytes.unwrap_or(MAX_EVENT_BYTES);
             let before = self.event_bytes.saturating_add(self.line.len());
             if before.saturating_add(end.map_or(bytes.len(), |end| end + 1)) > limit {
                 // It stays too long, whatever comes.
@@ -133,16 +123,15 @@ impl Decoder {
                 self.line.extend_from_slice(mem::take(bytes));
                 return Ok(None);
             };
-            let (line, rest) = bytes.split_at(end);
+            let (mut line, rest) = bytes.split_at(end);
             *bytes = rest.strip_prefix(b"\r\n").unwrap_or(&rest[1..]);
             self.after_cr = rest == b"\r";
             let mut whole = mem::take(&mut self.line);
-            let item = if whole.is_empty() {
-                self.line(line)
-            } else {
+            if !whole.is_empty() {
                 whole.extend_from_slice(line);
-                self.line(&whole)
-            };
+                line = &whole;
+            }
+            let item = self.process_line(line);
             if item.is_some() {
                 return Ok(item);
             }
@@ -171,8 +160,9 @@ impl Decoder {
         &self.last_event_id
     }
 
-    fn line(&mut self, mut line: &[u8]) -> Option<Decoded> {
-        if mem::take(&mut self.in_first_line) {
+    /// Processes a line without its line end, as WHATWG's algorithm does.
+    fn process_line(&mut self, mut line: &[u8]) -> Option<Decoded> {
+        if !mem::replace(&mut self.has_begun, true) {
             line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         }
         if line.is_empty() {
@@ -182,12 +172,10 @@ impl Decoder {
         let name = parts.next().unwrap_or_default();
         let value = parts.next().unwrap_or_default();
         let value = value.strip_prefix(b" ").unwrap_or(value);
-        // Each line is decoded by itself: CR, LF, colon and space never stand inside a character of UTF-8.
-        // `from_utf8` is several times as fast as `from_utf8_lossy`, which is left for what needs it.
-        let text = match str::from_utf8(value) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => String::from_utf8_lossy(value),
-        };
+        // Each line is decoded by itself: CR, LF, colon and space never stand inside a character of UTF-8. `from_utf8` is several
+        // times as fast as `from_utf8_lossy`, which is left for text that is not UTF-8.
+        let lossy = |_| String::from_utf8_lossy(value);
+        let text = str::from_utf8(value).map_or_else(lossy, Cow::Borrowed);
         if name.is_empty() {
             return Some(Decoded::Comment(text.into_owned()));
         }
@@ -209,6 +197,7 @@ impl Decoder {
         None
     }
 
+    /// Dispatches the event at its blank line; `None` where it has no data.
     fn dispatch(&mut self) -> Option<Decoded> {
         self.event_bytes = 0;
         self.last_event_id.clone_from(&self.id);
@@ -223,13 +212,6 @@ impl Decoder {
             data,
             last_event_id: self.last_event_id.clone(),
         }))
-    }
-}
-
-/// The same as [`Decoder::new`].
-impl Default for Decoder {
-    fn default() -> Decoder {
-        Decoder::new()
     }
 }
 
@@ -290,16 +272,13 @@ impl Event {
     /// # }
     /// ```
     pub fn message(&self) -> Option<Message> {
-        let mut text = Vec::with_capacity(self.encoded_len());
-        self.encode(&mut text);
-        let mut bytes = &text[..];
-        let mut decoder = Decoder::new().max_event_bytes(usize::MAX);
-        while let Ok(Some(item)) = decoder.decode(&mut bytes) {
-            if let Decoded::Message(message) = item {
-                return Some(message);
-            }
-        }
-        None
+        let mut decoder = Decoder::new();
+        // What stands after the last line end is the blank line.
+        let mut lines = self.lines().split(|byte| *byte == b'\n');
+        lines.find_map(|line| match decoder.process_line(line) {
+            Some(Decoded::Message(message)) => Some(message),
+            _ => None,
+        })
     }
 }
 

@@ -139,7 +139,9 @@ impl Event {
         let id = id.as_ref();
         refuse("id", id, &['\r', '\n', '\0'])?;
         let mut lines = Vec::new();
-        self.append_with_id(id, &mut lines);
+        self.encode_with_id(id, &mut lines);
+        // The blank line follows the last field.
+        lines.pop();
         Ok(Event(Lines::Own(lines)))
     }
 
@@ -196,14 +198,9 @@ impl Event {
     /// Appends the whole event with this `id` in place of its own. The id holds no CR, LF or NUL.
     pub(crate) fn encode_with_id(&self, id: &str, out: &mut Vec<u8>) {
         debug_assert!(!id.contains(['\r', '\n', '\0']));
-        self.append_with_id(id, out);
-        out.push(b'\n');
-    }
-
-    fn append_with_id(&self, id: &str, out: &mut Vec<u8>) {
-        let (_, others) = self.split_id();
         append_line("id: ", id.as_bytes(), out);
-        out.extend_from_slice(others);
+        out.extend_from_slice(self.split_id().1);
+        out.push(b'\n');
     }
 
     /// The number of bytes that [`Event::encode`] appends.
@@ -253,6 +250,7 @@ impl Event {
     }
 }
 
+/// Checks that the text of a field has none of the refused characters.
 fn refuse(field: &'static str, text: &str, refused: &[char]) -> Result<(), InvalidField> {
     match text.chars().find(|c| refused.contains(c)) {
         Some(character) => Err(InvalidField { field, character }),
@@ -260,6 +258,7 @@ fn refuse(field: &'static str, text: &str, refused: &[char]) -> Result<(), Inval
     }
 }
 
+/// Appends one line with its LF. The prefix ends in the space that the client drops.
 fn append_line(prefix: &str, line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(prefix.as_bytes());
     out.extend_from_slice(line);
@@ -306,11 +305,8 @@ pub struct InvalidField {
 
 impl fmt::Display for InvalidField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} field cannot contain {:?}",
-            self.field, self.character
-        )
+        let (field, character) = (self.field, self.character);
+        write!(f, "{field} field cannot contain {character:?}")
     }
 }
 
