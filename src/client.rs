@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::event::{Decoded, Decoder, Message};
+use crate::http::{chunk_size, is_authority, is_token, split_port};
 use crate::random::jitter;
 
 /// How long connecting to one address may take.
@@ -92,20 +93,16 @@ impl EventSource {
         let rest = url.strip_prefix("http://").unwrap_or_default();
         let rest = rest.split('#').next().unwrap_or_default();
         let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let is_valid = !host.is_empty() && !host.starts_with(':') && !host.contains('@');
-        if !is_valid || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(invalid_input(
-                "not a URL of the form http://host:port/path",
-                url,
-            ));
+        if !is_authority(host) || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let problem = "not a URL of the form http://host:port/path";
+            return Err(invalid_input(problem, url));
         }
-        // The port stands after the last colon, unless that is inside the brackets of an IPv6 address.
-        let has_port = host.rfind(':') > host.rfind(']');
-        let address = host.to_string() + if has_port { "" } else { ":80" };
+        let (name, port) = split_port(host);
+        let port = if port.is_empty() { "80" } else { port };
         let slash = if target.starts_with('/') { "" } else { "/" };
         let accept = "Accept: text/event-stream\r\nCache-Control: no-store\r\n";
         Ok(EventSource {
-            address,
+            address: format!("{name}:{port}"),
             request: format!("GET {slash}{target} HTTP/1.1\r\nHost: {host}\r\n{accept}"),
             silence: SILENCE,
             retry: RETRY,
@@ -123,9 +120,7 @@ impl EventSource {
     ///
     /// `InvalidInput` when the name or the value cannot stand in a field.
     pub fn with_header(mut self, name: &str, value: &str) -> io::Result<EventSource> {
-        let is_token =
-            |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
-        if name.is_empty() || !name.bytes().all(is_token) || value.contains(is_control) {
+        if !is_token(name.as_bytes()) || value.bytes().any(|byte| byte.is_ascii_control()) {
             return Err(invalid_input("not a header field", name));
         }
         self.request += &format!("{name}: {value}\r\n");
@@ -138,7 +133,7 @@ impl EventSource {
     ///
     /// `InvalidInput` when the id has control characters.
     pub fn after(mut self, id: &str) -> io::Result<EventSource> {
-        if id.contains(is_control) {
+        if id.bytes().any(|byte| byte.is_ascii_control()) {
             return Err(invalid_input("not an event id", id));
         }
         self.last_event_id = id.to_string();
@@ -192,25 +187,18 @@ impl EventSource {
 
     /// Connects and sends the request; `None` for 204.
     fn connect(&mut self) -> io::Result<Option<Stream>> {
-        let mut connected = Err(io::Error::other("the host has no address"));
-        for address in self.address.to_socket_addrs()? {
-            if connected.is_err() {
-                connected = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT);
-            }
-        }
-        let mut socket = connected?;
+        let none = Err(io::Error::other("the host has no address"));
+        let addresses = self.address.to_socket_addrs()?;
+        let mut socket = addresses.fold(none, |connected, address| {
+            connected.or_else(|_| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT))
+        })?;
         socket.set_read_timeout(Some(self.silence))?;
-        let last = match &*self.last_event_id {
-            "" => String::new(),
-            id => format!("Last-Event-ID: {id}\r\n"),
-        };
-        socket.write_all(format!("{}{last}\r\n", self.request).as_bytes())?;
-        let mut stream = Stream {
-            reader: BufReader::new(socket),
-            decoder: Decoder::after(&self.last_event_id),
-            left: u64::MAX,
-            is_chunked: false,
-        };
+        let mut request = self.request.clone();
+        if !self.last_event_id.is_empty() {
+            request += &format!("Last-Event-ID: {}\r\n", self.last_event_id);
+        }
+        socket.write_all((request + "\r\n").as_bytes())?;
+        let mut stream = Stream::new(Box::new(BufReader::new(socket)), &self.last_event_id);
         let (status, fields) = stream.read_head()?;
         let field = |name: &str| fields.get(name).map_or("", |value| value);
         match status {
@@ -269,9 +257,9 @@ impl fmt::Debug for EventSource {
     }
 }
 
-/// A response's body, decoded as it comes.
-struct Stream {
-    reader: BufReader<TcpStream>,
+/// An event stream, decoded as it comes.
+pub(crate) struct Stream {
+    reader: Box<dyn BufRead + Send>,
     decoder: Decoder,
     /// The bytes left of the chunk, or of a body without chunks.
     left: u64,
@@ -279,6 +267,16 @@ struct Stream {
 }
 
 impl Stream {
+    /// Makes a stream that ends with the reader, asked for with this last event ID.
+    pub(crate) fn new(reader: Box<dyn BufRead + Send>, last_event_id: &str) -> Stream {
+        Stream {
+            reader,
+            decoder: Decoder::after(last_event_id),
+            left: u64::MAX,
+            is_chunked: false,
+        }
+    }
+
     /// Reads the head of the final response: its status, and its fields by their names in lower case.
     fn read_head(&mut self) -> io::Result<(u16, HashMap<String, String>)> {
         let (mut status, mut fields) = (100, HashMap::new());
@@ -299,8 +297,9 @@ impl Stream {
         Ok((status, fields))
     }
 
-    /// The next item of the stream.
-    fn next(&mut self) -> io::Result<Decoded> {
+    /// Returns the next item of the stream. Its end is an `UnexpectedEof`, since an event stream ends only when the connection
+    /// does.
+    pub(crate) fn next(&mut self) -> io::Result<Decoded> {
         loop {
             if self.left == 0 && self.is_chunked {
                 self.left = self.next_chunk()?;
@@ -332,12 +331,10 @@ impl Stream {
         while line.trim_end().is_empty() {
             line = self.read_line()?;
         }
-        let size = line.split(';').next().unwrap_or_default().trim_end();
-        let size = Some(size).filter(|size| size.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        match size.and_then(|size| u64::from_str_radix(size, 16).ok()) {
-            Some(0) => Err(ended()),
-            Some(size) => Ok(size),
-            None => Err(io::Error::other("a chunk has no size")),
+        match chunk_size(line.trim_end().as_bytes()) {
+            Ok((0, _)) => Err(ended()),
+            Ok((size, _)) => Ok(size),
+            Err(_) => Err(io::Error::other("a chunk has no size")),
         }
     }
 
@@ -354,6 +351,7 @@ impl Stream {
     }
 }
 
+/// The error for a stream that has ended, whole or not: the next attempt may be lucky.
 fn ended() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "the server has ended the stream")
 }
@@ -368,14 +366,12 @@ fn name_silence(error: io::Error) -> io::Error {
     }
 }
 
+/// The error that ends the iterator: another attempt would fail too.
 fn invalid_data(message: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, message)
 }
 
+/// The error for a setting that cannot be sent.
 fn invalid_input(problem: &str, text: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, format!("{problem}: {text:?}"))
-}
-
-fn is_control(character: char) -> bool {
-    character.is_ascii_control()
 }

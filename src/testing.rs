@@ -1,13 +1,14 @@
 //! The events of a response, read without a server: for tests of handlers.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::Stream;
 use crate::config::Config;
 use crate::connections::Connections;
-use crate::event::{Decoded, Decoder, Message};
+use crate::event::{Decoded, Message};
 use crate::http::{Body, Coding, Response, StreamHead};
 use crate::socket::Socket;
 use crate::threads;
@@ -17,12 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The events of a response, from [`Response::events`]: an iterator. An event that does not arrive within ten seconds is an
 /// error.
-pub struct Events {
-    bytes: Box<dyn Read + Send>,
-    decoder: Decoder,
-    /// Bytes that are not decoded yet.
-    read: Vec<u8>,
-}
+pub struct Events(Stream);
 
 impl Response {
     /// Starts the stream and returns its events, for tests. Dropping the events is what a client does that leaves.
@@ -46,7 +42,7 @@ impl Response {
     ///
     /// Fails where the system gives no thread, or no connection over the loopback interface.
     pub fn events(mut self) -> io::Result<Events> {
-        let bytes: Box<dyn Read + Send> = match self.take_body() {
+        let bytes: Box<dyn BufRead + Send> = match self.take_body() {
             Body::Whole(bytes) => Box::new(io::Cursor::new(bytes)),
             Body::Stream(stream) => {
                 let (client, socket) = pair()?;
@@ -60,14 +56,10 @@ impl Response {
                     None,
                     Box::new(|| drop(stream(head, socket))),
                 )?;
-                Box::new(client)
+                Box::new(BufReader::new(client))
             }
         };
-        Ok(Events {
-            bytes,
-            decoder: Decoder::new(),
-            read: Vec::new(),
-        })
+        Ok(Events(Stream::new(bytes, "")))
     }
 }
 
@@ -86,19 +78,10 @@ impl Iterator for Events {
 
     fn next(&mut self) -> Option<io::Result<Message>> {
         loop {
-            let mut bytes = self.read.as_slice();
-            let decoded = self.decoder.decode(&mut bytes);
-            self.read = bytes.to_vec();
-            match decoded {
-                Ok(Some(Decoded::Message(message))) => return Some(Ok(message)),
-                Ok(Some(_)) => continue,
-                Ok(None) => {}
-                Err(error) => return Some(Err(io::Error::other(error))),
-            }
-            let mut piece = [0; 4096];
-            match self.bytes.read(&mut piece) {
-                Ok(0) => return None,
-                Ok(n) => self.read.extend_from_slice(&piece[..n]),
+            match self.0.next() {
+                Ok(Decoded::Message(message)) => return Some(Ok(message)),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
                 Err(error) => return Some(Err(error)),
             }
         }

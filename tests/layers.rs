@@ -18,7 +18,6 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("event/json", &[]),
     ("event/decode", &[]), // The two agree because each follows the specification.
     ("event/mod", &[]),
-    ("client", &["event", "random"]), // The server and the client know nothing of each other.
     ("connections", &["config", "lock", "user_code"]),
     ("socket", &["config", "connections"]),
     ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
@@ -31,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http/response", &["socket"]), // a stream is a closure that is given the socket.
     ("http/lines", &["socket"]),
     ("http/mod", &[]),
+    ("client", &["event", "http", "random"]), // The server and the client have the grammar in common, and no more.
     ("router", &["http", "user_code"]),
     ("guard/secret", &[]), // Middleware that users could have written, and nothing knows of.
     ("guard/allow", &["http", "router"]),
@@ -61,7 +61,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/follow", &[]),
     ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
-    ("testing", &["config", "connections", "event", "http", "socket", "threads"]),
+    ("testing", &["client", "config", "connections", "event", "http", "socket", "threads"]),
     ("listener", &[]),
     ("server", &["config", "connection", "connections", "http", "listener", "lock", "router", "socket", "threads", "user_code"]), // Nobody imports the server.
 ];

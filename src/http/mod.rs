@@ -14,7 +14,7 @@ mod target;
 #[rustfmt::skip] // A row is a line.
 mod vectors;
 
-pub(crate) use body::read_body;
+pub(crate) use body::{chunk_size, read_body};
 pub(crate) use chunked::Coding;
 pub use cookie::{Cookie, SameSite};
 pub(crate) use forwarded::client_ip;
