@@ -39,7 +39,7 @@ pub(crate) fn open(
     // Renaming a symbolic link would leave the file where it is.
     let path = fs::canonicalize(given)?;
     // Tells the log that there is a file.
-    log.raise_archive_lost_to(0);
+    log.raise_archive_lost_to(Some(0));
     let (mut segments, mut full) = (full_segments(&path)?, Vec::new());
     for segment in &segments {
         full.push(LockedFile::open(&segment.path)?);

@@ -107,9 +107,7 @@ impl Delivery {
     pub(crate) fn append(&mut self, batch: Vec<Numbered>, lost_to: Option<u64>) -> Option<Instant> {
         let count = batch.len() as u64;
         let expires_at = self.change(|log| {
-            if let Some(lost_to) = lost_to {
-                log.raise_archive_lost_to(lost_to);
-            }
+            log.raise_archive_lost_to(lost_to);
             log.append(batch, Instant::now())
         });
         self.shared.counters().published += count;

@@ -316,13 +316,13 @@ impl Log {
         if self.head + 1 < next {
             self.head = next - 1;
             self.evicted_of_any = self.head;
-            self.raise_archive_lost_to(self.head);
+            self.raise_archive_lost_to(Some(self.head));
         }
     }
 
-    /// Notes that there is an archive, and that it has no event up to this one.
-    pub(crate) fn raise_archive_lost_to(&mut self, lost_to: u64) {
-        self.archive_lost_to = self.archive_lost_to.max(Some(lost_to));
+    /// Notes that there is an archive, and that it has no event up to this one; for `None`, nothing new.
+    pub(crate) fn raise_archive_lost_to(&mut self, lost_to: Option<u64>) {
+        self.archive_lost_to = self.archive_lost_to.max(lost_to);
     }
 
     /// Keeps a batch of events, wakes the readers that wait for them, and returns what each group gets. Call
@@ -499,7 +499,7 @@ impl Log {
         let differing = self.epochs[same..].iter().chain(&epochs[same..]);
         let first = differing.map(|(_, first)| *first).min();
         self.epochs = epochs.to_vec();
-        self.raise_archive_lost_to(0);
+        self.raise_archive_lost_to(Some(0));
         // The hub may not have all of the log any more.
         self.current = self.current.filter(|_| first.is_none());
         let back = first.filter(|first| *first <= self.head)?.saturating_sub(1);
@@ -973,6 +973,20 @@ mod tests {
             assert!(counts.eq(&own_ids));
         }
 
+        /// An own id means the oldest event in memory that has it, or nothing.
+        #[track_caller]
+        fn check_own_id(&self, topics: &str) {
+            let topics = set(topics);
+            let is_of = |event: &&Numbered| {
+                let is_asked_for = event.topics.iter().any(|name| topics.contains(name));
+                is_asked_for && event.own_id.as_deref() == Some("x")
+            };
+            let mut events = self.log.events.values().map(|(event, _)| event);
+            let oldest = events.find(is_of).map(|event| event.sequence);
+            let found = self.log.find_own_id("x", &topics);
+            assert!(found.is_none() || found == oldest, "{found:?} {oldest:?}");
+        }
+
         fn reader(&mut self, topics: &str, position: Position) -> Reader {
             let topics = set(topics);
             Reader {
@@ -1123,7 +1137,7 @@ mod tests {
         for topics in ["a", "a", "b", "b", "b"] {
             log.publish(topics); // a keeps 1 and 2; b keeps 4 and 5.
         }
-        log.log.raise_archive_lost_to(3);
+        log.log.raise_archive_lost_to(Some(3));
         #[track_caller]
         fn check(log: &mut Fixture, topics: &str, position: Position, expected: &str) {
             let mut reader = log.reader(topics, position);
@@ -1211,7 +1225,7 @@ mod tests {
         let mut reader = log.reader("a", position);
         log.publish("b");
         log.publish("b");
-        log.log.raise_archive_lost_to(1);
+        log.log.raise_archive_lost_to(Some(1));
         let next = log.log.newest(&reader.topics, &mut reader.position);
         assert_eq!(next, Next::AtHead, "memory knows that it was of b");
         log.log.evicted_of_any = 1;
@@ -1319,15 +1333,16 @@ mod tests {
                 own_id: None,
                 finishes: true,
             };
-            log.log
-                .append(vec![event], log.now)
-                .pop()
-                .map(|it| it.finishes)
+            let batches = log.log.append(vec![event], log.now);
+            let finishes = batches.iter().map(|batch| (batch.group, batch.finishes));
+            finishes.collect::<Vec<_>>()
         };
         let position = log.log.after(&log.log.id(0).to_string(), &set("a"));
         let mut a = log.reader("a", position.clone());
         let mut both = log.reader("a b", position);
-        assert_eq!(finish(&mut log, "a"), Some(false)); // The last group is that of both.
+        let finishes = finish(&mut log, "a");
+        assert!(finishes.contains(&(a.group, true)));
+        assert!(finishes.contains(&(both.group, false)));
         assert_eq!(log.read(&mut a), "1 2 end");
         assert_eq!(log.read(&mut both), "1 2"); // b goes on.
         assert!(!log.log.is_at_head(&a.topics, &a.position), "it is to end");
@@ -1486,11 +1501,13 @@ mod tests {
                     }
                     _ => {
                         let topics = names[random(names.len() as u64) as usize];
-                        let sequence = log.publish(topics);
+                        let own_id = [None, Some("x"), Some("y")][random(3) as usize];
+                        let sequence = log.publish_with(topics, own_id);
                         published.push((sequence, set(topics)));
                     }
                 }
                 log.check_counts();
+                log.check_own_id(names[random(names.len() as u64) as usize]);
             }
             for mut reader in readers {
                 while reader.step(&log.log, 99) {}

@@ -66,7 +66,7 @@ impl Shared {
     /// Notes that the hub has all that the log which it follows had then.
     pub(crate) fn note_current(&self, asked: Instant, removed_to: u64) {
         let mut log = self.log();
-        log.raise_archive_lost_to(removed_to);
+        log.raise_archive_lost_to(Some(removed_to));
         log.current = Some(asked);
         log.expire(Instant::now());
         self.news.notify_all();
