@@ -542,7 +542,7 @@ impl Log {
     /// The position of a reader that has everything, or, where all topics are finished, everything but the end.
     pub(crate) fn latest(&self, topics: &TopicSet) -> Position {
         let finished = topics.iter().map(|name| self.topics.get(name)?.finished);
-        let first = finished.reduce(|a, b| Some(a?.min(b?))).flatten();
+        let first = finished.min().flatten();
         Position::at(first.map_or(self.head, |first| first - 1))
     }
 
@@ -607,10 +607,8 @@ impl Log {
             1 => found,
             _ => oldest(&Arc::default())?,
         };
-        let is_known = [found, of_all]
-            .iter()
-            .all(|it| self.events.contains_key(it));
-        is_known.then_some(found)
+        let is_kept = |sequence| self.events.contains_key(&sequence);
+        (is_kept(found) && is_kept(of_all)).then_some(found)
     }
 
     /// Moves a position on to the oldest event that the subscription replays. A client that brought an id is told of a gap.
@@ -750,9 +748,7 @@ impl Log {
     pub(crate) fn newest(&self, topics: &TopicSet, position: &mut Position) -> Next {
         let newest = self.newest_to(topics, u64::MAX);
         let evicted = self.evicted(topics);
-        let to = self
-            .newest_to(topics, newest.saturating_sub(1))
-            .max(evicted);
+        let to = evicted.max(self.newest_while(topics, |kept| kept < newest));
         if newest <= position.cursor || to <= position.cursor.max(position.gap_reported_to) {
             return self.next(topics, position, 0);
         }
