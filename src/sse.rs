@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
@@ -53,10 +54,8 @@ const SPAWN_QUEUE_EVENTS: usize = 64;
 pub struct Sse {
     producer: Producer,
     last: Option<Event>,
-    is_finite: bool,
     guards: Vec<Box<dyn Any + Send>>,
     options: StreamOptions,
-    fields: Vec<(String, String)>,
 }
 
 /// Gives the receiver of the events, and starts what sends them.
@@ -82,14 +81,13 @@ impl Sse {
         }))
     }
 
+    /// Makes a stream with the default settings.
     fn from_producer(producer: Producer) -> Sse {
         Sse {
             producer,
             last: None,
-            is_finite: false,
             guards: Vec::new(),
             options: StreamOptions::default(),
-            fields: Vec::new(),
         }
     }
 
@@ -121,7 +119,7 @@ impl Sse {
     /// Lets the stream go on during a shutdown, until the shutdown's deadline. Other streams are ended within a second. For a
     /// stream that soon ends by itself, such as the answer of a language model.
     pub fn finish_within_deadline(mut self) -> Sse {
-        self.is_finite = true;
+        self.options.is_finite = true;
         self
     }
 
@@ -155,23 +153,20 @@ impl Sse {
 
     /// Sets a field of the response, as [`Response::with_header`] does.
     pub fn with_header(mut self, name: &str, value: impl AsRef<str>) -> Sse {
-        self.fields
-            .push((name.to_string(), value.as_ref().to_string()));
+        let value = value.as_ref().to_string();
+        self.options.fields.push((name.to_string(), value));
         self
     }
 
     /// Serves the stream on this thread. Gives the socket back where the connection goes on with another request.
     fn serve(self, head: StreamHead, socket: Socket) -> Option<Socket> {
-        let receiver = (self.producer)();
-        if let Err(error) = &receiver {
-            socket.report(&format!(
-                "the producer of an event stream could not start: {error}"
-            ));
-        }
+        let receiver = (self.producer)().inspect_err(|error| {
+            let problem = format!("the producer of an event stream could not start: {error}");
+            socket.report(&problem);
+        });
         let source = Events {
             receiver: receiver.ok(),
             last: self.last,
-            is_finite: self.is_finite,
             bytes: Vec::new(),
         };
         let serve = || {
@@ -193,19 +188,25 @@ struct Events {
     /// `None` where the producer could not start.
     receiver: Option<Receiver<Event>>,
     last: Option<Event>,
-    is_finite: bool,
     bytes: Vec<u8>,
 }
 
 impl Source for Events {
-    fn next(&mut self, coding: Coding, wait: Duration) -> Supply {
+    const IS_RESUMABLE: bool = false;
+
+    fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply> {
         let Some(receiver) = &self.receiver else {
-            return Supply::End { come_back: true };
+            return Ok(Supply::ComeBack);
         };
         match receiver.recv_timeout(wait) {
             Ok(event) => append_event(&event, coding, &mut self.bytes),
-            Err(RecvTimeoutError::Timeout) => return Supply::Nothing,
-            Err(RecvTimeoutError::Disconnected) => return Supply::End { come_back: false },
+            Err(RecvTimeoutError::Timeout) => return Ok(Supply::Nothing),
+            Err(RecvTimeoutError::Disconnected) => {
+                if let Some(event) = &self.last {
+                    append_event(event, coding, &mut self.bytes);
+                }
+                return Ok(Supply::End(mem::take(&mut self.bytes)));
+            }
         }
         // The events that wait go into the same write.
         while self.bytes.len() < MAX_WRITE_BYTES
@@ -213,43 +214,19 @@ impl Source for Events {
         {
             append_event(&event, coding, &mut self.bytes);
         }
-        Supply::Ready
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn wrote(&mut self, written: usize) -> io::Result<Option<Unsent>> {
-        let unsent = match written < self.bytes.len() {
-            true => Some(Unsent::own(self.bytes.split_off(written))),
-            false => None,
-        };
+        let written = socket.try_write(&self.bytes)?;
+        let is_partial = written < self.bytes.len();
+        let unsent = is_partial.then(|| Unsent::own(self.bytes.split_off(written)));
         // Frees what a flood took, and keeps what the next event needs.
         self.bytes.clear();
         self.bytes.shrink_to(1024);
-        Ok(unsent)
-    }
-
-    fn append_last(&mut self, coding: Coding, out: &mut Vec<u8>) {
-        if let Some(event) = &self.last {
-            append_event(event, coding, out);
-        }
-    }
-
-    fn is_resumable(&self) -> bool {
-        false
-    }
-
-    fn is_finite(&self) -> bool {
-        self.is_finite
+        Ok(Supply::Sent(written, unsent))
     }
 }
 
 impl fmt::Debug for Sse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sse")
-            .field("last", &self.last)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
@@ -270,7 +247,7 @@ impl IntoResponse for Sse {
 
 impl From<Sse> for Response {
     fn from(mut sse: Sse) -> Response {
-        let fields = std::mem::take(&mut sse.fields);
+        let fields = mem::take(&mut sse.options.fields);
         event_stream(Box::new(|head, socket| sse.serve(head, socket))).with_fields(fields)
     }
 }

@@ -24,51 +24,32 @@ const FIRST_CHECK: Duration = Duration::from_millis(16);
 
 /// Where the events of a stream come from.
 pub(crate) trait Source {
-    /// Gets the next bytes ready, waiting at most `wait` for them.
-    fn next(&mut self, coding: Coding, wait: Duration) -> Supply;
+    /// Whether a client that comes back gets all that it missed. Else a stream that the server ends before its source has
+    /// ended has no last chunk, so that it does not look whole.
+    const IS_RESUMABLE: bool;
 
-    /// The bytes that are ready.
-    fn bytes(&self) -> &[u8];
-
-    /// Notes that `written` of the bytes were written, and returns the rest that must be sent before anything else.
+    /// Writes what comes next to the socket, waiting at most `wait` for it.
     ///
     /// # Errors
     ///
-    /// When the stream is to be cut off for what it did not take.
-    fn wrote(&mut self, written: usize) -> io::Result<Option<Unsent>>;
-
-    /// Whether the stream is to end at once, without what is ready.
-    fn is_ended(&self) -> bool {
-        false
-    }
-
-    /// Appends what the source itself says last, where the stream ends as the source has ended.
-    fn append_last(&mut self, _coding: Coding, _out: &mut Vec<u8>) {}
+    /// When the connection fails, or the stream is to be cut off for what it did not take.
+    fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply>;
 
     /// Notes that the stream ends and tells its client to come back.
     fn will_come_back(&mut self) {}
-
-    /// Whether a client that comes back gets all that it missed. Else a stream that the server ends before its source has
-    /// ended has no last chunk, so that it does not look whole.
-    fn is_resumable(&self) -> bool {
-        true
-    }
-
-    /// Whether the source ends by itself, so that shutdown lets it go on until the deadline.
-    fn is_finite(&self) -> bool {
-        false
-    }
 }
 
-/// What a source has to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a source had to send.
+#[derive(Debug)]
 pub(crate) enum Supply {
-    /// Bytes are ready.
-    Ready,
+    /// So many bytes were written, and this must be sent before anything else.
+    Sent(usize, Option<Unsent>),
     /// Nothing for now.
     Nothing,
-    /// Nothing any more: the stream ends, and the client may come back for more or not.
-    End { come_back: bool },
+    /// Nothing any more: the stream is complete, and ends with these bytes.
+    End(Vec<u8>),
+    /// Nothing any more from here: the stream ends at once, and the client is told to come back.
+    ComeBack,
 }
 
 /// Bytes that must be sent before anything else: the rest of an event after a partial write, or the head of the response.
@@ -79,15 +60,18 @@ pub(crate) struct Unsent {
 }
 
 impl Unsent {
+    /// Shares bytes, of which this range is left to send.
     pub(crate) fn new(bytes: Arc<[u8]>, rest: Range<usize>) -> Unsent {
         Unsent { bytes, rest }
     }
 
+    /// Takes bytes that no other stream sends.
     pub(crate) fn own(bytes: Vec<u8>) -> Unsent {
         let all = 0..bytes.len();
         Unsent::new(bytes.into(), all)
     }
 
+    /// Returns what is left to send.
     pub(crate) fn rest(&self) -> &[u8] {
         &self.bytes[self.rest.clone()]
     }
@@ -115,9 +99,11 @@ pub(crate) struct EventStream<S> {
     pub(crate) socket: Socket,
     coding: Coding,
     pub(crate) keep_alive: KeepAlive,
-    unsent: Option<Unsent>,
+    pub(crate) unsent: Option<Unsent>,
     /// The unsent bytes are the end of the stream.
     is_ending: bool,
+    /// The source ends by itself, so that shutdown lets it go on until the deadline.
+    is_finite: bool,
     /// How fast the client takes what it is behind with; `None` while it is not behind.
     pace: Option<Pace>,
     last_sent: Instant,
@@ -139,8 +125,15 @@ impl<S: Source> EventStream<S> {
         mut socket: Socket,
     ) -> io::Result<EventStream<S>> {
         socket.start_stream()?;
-        let mut opening = head.bytes;
-        options.append_opening(head.coding, &mut opening);
+        let (coding, mut opening) = (head.coding, head.bytes);
+        // A comment, since some clients do not see a response before its first body byte.
+        coding.append(&mut opening, &[b": connected\n"]);
+        if let Some(time) = options.retry {
+            append_retry(time, coding, &mut opening);
+        }
+        for event in &options.first {
+            append_event(event, coding, &mut opening);
+        }
         let usual = || KeepAlive::every(socket.config().heartbeat);
         let keep_alive = options.keep_alive.unwrap_or_else(usual);
         let lifetime = socket.config().max_stream_lifetime;
@@ -150,9 +143,10 @@ impl<S: Source> EventStream<S> {
             keep_alive,
             ends_at: lifetime.map(|lifetime| from_now(lifetime - jitter(lifetime / 10))),
             socket,
-            coding: head.coding,
+            coding,
             unsent: Some(Unsent::own(opening)),
             is_ending: false,
+            is_finite: options.is_finite,
             pace: None,
             last_sent: now,
             next_check: now + FIRST_CHECK,
@@ -172,23 +166,18 @@ impl<S: Source> EventStream<S> {
     /// When the connection fails; `TimedOut` when the client takes nothing, or too little, for too long.
     pub(crate) fn serve(&mut self) -> io::Result<()> {
         loop {
-            let until = match self.unsent {
-                // A heartbeat may be due, and has to wait for the rest of the event.
-                Some(_) => self.next_check,
-                None => self.next_check.min(self.heartbeat_at(self.last_sent)),
-            };
-            let state = match self.run(until, true, &|| Duration::MAX)? {
-                State::Over => State::Over,
-                _ => self.check(Instant::now(), self.last_sent, CHECK_INTERVAL),
-            };
+            let mut state = self.run(self.next_check, true, &|| Duration::MAX)?;
+            if state != State::Over {
+                state = self.check(Instant::now(), self.last_sent, CHECK_INTERVAL);
+            }
             if state == State::Over {
                 return Ok(());
             }
         }
     }
 
-    /// Sends what there is until `until`. With `wait` the source may wait that long for more. `patience` says how long the
-    /// client may take nothing before the stream gives way to others.
+    /// Sends what there is until `until`. With `wait` the source may wait for more, until then or the next heartbeat. `patience`
+    /// says how long the client may take nothing before the stream gives way to others.
     ///
     /// # Errors
     ///
@@ -205,10 +194,6 @@ impl<S: Source> EventStream<S> {
                 if !self.send_unsent(unsent, remaining.min(patience()))? || remaining.is_zero() {
                     return Ok(State::Behind);
                 }
-                // The next check or heartbeat may be due before `until`.
-                if wait && self.unsent.is_none() && !self.is_ending {
-                    return Ok(State::Behind);
-                }
                 continue;
             }
             if self.is_ending {
@@ -219,23 +204,27 @@ impl<S: Source> EventStream<S> {
                 return Ok(State::Behind);
             }
             if self.is_over() {
-                self.end(true);
+                self.send_away();
                 continue;
             }
-            let remaining = if wait { remaining } else { Duration::ZERO };
-            match self.source.next(self.coding, remaining) {
-                // Looked at after the events were read: what is published after the end was asked for is never sent.
-                _ if self.source.is_ended() => self.end(true),
-                Supply::Ready => {
-                    let written = self.socket.try_write(self.source.bytes())?;
-                    self.unsent = self.source.wrote(written)?;
+            let heartbeat_at = self.last_sent + self.keep_alive.interval;
+            let remaining = match wait {
+                true => until
+                    .min(heartbeat_at)
+                    .saturating_duration_since(Instant::now()),
+                false => Duration::ZERO,
+            };
+            match (self.source).send(&self.socket, self.coding, remaining)? {
+                Supply::Sent(written, unsent) => {
+                    self.unsent = unsent;
                     self.note_written(written)?;
                 }
                 Supply::Nothing => {
                     self.pace = None;
                     return Ok(State::AtHead);
                 }
-                Supply::End { come_back } => self.end(come_back),
+                Supply::End(last) => self.end(last, true),
+                Supply::ComeBack => self.send_away(),
             }
         }
     }
@@ -247,19 +236,14 @@ impl<S: Source> EventStream<S> {
             let pace = self.pace.get_or_insert_with(|| Pace::new(Instant::now()));
             let allowed = pace.record_progress(0, self.socket.config())?;
             written = (self.socket).write_waiting(unsent.rest(), wait.min(allowed))?;
-            if written == 0 {
-                self.unsent = Some(unsent);
-                return Ok(false);
-            }
         }
         unsent.advance(written);
-        if !unsent.rest().is_empty() {
-            self.unsent = Some(unsent);
-        }
+        self.unsent = Some(unsent).filter(|unsent| !unsent.rest().is_empty());
         self.note_written(written)?;
-        Ok(true)
+        Ok(written > 0 || self.unsent.is_none())
     }
 
+    /// Notes that so many bytes were written just now: the next heartbeat is put off, and the pace is checked.
     fn note_written(&mut self, written: usize) -> io::Result<()> {
         if written > 0 {
             self.last_sent = Instant::now();
@@ -272,7 +256,7 @@ impl<S: Source> EventStream<S> {
 
     /// The stream's time is over, or its server's.
     pub(crate) fn is_over(&self) -> bool {
-        (self.socket.is_closing() && !self.source.is_finite())
+        (self.socket.is_closing() && !self.is_finite)
             || self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
@@ -281,19 +265,18 @@ impl<S: Source> EventStream<S> {
         (self.is_ending && self.unsent.is_none() && self.socket.keep_alive).then_some(self.socket)
     }
 
-    /// Has the stream end after what was sent.
-    fn end(&mut self, come_back: bool) {
+    /// Has the stream end after what was sent, and tells its client to come back.
+    fn send_away(&mut self) {
+        self.source.will_come_back();
+        // Reconnects of streams that end together are spread.
+        let spread = jitter(self.socket.config().reconnect_spread);
         let mut out = Vec::new();
-        let is_whole = !come_back || self.source.is_resumable();
-        match come_back {
-            true => {
-                self.source.will_come_back();
-                // Reconnects of streams that end together are spread.
-                let spread = jitter(self.socket.config().reconnect_spread);
-                append_retry(Duration::from_millis(500) + spread, self.coding, &mut out);
-            }
-            false => self.source.append_last(self.coding, &mut out),
-        }
+        append_retry(Duration::from_millis(500) + spread, self.coding, &mut out);
+        self.end(out, S::IS_RESUMABLE);
+    }
+
+    /// Has the stream end with these bytes, after what was sent.
+    fn end(&mut self, mut out: Vec<u8>, is_whole: bool) {
         match is_whole {
             true => self.coding.append_end(&mut out),
             // The end of the connection is the only end that the client gets.
@@ -303,17 +286,13 @@ impl<S: Source> EventStream<S> {
         self.is_ending = true;
     }
 
-    fn heartbeat_at(&self, last_sent: Instant) -> Instant {
-        last_sent + self.keep_alive.interval
-    }
-
     /// Sends a heartbeat where nothing was sent for so long, and checks whether the client has left: after twice as long
     /// each time, at most after `max_pause`.
     pub(crate) fn check(&mut self, now: Instant, last_sent: Instant, max_pause: Duration) -> State {
         let may_send = self.unsent.is_none() && !self.is_ending;
-        if may_send && now >= self.heartbeat_at(last_sent.max(self.last_sent)) {
+        if may_send && now >= last_sent.max(self.last_sent) + self.keep_alive.interval {
             let mut out = Vec::new();
-            self.keep_alive.append(self.coding, &mut out);
+            (self.coding).append(&mut out, &[self.keep_alive.text.as_bytes()]);
             let Ok(written) = self.socket.try_write(&out) else {
                 return State::Over;
             };
@@ -339,11 +318,6 @@ impl<S: Source> EventStream<S> {
     pub(crate) fn check_soon(&mut self, pause: Duration) {
         self.next_check = Instant::now();
         self.check_pause = pause;
-    }
-
-    /// Keeps what a write by another did not get out.
-    pub(crate) fn keep_unsent(&mut self, unsent: Option<Unsent>) {
-        self.unsent = unsent;
     }
 }
 
@@ -376,10 +350,6 @@ impl KeepAlive {
         self.text = Event::data("").event(name)?.to_string().into();
         Ok(self)
     }
-
-    fn append(&self, coding: Coding, out: &mut Vec<u8>) {
-        coding.append(out, &[self.text.as_bytes()]);
-    }
 }
 
 /// The settings that every event stream has, whatever its source.
@@ -388,20 +358,9 @@ pub(crate) struct StreamOptions {
     pub(crate) keep_alive: Option<KeepAlive>,
     pub(crate) retry: Option<Duration>,
     pub(crate) first: Vec<Event>,
-}
-
-impl StreamOptions {
-    /// Appends what goes with the head: a comment, since some clients do not see a response before its first body byte,
-    /// then the `retry` field and the first events.
-    fn append_opening(&self, coding: Coding, out: &mut Vec<u8>) {
-        coding.append(out, &[b": connected\n"]);
-        if let Some(time) = self.retry {
-            append_retry(time, coding, out);
-        }
-        for event in &self.first {
-            append_event(event, coding, out);
-        }
-    }
+    pub(crate) is_finite: bool,
+    /// Fields of the response.
+    pub(crate) fields: Vec<(String, String)>,
 }
 
 /// Returns the response whose body is an event stream.
@@ -413,6 +372,7 @@ pub(crate) fn event_stream(stream: Stream) -> Response {
     Response::stream(FIELDS, stream)
 }
 
+/// Appends an event and its blank line, as one chunk.
 pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {
     coding.append(out, &[event.lines(), b"\n"]);
 }

@@ -53,7 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/shared", &["lock", "threads"]),
     ("hub/cursor", &[]), // The plain half ends with those who have a cursor:
     ("hub/receiver", &["event", "socket"]),
-    ("hub/subscriber", &["http", "stream", "threads", "user_code"]),
+    ("hub/subscriber", &["http", "socket", "stream", "threads", "user_code"]),
     ("hub/poll", &["event", "http", "socket", "stream"]),
     ("hub/fast", &["connections", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
     ("hub/subscription", &["event", "http", "socket", "stream"]),

@@ -402,7 +402,7 @@ impl Group {
         let Member { fast, mut stream } = self.remove(index);
         // An error drops the stream, as its subscription asks.
         if let Ok(unsent) = stream.source.note_written(&batch.batch, written) {
-            stream.keep_unsent(unsent);
+            stream.unsent = unsent;
             fast.catch_up(stream);
         }
     }

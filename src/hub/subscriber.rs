@@ -11,6 +11,7 @@ use super::frame::Batch;
 use super::log::Next;
 use super::registry::Reader;
 use crate::http::Coding;
+use crate::socket::Socket;
 use crate::stream::{Source, Supply, Unsent};
 use crate::threads;
 use crate::user_code::guarded;
@@ -30,10 +31,6 @@ pub(crate) struct Subscriber {
     was_at_head: bool,
     /// A write had to wait since then.
     is_lagging: bool,
-    /// What is ready to be sent.
-    batch: Batch,
-    /// The batch holds a gap or an id, which are no events of the log.
-    is_note: bool,
     /// Events handed to the socket.
     pub(crate) events: u64,
     end: EndReason,
@@ -50,8 +47,6 @@ impl Subscriber {
             lag,
             was_at_head: false,
             is_lagging: false,
-            batch: Batch::new(Vec::new(), Coding::Chunked),
-            is_note: false,
             events: 0,
             end: EndReason::Left,
             on_end,
@@ -103,53 +98,45 @@ impl Subscriber {
 }
 
 impl Source for Subscriber {
-    fn next(&mut self, coding: Coding, wait: Duration) -> Supply {
+    const IS_RESUMABLE: bool = true;
+
+    fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply> {
         let next = match self.lag {
             Lag::Skip if self.is_lagging => self.cursor.newest(),
             _ => self.cursor.next(BATCH_BYTES, wait),
         };
-        self.is_note = matches!(next, Next::Note(_));
+        // Asked after the events were read: what is published after the end was asked for is never sent.
+        if self.reader.is_closed() {
+            return Ok(Supply::ComeBack);
+        }
+        // A gap or an id, which are no events of the log.
+        let is_note = matches!(next, Next::Note(_));
         let events = match next {
             Next::Events(events) => events,
             Next::Note(frame) => vec![(self.cursor.sequence(), frame)],
             Next::Finished => {
                 self.end = EndReason::Finished;
-                return Supply::End { come_back: false };
+                return Ok(Supply::End(Vec::new()));
             }
-            Next::Unknown => {
-                self.end = EndReason::Closed;
-                return Supply::End { come_back: true };
-            }
+            Next::Unknown => return Ok(Supply::ComeBack),
             Next::AtHead | Next::InArchive => {
                 if self.cursor.shared.is_closed() {
-                    self.end = EndReason::Closed;
-                    return Supply::End { come_back: true };
+                    return Ok(Supply::ComeBack);
                 }
                 self.was_at_head = true;
                 self.is_lagging = false;
                 self.reader.set_at_head();
-                return Supply::Nothing;
+                return Ok(Supply::Nothing);
             }
         };
         self.reader.set_behind(self.cursor.sequence());
-        self.batch = Batch::new(events, coding);
-        Supply::Ready
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.batch.bytes()
-    }
-
-    fn wrote(&mut self, written: usize) -> io::Result<Option<Unsent>> {
-        let batch = std::mem::replace(&mut self.batch, Batch::new(Vec::new(), Coding::Chunked));
-        if self.is_note {
-            return Ok(batch.progress(written).unsent);
-        }
-        self.note_written(&batch, written)
-    }
-
-    fn is_ended(&self) -> bool {
-        self.reader.is_closed()
+        let batch = Batch::new(events, coding);
+        let written = socket.try_write(batch.bytes())?;
+        let unsent = match is_note {
+            true => batch.progress(written).unsent,
+            false => self.note_written(&batch, written)?,
+        };
+        Ok(Supply::Sent(written, unsent))
     }
 
     fn will_come_back(&mut self) {

@@ -87,7 +87,6 @@ pub struct Subscription {
     client_ip: IpAddr,
     peer: SocketAddr,
     options: StreamOptions,
-    fields: Vec<(String, String)>,
     on_end: Vec<OnEnd>,
 }
 
@@ -123,7 +122,6 @@ impl Subscription {
             client_ip: request.client_ip(),
             peer: request.peer(),
             options: StreamOptions::default(),
-            fields: Vec::new(),
             on_end: Vec::new(),
         }
     }
@@ -224,8 +222,8 @@ impl Subscription {
 
     /// Sets a field of the response, as [`Response::with_header`] does.
     pub fn with_header(mut self, name: &str, value: impl AsRef<str>) -> Subscription {
-        self.fields
-            .push((name.to_string(), value.as_ref().to_string()));
+        let value = value.as_ref().to_string();
+        self.options.fields.push((name.to_string(), value));
         self
     }
 
@@ -320,7 +318,7 @@ impl IntoResponse for Subscription {
 
 impl From<Subscription> for Response {
     fn from(mut subscription: Subscription) -> Response {
-        let fields = std::mem::take(&mut subscription.fields);
+        let fields = std::mem::take(&mut subscription.options.fields);
         let is_over = |id: &String| subscription.shared.log().is_over(id, &subscription.topics);
         let is_finished = subscription.last_event_id.as_ref().is_some_and(is_over);
         let response = match subscription.refusal.take() {
