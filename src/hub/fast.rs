@@ -20,7 +20,7 @@
 use std::hint;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ const WRITER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Members that one step of a sweep looks at, so that a batch does not wait for the whole sweep.
 const SWEEP_STEP: usize = 256;
 
-/// After so many joins the next sweep comes early: visitors that have left again hold their descriptors until then.
+/// After so many joins a writer wakes and sweeps: visitors that have left again hold their descriptors until then.
 const MANY_JOINS: usize = 64;
 
 /// Readers whose connections are fetched from memory together, before the first of them is written to.
@@ -58,12 +58,22 @@ type Stream = Box<EventStream<Subscriber>>;
 /// What each group gets of a batch of events.
 pub(crate) type Batches = Arc<[GroupBatch]>;
 
-/// What a writer is told.
+/// What a writer is told, by its channel of messages or that of joins.
 enum Message {
     Batch(Batches),
-    Join(Member),
+    /// The reader joins after this batch, the last one sent: it has the events of that batch, and not those of the next.
+    Join(usize, Member),
+    /// Take the joins now.
+    Wake,
     /// Look at all members now: some are to end.
     Sweep,
+}
+
+/// The sending ends of a writer's two channels. A join has one of its own because it need not wake the writer: a wake-up
+/// costs a connection that gets one event and leaves 7 % of its time.
+struct Sending {
+    messages: Sender<Message>,
+    joins: Sender<Message>,
 }
 
 /// A stream on its way between threads, with the way back.
@@ -74,8 +84,11 @@ struct Member {
 
 /// The writers and the catch-up pool.
 pub(crate) struct Fast {
-    writers: Vec<Sender<Message>>,
+    writers: Vec<Sending>,
     catch_up: Threads<Member>,
+    /// How many batches were sent, and how many readers have joined. Both change under the log's lock.
+    sent: AtomicUsize,
+    joined: AtomicUsize,
 }
 
 /// The hub thread's end of the back-pressure: one permit for each writer.
@@ -113,28 +126,36 @@ impl Fast {
         catch_up.start_min_threads()?;
         let (mut writers, mut permits) = (Vec::new(), Vec::new());
         for _ in 0..writer_threads {
-            let (sender, messages) = mpsc::channel();
+            let (messages, received) = mpsc::channel();
+            let (joins, joining) = mpsc::channel();
             let (permit, acquired) = mpsc::sync_channel(1);
-            let writer = Writer::new(messages, permit);
+            let writer = Writer::new(received, joining, permit);
             threads::spawn("sse-writer", Some(STACK_BYTES), Box::new(|| writer.run()))?;
-            writers.push(sender);
+            writers.push(Sending { messages, joins });
             permits.push(acquired);
         }
-        Ok((Arc::new(Fast { writers, catch_up }), Permits(permits)))
+        let fast = Fast {
+            writers,
+            catch_up,
+            sent: AtomicUsize::new(0),
+            joined: AtomicUsize::new(0),
+        };
+        Ok((Arc::new(fast), Permits(permits)))
     }
 
     /// Hands a batch to the writers. Call it under the log's lock, with the permits.
     pub(crate) fn send(&self, batches: &Batches) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         for writer in &self.writers {
             // An error is a writer that has ended.
-            let _ = writer.send(Message::Batch(Arc::clone(batches)));
+            let _ = writer.messages.send(Message::Batch(Arc::clone(batches)));
         }
     }
 
     /// Has the writers look at once for readers that are to end.
     pub(crate) fn sweep(&self) {
         for writer in &self.writers {
-            let _ = writer.send(Message::Sweep);
+            let _ = writer.messages.send(Message::Sweep);
         }
     }
 
@@ -175,10 +196,17 @@ impl Fast {
             return Some(stream);
         }
         let index = stream.source.reader.index.load(Ordering::Relaxed);
-        let fast = Arc::clone(self);
-        let join = Message::Join(Member { fast, stream });
-        let sent = self.writers[index % self.writers.len()].send(join);
+        let writer = &self.writers[index % self.writers.len()];
+        let joined = self.joined.fetch_add(1, Ordering::Relaxed);
+        let is_urgent = stream.keep_alive.interval < CHECK_INTERVAL;
+        let (after, fast) = (self.sent.load(Ordering::Relaxed), Arc::clone(self));
+        let sent = writer
+            .joins
+            .send(Message::Join(after, Member { fast, stream }));
         drop(log);
+        if is_urgent || joined.is_multiple_of(MANY_JOINS) {
+            let _ = writer.messages.send(Message::Wake);
+        }
         // A refused stream ends here, without the lock that its end takes: the writer has ended.
         drop(sent);
         None
@@ -188,12 +216,16 @@ impl Fast {
 /// One writer's readers.
 struct Writer {
     messages: Receiver<Message>,
+    joins: Receiver<Message>,
+    /// A join that is to wait for batches that are in the channel of messages.
+    early: Option<Message>,
     permit: SyncSender<()>,
+    /// How many batches were taken.
+    taken: usize,
     /// In order of their ids.
     groups: Vec<Group>,
     next_sweep: Instant,
     period: Duration,
-    joined_since_sweep: usize,
     /// Where a sweep goes on: in this group, with the members below this index.
     unswept: Option<(GroupId, usize)>,
 }
@@ -218,16 +250,22 @@ struct Live {
 }
 
 impl Writer {
-    fn new(messages: Receiver<Message>, permit: SyncSender<()>) -> Writer {
+    fn new(
+        messages: Receiver<Message>,
+        joins: Receiver<Message>,
+        permit: SyncSender<()>,
+    ) -> Writer {
         // The first permit. The channel has room for one.
         let _ = permit.try_send(());
         Writer {
             messages,
+            joins,
+            early: None,
             permit,
+            taken: 0,
             groups: Vec::new(),
             next_sweep: Instant::now() + CHECK_INTERVAL,
             period: CHECK_INTERVAL,
-            joined_since_sweep: 0,
             unswept: None,
         }
     }
@@ -235,13 +273,16 @@ impl Writer {
     /// Serves until the hub has closed and the last reader has gone.
     fn run(mut self) {
         loop {
-            match self.messages.recv_timeout(self.until_sweep()) {
+            let message = self.messages.recv_timeout(self.until_sweep());
+            self.take_joins();
+            match message {
                 Ok(Message::Batch(batches)) => {
                     let _ = self.permit.try_send(());
+                    self.taken = self.taken.wrapping_add(1);
                     batches.iter().for_each(|batch| self.deliver(batch));
                 }
-                Ok(Message::Join(member)) => self.add(member),
                 Ok(Message::Sweep) => self.sweep(),
+                Ok(Message::Wake | Message::Join(..)) => self.next_sweep = Instant::now(),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -260,15 +301,24 @@ impl Writer {
         }
     }
 
+    /// Takes the readers that joined before the next batch, which alone is to go to them.
+    fn take_joins(&mut self) {
+        while let Some(join) = self.early.take().or_else(|| self.joins.try_recv().ok()) {
+            match join {
+                Message::Join(after, member) if after == self.taken => self.add(member),
+                later => {
+                    self.early = Some(later);
+                    return;
+                }
+            }
+        }
+    }
+
     fn add(&mut self, member: Member) {
         let interval = member.stream.keep_alive.interval;
         if interval < self.period {
             self.period = interval;
             self.next_sweep = self.next_sweep.min(Instant::now() + interval);
-        }
-        self.joined_since_sweep += 1;
-        if self.joined_since_sweep >= MANY_JOINS {
-            self.next_sweep = Instant::now();
         }
         let id = member.stream.source.cursor.group;
         let index = self.find(id).unwrap_or_else(|index| {
@@ -343,7 +393,6 @@ impl Writer {
         let (id, below) = self.unswept.take().unwrap_or_else(|| {
             self.groups.retain(|group| !group.live.is_empty());
             self.next_sweep = now + self.period;
-            self.joined_since_sweep = 0;
             (0, usize::MAX)
         });
         let (Ok(first) | Err(first)) = self.find(id);
