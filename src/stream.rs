@@ -35,6 +35,9 @@ pub(crate) trait Source {
     /// When the connection fails, or the stream is to be cut off for what it did not take.
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply>;
 
+    /// Appends what the source itself says first, in the write of the response's head.
+    fn append_opening(&mut self, _coding: Coding, _out: &mut Vec<u8>) {}
+
     /// Notes that the stream ends and tells its client to come back.
     fn will_come_back(&mut self) {}
 }
@@ -119,7 +122,7 @@ impl<S: Source> EventStream<S> {
     ///
     /// When the connection has failed meanwhile.
     pub(crate) fn begin(
-        source: S,
+        mut source: S,
         head: StreamHead,
         options: StreamOptions,
         mut socket: Socket,
@@ -134,6 +137,7 @@ impl<S: Source> EventStream<S> {
         for event in &options.first {
             append_event(event, coding, &mut opening);
         }
+        source.append_opening(coding, &mut opening);
         let usual = || KeepAlive::every(socket.config().heartbeat);
         let keep_alive = options.keep_alive.unwrap_or_else(usual);
         let lifetime = socket.config().max_stream_lifetime;

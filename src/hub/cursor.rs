@@ -106,19 +106,33 @@ impl Cursor {
             }
             self.retained_after = None;
         }
-        let opening_id = mem::replace(&mut self.opening_id, OpeningId::None);
-        // An unknown id leads to a gap, which brings its own.
-        if opening_id != OpeningId::None && self.position.unknown_id.is_none() {
-            let id = log.position_id(self.position.cursor);
-            let data = match opening_id {
-                OpeningId::EmptyData => "data:\n",
-                _ => "",
-            };
-            return Next::Note(Frame::from_text(format!("id: {id}\n{data}\n").as_bytes()));
+        if let Some(note) = Cursor::opening_note(&mut self.opening_id, &self.position, &log) {
+            return Next::Note(note);
         }
         let next = log.next(&self.topics, &mut self.position, max_bytes);
         drop(log);
         self.or_from_archive(next, max_bytes)
+    }
+
+    /// Returns the opening id where nothing comes before it, so that it can leave with the response's head.
+    pub(crate) fn take_opening(&mut self) -> Option<Frame> {
+        let log = self.shared.log();
+        match self.retained_after {
+            Some(_) => None,
+            None => Cursor::opening_note(&mut self.opening_id, &self.position, &log),
+        }
+    }
+
+    fn opening_note(opening_id: &mut OpeningId, position: &Position, log: &Log) -> Option<Frame> {
+        let data = match mem::replace(opening_id, OpeningId::None) {
+            OpeningId::Block => "",
+            OpeningId::EmptyData => "data:\n",
+            OpeningId::None => return None,
+        };
+        // An unknown id leads to a gap, which brings its own.
+        let is_known = position.unknown_id.is_none();
+        let id = log.position_id(position.cursor);
+        is_known.then(|| Frame::from_text(format!("id: {id}\n{data}\n").as_bytes()))
     }
 
     /// As [`next`](Cursor::next), for a reader that only wants the newest event.

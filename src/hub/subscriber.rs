@@ -139,6 +139,12 @@ impl Source for Subscriber {
         Ok(Supply::Sent(written, unsent))
     }
 
+    fn append_opening(&mut self, coding: Coding, out: &mut Vec<u8>) {
+        if let Some(note) = self.cursor.take_opening() {
+            out.extend_from_slice(note.bytes(coding));
+        }
+    }
+
     fn will_come_back(&mut self) {
         self.end = EndReason::Closed;
     }
