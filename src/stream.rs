@@ -107,8 +107,8 @@ pub(crate) struct EventStream<S> {
     is_ending: bool,
     /// The source ends by itself, so that shutdown lets it go on until the deadline.
     is_finite: bool,
-    /// How fast the client takes what it is behind with; `None` while it is not behind.
-    pace: Option<Pace>,
+    /// How fast the client takes what it is behind with; `None` while it is not behind. Boxed, as most streams have none.
+    pace: Option<Box<Pace>>,
     last_sent: Instant,
     next_check: Instant,
     check_pause: Duration,
@@ -237,7 +237,9 @@ impl<S: Source> EventStream<S> {
     fn send_unsent(&mut self, mut unsent: Unsent, wait: Duration) -> io::Result<bool> {
         let mut written = self.socket.try_write(unsent.rest())?;
         if written == 0 && !unsent.rest().is_empty() {
-            let pace = self.pace.get_or_insert_with(|| Pace::new(Instant::now()));
+            let pace = self
+                .pace
+                .get_or_insert_with(|| Pace::new(Instant::now()).into());
             let allowed = pace.record_progress(0, self.socket.config())?;
             written = (self.socket).write_waiting(unsent.rest(), wait.min(allowed))?;
         }

@@ -47,12 +47,13 @@ impl Cursor {
     pub(crate) fn new(
         shared: &Arc<Shared>,
         log: &mut Log,
-        topics: TopicSet,
+        topics: &TopicSet,
         position: Position,
     ) -> Cursor {
+        let (group, topics) = log.join(topics);
         Cursor {
             shared: Arc::clone(shared),
-            group: log.join(&topics),
+            group,
             topics,
             position,
             retained_after: None,

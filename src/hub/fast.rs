@@ -11,7 +11,8 @@
 //!
 //! A stream is owned by one thread at a time, and goes from thread to thread in a message. The hub thread appends to the
 //! log and sends the batch to the writers under the log's lock; a reader that has everything joins a writer under the same
-//! lock. So it arrives between the last batch that it has and the first that it has not: the writer's channel is a FIFO.
+//! lock. Both channels of a writer are FIFOs, and a join says after which batch it was sent: so the reader arrives between the
+//! last batch that it has and the first that it has not.
 //!
 //! A writer never waits for a socket, for user code or for the log. The hub thread waits for the writers: a permit comes
 //! back when a writer takes a batch, so that at most one batch waits at each. What is published meanwhile waits in the
@@ -69,8 +70,8 @@ enum Message {
     Sweep,
 }
 
-/// The sending ends of a writer's two channels. A join has one of its own because it need not wake the writer: a wake-up
-/// costs a connection that gets one event and leaves 7 % of its time.
+/// The sending ends of a writer's two channels. A join has one of its own, as it need not wake the writer: a wake-up is 3.5
+/// `futex` calls of the 16 system calls that a client costs which gets one event and leaves (`strace -c`).
 struct Sending {
     messages: Sender<Message>,
     joins: Sender<Message>,

@@ -391,7 +391,7 @@ impl Hub {
         let topics = topics::check(topics.names())?;
         let mut log = self.inner.shared.log();
         let position = log.latest(&topics);
-        let cursor = Cursor::new(&self.inner.shared, &mut log, topics, position);
+        let cursor = Cursor::new(&self.inner.shared, &mut log, &topics, position);
         Ok(HubReceiver::new(cursor))
     }
 

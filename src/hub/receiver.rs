@@ -50,7 +50,7 @@ impl HubReceiver {
         let (shared, topics) = (self.cursor.shared.clone(), self.cursor.topics.clone());
         let mut log = shared.log();
         let position = log.after(id, &topics);
-        HubReceiver::new(Cursor::new(&shared, &mut log, topics, position))
+        HubReceiver::new(Cursor::new(&shared, &mut log, &topics, position))
     }
 
     /// Waits for the next event. Returns `None` when no more events will come.

@@ -248,7 +248,7 @@ impl Subscription {
             Some(id) => log.after(id, topics),
         };
         let position = log.limit_replay(position, own_id, self.replay, topics);
-        let mut cursor = Cursor::new(&self.shared, &mut log, Arc::clone(topics), position);
+        let mut cursor = Cursor::new(&self.shared, &mut log, topics, position);
         cursor.retained_after = (self.retained && !self.resumes()).then_some(0);
         cursor.opening_id = self.opening_id;
         Some(cursor)
@@ -277,10 +277,15 @@ impl Subscription {
         let cursor = self.cursor();
         let is_sent_away = cursor.is_none();
         let cursor = cursor.unwrap_or_else(|| {
-            let (topics, latest) = (Arc::clone(&self.topics), self.latest.clone());
-            Cursor::new(&self.shared, &mut self.shared.log(), topics, latest)
+            let latest = self.latest.clone();
+            Cursor::new(&self.shared, &mut self.shared.log(), &self.topics, latest)
         });
-        let reader = Reader::new(self.topics, self.peer, self.client_ip, self.label);
+        let reader = Reader::new(
+            Arc::clone(&cursor.topics),
+            self.peer,
+            self.client_ip,
+            self.label,
+        );
         let subscriber = Subscriber::new(cursor, reader, self.lag, self.on_end);
         // The reader is in the registry by now: a close that did not see it there is seen here.
         if is_sent_away || self.shared.registry.closed_since(self.received) {

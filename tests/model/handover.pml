@@ -4,25 +4,19 @@
    An event is two bytes, so that a socket can take half of one. One thread at a time owns a reader, and a message carries the
    reader to the next thread. What a thread does with its own reader is one step, as no other thread can see parts of it. */
 #define READERS 2
-#define WRITERS 2
-#ifndef EVENTS
-#define EVENTS  3                   /* How many are published, in batches of one or two. */
-#endif
+#define WRITERS 2                   /* `check` sets EVENTS: how many are published, in batches of one or two. */
 #define KEPT    1                   /* How many events the log keeps. */
 #define STALLS  1                   /* How often a client takes nothing while a thread waits for it. */
 #define END(event) (2 * (event))    /* The number of bytes up to the end of an event. */
-mtype = { Batch, Join, Sweep };
-chan writer[WRITERS] = [6] of { mtype, byte };    /* A FIFO channel to each writer. */
+mtype = { Batch, Sweep };
+chan writer[WRITERS] = [6] of { mtype, byte };    /* A FIFO channel to each writer, */
+chan joins[WRITERS] = [READERS] of { byte, byte }; /* and one of joins, which does not wake it: after which batch, who. */
 chan permit[WRITERS] = [1] of { bit };            /* The writer has taken the last batch. */
 chan behind = [READERS] of { byte };              /* Readers that wait for a catch-up thread. */
-#ifdef SWEEP_OVERTAKES_JOIN
-chan sweeps[WRITERS] = [6] of { mtype, byte };
-#else
-#define sweeps writer
-#endif
 
-bool locked;                        /* The log's lock, which guards `head` and `closed`. */
+bool locked;                        /* The log's lock, which guards `head`, `sent` and `closed`. */
 byte head;                          /* The newest event in the log. */
+byte sent;                          /* How many batches the writers were sent. */
 bool closed;                        /* Nothing more is published, and each stream ends after the newest event. */
 byte handles = READERS + 1;         /* Senders of the channels: one for each open stream, and the hub thread's. */
 
@@ -40,10 +34,9 @@ Reader reader[READERS];
 
 inline lock()   { atomic { !locked -> locked = true } }
 inline unlock() { locked = false }
-
 /* The hub's channels are unbounded. A full one is an error here, so that no sender ever waits. */
 inline post(channel, kind, value) { atomic { assert(nfull(channel)); channel!kind, value } }
-inline sweep() { post(sweeps[0], Sweep, 0); post(sweeps[1], Sweep, 0) }
+inline sweep() { post(writer[0], Sweep, 0); post(writer[1], Sweep, 0) }
 
 hidden byte taken;                  /* How many bytes the last write took. */
 /* Writes the bytes from `from` to `to` to a socket, which takes `min` of them or more. */
@@ -67,7 +60,7 @@ active proctype Hub() {
         permit[0]?_; permit[1]?_;
         lock();
         if :: head++ :: head + 2 <= EVENTS -> head = head + 2 fi;
-        post(writer[0], Batch, head); post(writer[1], Batch, head);
+        post(writer[0], Batch, head); post(writer[1], Batch, head); sent++;
         unlock()
     :: else -> break
     od;
@@ -77,7 +70,7 @@ active proctype Hub() {
 }
 
 /* A call of `close` for the first reader, at any moment. It takes the lock after the mark and before the sweep: a reader
-   that joins later finds the mark, and a reader that joined earlier is in the channel before the sweep. */
+   that joins later finds the mark, and a reader that joined earlier is taken before the sweep. */
 active proctype Close() {
     reader[0].marked = true;
     lock(); unlock();
@@ -85,14 +78,20 @@ active proctype Close() {
     reader[0].limit = head          /* `close` has returned: no event that is published now is sent. */
 }
 
+/* Before each message, and when it wakes by itself, a writer takes the readers that joined after the last batch that it has
+   taken. A reader that joined later waits for the batches in between. */
+inline take_joins() {
+    do :: joins[w]?[eval(batches), _] -> joins[w]?_, r; live[r] = true :: else -> break od; r = 0
+}
+
 /* A writer: puts each batch into the sockets of its live readers. It waits for no socket and takes no lock. */
 proctype Writer(byte w) {
     bool live[READERS];
-    byte at, to, r;                 /* Each live reader has all events up to `at`, or joined later. */
+    byte at, to, r, batches;        /* Each live reader has all up to `at`, or joined later. So many batches were taken. */
     permit[w]!0;
     do
-    :: atomic { writer[w]?Join, r -> live[r] = true; r = 0 }
-    :: atomic { writer[w]?Batch, to -> assert(nfull(permit[w])); permit[w]!0;
+    :: atomic { joins[w]?[eval(batches), _] -> take_joins() }
+    :: atomic { writer[w]?Batch, to -> take_joins(); batches++; assert(nfull(permit[w])); permit[w]!0;
         for (r : 0 .. READERS - 1) { if
             :: live[r] -> write_events(at, to); if
                 :: me.unsent > 0 -> live[r] = false;
@@ -102,14 +101,15 @@ proctype Writer(byte w) {
                     behind!r
                 :: else -> me.cursor = 0    /* A delivery does not note it: `at` says it for all. */
                 fi
-            :: else
-            fi }
+            :: else fi }
         at = to; to = 0; r = 0 }
-    :: atomic { sweeps[w]?Sweep, _ ->
+    :: atomic { writer[w]?Sweep, _ ->
+#ifndef SWEEP_OVERTAKES_JOIN
+        take_joins();
+#endif
         for (r : 0 .. READERS - 1) { if
             :: live[r] && (me.marked || closed) -> live[r] = false; me.cursor = (at > me.cursor -> at : me.cursor); behind!r
-            :: else
-            fi }
+            :: else fi }
         r = 0 }
     :: atomic { handles == 0 && empty(writer[w]) -> break }
     od
@@ -140,7 +140,7 @@ active [2] proctype CatchUp() {
 #ifdef JOIN_OUTSIDE_LOCK
         unlock(); lock();
 #endif
-        atomic { post(writer[me.home], Join, r); unlock(); r = 0 }
+        atomic { post(joins[me.home], sent, r); unlock(); r = 0 }
     od
 }
 
