@@ -15,12 +15,6 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Send each write at once instead of waiting for more to fill a packet (`TCP_NODELAY`). Default: `true`, as an
-    /// event that waits for the next one is late.
-    pub nodelay: bool,
-    /// Size in bytes of the buffer that request heads are read into, freed when a stream begins. Default: 4,096, more
-    /// than the head of an ordinary browser request.
-    pub read_buffer_bytes: usize,
     /// Maximum length of a request line in bytes; a longer one gets 414. Default: 8,000, the minimum that RFC 9112 section 3
     /// recommends.
     pub max_request_line_bytes: usize,
@@ -80,8 +74,6 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            nodelay: true,
-            read_buffer_bytes: 4096,
             max_request_line_bytes: 8000,
             max_head_bytes: 16 * 1024,
             max_fields: 100,

@@ -16,6 +16,9 @@ use crate::socket::{DeadlineReader, NEW_TIME, Socket};
 /// Maximum bytes of a body that are copied behind the head, so that both leave in one write.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
 
+/// The buffer that request heads are read into: more than the head of an ordinary browser request. Freed when a stream begins.
+const READ_BUFFER_BYTES: usize = 4096;
+
 /// Room for the head of an ordinary response. A block of more than 1,032 bytes is not cached for the thread by glibc when it
 /// is freed, and the thread may go on to carry a stream for days.
 const HEAD_BYTES: usize = 1280;
@@ -124,10 +127,11 @@ type Read<T> = Result<T, Option<Response>>;
 
 impl Connection {
     fn new(mut socket: Socket) -> Connection {
-        // An error is a connection that has ended, as the next read will tell, or a Unix socket.
-        let _ = socket.set_nodelay();
+        // An event that waits for the next one to fill a packet would be late. An error is a connection that has ended, as the
+        // next read will tell, or a Unix socket.
+        let _ = socket.stream().set_nodelay(true);
         Connection {
-            reader: BufReader::with_capacity(socket.config().read_buffer_bytes, socket.reader()),
+            reader: BufReader::with_capacity(READ_BUFFER_BYTES, socket.reader()),
             request: Request::unread(socket.peer, Arc::clone(&socket.permit.connections.closing)),
             out: Vec::with_capacity(HEAD_BYTES),
             socket,

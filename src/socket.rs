@@ -117,10 +117,6 @@ impl Socket {
         self.permit.move_to(client)
     }
 
-    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
-        self.stream().set_nodelay(self.config().nodelay)
-    }
-
     /// Returns the connection itself, for a writer thread. Drop it before the socket, which frees the permit.
     pub(crate) fn connected(&self) -> Arc<SharedStream> {
         Arc::clone(&self.connected)
@@ -278,7 +274,8 @@ impl Socket {
         while matches!(reader.read(&mut scratch), Ok(1..)) {}
     }
 
-    fn stream(&self) -> &TcpStream {
+    /// Returns the stream itself, which reads and writes without the limits of this type.
+    pub(crate) fn stream(&self) -> &TcpStream {
         &self.connected.stream
     }
 }

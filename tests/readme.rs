@@ -13,8 +13,6 @@ fn the_limits_of_a_server_are_all_told() {
     let config = Config::default();
     // Everything that has a name in the struct, so that none is forgotten.
     let Config {
-        nodelay,
-        read_buffer_bytes,
         max_request_line_bytes,
         max_head_bytes,
         max_fields,
@@ -34,11 +32,9 @@ fn the_limits_of_a_server_are_all_told() {
         thread_stack_bytes,
         accept_threads,
     } = config;
-    assert!(nodelay && max_stream_lifetime.is_none());
+    assert!(max_stream_lifetime.is_none());
     assert!(max_connections_per_address.is_none() && trusted_proxies.is_empty());
     check(&[
-        ("nodelay", "on".to_string()),
-        ("read_buffer_bytes", number(read_buffer_bytes)),
         ("max_request_line_bytes", number(max_request_line_bytes)),
         ("max_head_bytes", bytes(max_head_bytes)),
         ("max_fields", number(max_fields)),
