@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -68,11 +69,11 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
         }
         if let Some(error) = &response.error {
             let (method, path) = (connection.request.method(), connection.request.path());
-            connection
-                .socket
-                .report(&format!("{method} {path}: {error}"));
+            let problem = format!("{method} {path}: {error}");
+            connection.socket.report(&problem);
         }
-        connection.socket.count_response(response.status());
+        let server = &connection.socket.permit.connections;
+        server.count_response(response.status());
         connection.request.keep_alive &= connection.socket.may_stay() && !response.is_last;
         match response.take_body() {
             Body::Whole(body) => connection.send_whole(&response, &body).ok()?,
@@ -126,6 +127,7 @@ pub(crate) fn refuse(socket: Socket) {
 type Read<T> = Result<T, Option<Response>>;
 
 impl Connection {
+    /// Allocates the buffers. What came early on the socket is read first.
     fn new(mut socket: Socket) -> Connection {
         // An event that waits for the next one to fill a packet would be late. An error is a connection that has ended, as the
         // next read will tell, or a Unix socket.
@@ -143,7 +145,7 @@ impl Connection {
         if !self.reader.buffer().is_empty() {
             return true;
         }
-        if !self.socket.start_idle() {
+        if self.socket.has_served && !self.socket.start_idle() {
             return false;
         }
         let config = self.socket.config();
@@ -167,7 +169,7 @@ impl Connection {
         self.check_first_byte()?;
         self.read_head()?;
         self.request.client_ip = client_ip(&self.request, &self.socket.config().trusted_proxies);
-        if !self.socket.count_for(self.request.client_ip) {
+        if !self.socket.permit.move_to(self.request.client_ip) {
             return Err(Some(self.overload()));
         }
         let handler = router.find(&mut self.request);
@@ -200,8 +202,13 @@ impl Connection {
         if is_token(&[first]) || matches!(first, b'\r' | b'\n') {
             return Ok(());
         }
-        if first == TLS_HANDSHAKE {
-            self.socket.report_tls();
+        let server = &self.socket.permit.connections;
+        // Once for each server: any client can send such a byte.
+        if first == TLS_HANDSHAKE && !server.has_reported_tls.swap(true, Ordering::Relaxed) {
+            server.report(&format!(
+                "{} tried TLS, as for https, on a port of plain HTTP (further tries are not reported)",
+                self.socket.peer
+            ));
         }
         Err(self.refusal(RequestError {
             status: Some(400),
@@ -209,6 +216,7 @@ impl Connection {
         }))
     }
 
+    /// Reads the head of a request into `request`.
     #[inline(never)] // One copy for its two callers.
     fn read_head(&mut self) -> Read<()> {
         let config = self.socket.config();
@@ -229,6 +237,7 @@ impl Connection {
         Some(reason.with_status(error.status?))
     }
 
+    /// Returns the response to a client for which there is no room. It ends the connection.
     fn overload(&mut self) -> Response {
         self.request.keep_alive = false;
         let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
@@ -242,6 +251,7 @@ impl Connection {
         self.out.shrink_to(HEAD_BYTES);
     }
 
+    /// Sends a response with its length. The first bytes of the body leave with the head.
     fn send_whole(&mut self, response: &Response, body: &[u8]) -> io::Result<()> {
         let out = &mut self.out;
         out.clear();

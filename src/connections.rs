@@ -19,7 +19,7 @@ pub(crate) struct Connections {
     pub(crate) closing: Arc<AtomicBool>,
     pub(crate) has_reported_tls: AtomicBool,
     accepted: AtomicUsize,
-    refused: AtomicUsize,
+    pub(crate) refused: AtomicUsize,
     /// Responses by class of status: 2xx to 5xx.
     responses: [AtomicUsize; 4],
     /// The number of waits for a next request so far, which tells what wait began first.
@@ -28,6 +28,7 @@ pub(crate) struct Connections {
     emptied: Condvar,
 }
 
+/// The permits that are taken. Its lock is held for one step, and never across a system call.
 #[derive(Default)]
 struct Table {
     /// The entry of each permit, at the index that the permit holds. The entries at the `free` indexes are empty.
@@ -37,6 +38,7 @@ struct Table {
     leaving: usize,
 }
 
+/// What the table knows of one connection.
 #[derive(Default)]
 struct Entry {
     connected: Weak<SharedStream>,
@@ -75,23 +77,18 @@ pub struct ServerStats {
 impl fmt::Display for ServerStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = [
-            ("connections", "gauge", self.connections),
-            ("streams", "gauge", self.streams),
-            ("accepted_total", "counter", self.accepted),
-            ("refused_total", "counter", self.refused),
+            ("sse_server_connections", "gauge", self.connections),
+            ("sse_server_streams", "gauge", self.streams),
+            ("sse_server_accepted_total", "counter", self.accepted),
+            ("sse_server_refused_total", "counter", self.refused),
         ];
         for (name, kind, value) in figures {
-            writeln!(
-                f,
-                "# TYPE sse_server_{name} {kind}\nsse_server_{name} {value}"
-            )?;
+            writeln!(f, "# TYPE {name} {kind}\n{name} {value}")?;
         }
-        writeln!(f, "# TYPE sse_server_responses_total counter")?;
+        let name = "sse_server_responses_total";
+        writeln!(f, "# TYPE {name} counter")?;
         for (count, class) in self.responses.iter().zip(2..) {
-            writeln!(
-                f,
-                "sse_server_responses_total{{class=\"{class}xx\"}} {count}"
-            )?;
+            writeln!(f, "{name}{{class=\"{class}xx\"}} {count}")?;
         }
         Ok(())
     }
@@ -109,13 +106,12 @@ pub(crate) struct ConnectionPermit {
     pub(crate) connections: Arc<Connections>,
     /// The index of the entry; `None` where there was no room.
     entry: Option<usize>,
-    /// The same as in the entry.
-    address: Option<IpAddr>,
     /// An idle connection gave way to this one.
     pub(crate) has_evicted: bool,
 }
 
 impl Connections {
+    /// Makes an empty table with these limits.
     pub(crate) fn new(config: Config, on_error: ErrorHook) -> Arc<Connections> {
         Arc::new(Connections {
             config,
@@ -140,6 +136,7 @@ impl Connections {
         // Behind a trusted proxy the client is known only when the head has been read.
         let is_proxy = self.config.trusted_proxies.contains(&address);
         let address = (!is_proxy).then_some(address);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         let mut table = self.lock();
         let is_welcome = address.is_none_or(|address| table.has_room_for(address, &self.config));
         let mut evicted = None;
@@ -154,13 +151,10 @@ impl Connections {
         };
         let entry = room.then(|| table.add(entry));
         drop(table);
-        let has_evicted = evicted.is_some();
-        evicted.inspect(|evicted| evicted.end_wait());
         ConnectionPermit {
             connections: Arc::clone(self),
             entry,
-            address,
-            has_evicted,
+            has_evicted: evicted.inspect(|evicted| evicted.end_wait()).is_some(),
         }
     }
 
@@ -199,32 +193,23 @@ impl Connections {
         wait.max(NEW + 1)
     }
 
-    pub(crate) fn count_accepted(&self) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
+    /// Counts a response in the class of its status.
     pub(crate) fn count_response(&self, status: u16) {
         let class = usize::from(status / 100).saturating_sub(2);
         self.responses[class.min(3)].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Returns the figures as they are now.
     pub(crate) fn stats(&self) -> ServerStats {
-        let table = self.lock();
-        let open = table.entries.iter();
-        let is_stream = |connected: &Arc<SharedStream>| connected.is_stream.load(Ordering::Relaxed);
+        let is_stream =
+            |connected: &&Arc<SharedStream>| connected.is_stream.load(Ordering::Relaxed);
+        let connections = self.lock().len();
         ServerStats {
-            connections: table.len(),
-            streams: open
-                .filter_map(|entry| entry.connected.upgrade())
-                .filter(is_stream)
-                .count(),
+            connections,
+            streams: self.everyone().iter().filter(is_stream).count(),
             accepted: self.accepted.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-            responses: [0, 1, 2, 3].map(|class| self.responses[class].load(Ordering::Relaxed)),
+            responses: (self.responses.each_ref()).map(|count| count.load(Ordering::Relaxed)),
         }
     }
 
@@ -233,6 +218,7 @@ impl Connections {
         guarded(|| (self.on_error)(problem));
     }
 
+    /// Whether the server is shutting down.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
@@ -245,46 +231,47 @@ impl Connections {
 
     /// Ends the waits for a request whose mark is at least this one: [`NEW`] for every wait.
     pub(crate) fn end_waits(&self, from: usize) {
-        self.with_everyone(&|connected| {
+        for connected in self.everyone() {
             if connected.idle.load(Ordering::SeqCst) >= from {
                 connected.end_wait();
             }
-        });
+        }
     }
 
     /// Cuts off all connections. Their threads see it at their next read or write.
     pub(crate) fn cut_off(&self) {
-        self.with_everyone(&|connected| {
+        for connected in self.everyone() {
             let _ = connected.stream.shutdown(Shutdown::Both);
-        });
+        }
     }
 
     /// Waits until no connection is open, at most until `deadline`, and returns how many are left.
     pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
         let remaining = deadline.saturating_duration_since(Instant::now());
-        let (table, _) = self
-            .emptied
-            .wait_timeout_while(self.lock(), remaining, |table| !table.is_empty())
-            .unwrap_or_else(PoisonError::into_inner);
+        let is_open = |table: &mut Table| !table.is_empty();
+        let waited = (self.emptied).wait_timeout_while(self.lock(), remaining, is_open);
+        let (table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         table.entries.len() - table.free.len()
     }
 
-    fn with_everyone(&self, end: &dyn Fn(&SharedStream)) {
+    /// Returns all connections, so that none of them is dealt with under the lock.
+    fn everyone(&self) -> Vec<Arc<SharedStream>> {
         let connected = |entry: &Entry| entry.connected.upgrade();
-        let everyone: Vec<_> = self.lock().entries.iter().filter_map(connected).collect();
-        everyone.iter().for_each(|connected| end(connected));
+        self.lock().entries.iter().filter_map(connected).collect()
     }
 
+    /// Locks the table.
     fn lock(&self) -> MutexGuard<'_, Table> {
         lock(&self.table)
     }
 }
 
 impl SharedStream {
+    /// Shares the stream of a connection that has asked for nothing yet.
     pub(crate) fn new(stream: TcpStream) -> SharedStream {
         SharedStream {
             stream,
-            idle: AtomicUsize::new(BUSY),
+            idle: AtomicUsize::new(NEW),
             is_stream: AtomicBool::new(false),
         }
     }
@@ -303,17 +290,20 @@ impl ConnectionPermit {
 
     /// Counts the connection among those of the client behind a proxy, and no longer among those of the client before; false
     /// when the client has too many.
-    pub(crate) fn move_to(&mut self, address: IpAddr) -> bool {
-        if self.address == Some(address) {
+    pub(crate) fn move_to(&self, address: IpAddr) -> bool {
+        let (config, Some(entry)) = (&self.connections.config, self.entry) else {
+            return true;
+        };
+        if config.max_connections_per_address.is_none() {
             return true;
         }
         let mut table = self.connections.lock();
-        let room = table.has_room_for(address, &self.connections.config);
-        if room && let Some(entry) = self.entry {
+        let has_room =
+            table.entries[entry].address == Some(address) || table.has_room_for(address, config);
+        if has_room {
             table.entries[entry].address = Some(address);
-            self.address = Some(address);
         }
-        room
+        has_room
     }
 }
 
@@ -338,6 +328,7 @@ impl Table {
         self.entries.len() - self.free.len() - self.leaving
     }
 
+    /// Whether no connection is open, those that give way included.
     fn is_empty(&self) -> bool {
         self.entries.len() == self.free.len()
     }
@@ -350,6 +341,7 @@ impl Table {
         (config.max_connections_per_address).is_none_or(|most| count() < most)
     }
 
+    /// Puts an entry at a free index, and returns the index.
     fn add(&mut self, taken: Entry) -> usize {
         let Some(entry) = self.free.pop() else {
             self.entries.push(taken);
@@ -385,7 +377,7 @@ mod tests {
             .idle_waits
             .store(usize::MAX - 1, Ordering::SeqCst);
         [0, 1, 2, 0].into_iter().for_each(wait);
-        table[3].0.idle.store(NEW, Ordering::SeqCst);
+        table[4].0.idle.store(BUSY, Ordering::SeqCst);
         let evicted = || {
             let connected = connections.choose_idle(&mut connections.lock())?;
             table

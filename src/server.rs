@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -415,7 +416,6 @@ impl Running {
             match listener.accept() {
                 Ok((stream, peer)) => {
                     failing = false;
-                    self.connections.count_accepted();
                     self.hand_over(Socket::new(&self.connections, stream, peer));
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -441,15 +441,15 @@ impl Running {
     }
 
     fn hand_over(&self, socket: Socket) {
-        let refused = match socket.is_admitted() {
+        let refused = match socket.permit.is_taken() {
             true => self.connection_threads.run(socket),
             false => Err(socket),
         };
         let refused = match refused {
             // An idle connection gives way. Its thread takes this one out of the queue.
             Err(socket)
-                if socket.is_admitted()
-                    && (socket.has_evicted() || self.connections.evict_idle()) =>
+                if socket.permit.is_taken()
+                    && (socket.permit.has_evicted || self.connections.evict_idle()) =>
             {
                 self.connection_threads.enqueue(socket);
                 Ok(())
@@ -460,7 +460,7 @@ impl Running {
         if let Err(refused) = refused
             && !self.connections.is_closing()
         {
-            self.connections.count_refused();
+            self.connections.refused.fetch_add(1, Ordering::Relaxed);
             // Where all refusal threads are busy, the connection closes without a response.
             drop(self.refusal_threads.run(refused));
         }

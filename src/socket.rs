@@ -3,15 +3,15 @@
 //! A socket is blocking while it serves requests and non-blocking while it carries a stream. Only the thread that owns the
 //! connection changes the mode, since the mode belongs to the socket and not to a handle of it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::connections::{BUSY, ConnectionPermit, Connections, NEW, SharedStream};
+use crate::connections::{BUSY, ConnectionPermit, Connections, SharedStream};
 
 /// Maximum bytes that a client may send on an event stream: requests that it pipelines.
 const MAX_STRAY_BYTES: usize = 64 * 1024;
@@ -32,7 +32,8 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 
 /// An open connection, owned by one thread at a time.
 pub(crate) struct Socket {
-    connected: Arc<SharedStream>,
+    /// The connection itself. A writer thread has it too, and drops it before the socket, which frees the permit.
+    pub(crate) connected: Arc<SharedStream>,
     pub(crate) peer: SocketAddr,
     /// The socket is non-blocking.
     streaming: bool,
@@ -74,17 +75,9 @@ impl Socket {
         }
     }
 
-    /// Whether there is room for the connection. Else it is to be refused.
-    pub(crate) fn is_admitted(&self) -> bool {
-        self.permit.is_taken()
-    }
-
+    /// Returns the limits of the server.
     pub(crate) fn config(&self) -> &Config {
         &self.permit.connections.config
-    }
-
-    pub(crate) fn count_response(&self, status: u16) {
-        self.permit.connections.count_response(status);
     }
 
     /// Reports a problem that has no caller to tell.
@@ -92,52 +85,22 @@ impl Socket {
         self.permit.connections.report(problem);
     }
 
-    /// Reports that a client tried TLS, once for each server: any client can send such a byte.
-    pub(crate) fn report_tls(&self) {
-        if !self
-            .permit
-            .connections
-            .has_reported_tls
-            .swap(true, Ordering::SeqCst)
-        {
-            self.report(&format!(
-                "{} tried TLS, as for https, on a port of plain HTTP (further tries are not reported)",
-                self.peer
-            ));
-        }
-    }
-
     /// Whether the server is shutting down.
     pub(crate) fn is_closing(&self) -> bool {
         self.permit.connections.is_closing()
     }
 
-    /// Counts the connection among those of the client behind a trusted proxy; false when the client has too many.
-    pub(crate) fn count_for(&mut self, client: IpAddr) -> bool {
-        self.permit.move_to(client)
-    }
-
-    /// Returns the connection itself, for a writer thread. Drop it before the socket, which frees the permit.
-    pub(crate) fn connected(&self) -> Arc<SharedStream> {
-        Arc::clone(&self.connected)
-    }
-
     /// Returns a reader of this socket. Each read ends by a deadline, and the first ones return what came early.
     pub(crate) fn reader(&mut self) -> DeadlineReader {
-        let mut reader = DeadlineReader::new(&self.connected);
-        reader.early = mem::take(&mut self.early);
-        reader
+        DeadlineReader::new(Arc::clone(&self.connected), mem::take(&mut self.early))
     }
 
     /// Marks the connection as waiting for its next request; false when it is to close.
     pub(crate) fn start_idle(&self) -> bool {
         // The mark comes before the check, so that a shutdown between the two sees the mark.
-        let mark = match self.has_served {
-            false => NEW,
-            true => self.permit.connections.next_idle_mark(),
-        };
+        let mark = self.permit.connections.next_idle_mark();
         self.connected.idle.store(mark, Ordering::SeqCst);
-        mark == NEW || self.may_stay()
+        self.may_stay()
     }
 
     /// Ends the wait. Where the connection was chosen to give way meanwhile, it closes after this request.
@@ -148,11 +111,6 @@ impl Socket {
     /// Whether the connection may wait for another request.
     pub(crate) fn may_stay(&self) -> bool {
         !self.is_closing() && !self.gives_way
-    }
-
-    /// Whether another connection gave way to this one.
-    pub(crate) fn has_evicted(&self) -> bool {
-        self.permit.has_evicted
     }
 
     /// Makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
@@ -192,7 +150,7 @@ impl Socket {
             // Where only a part was written, the time-out has passed.
             written = self.try_write(bytes)?;
         }
-        let mut wait = self.config().write_timeout.saturating_sub(pace.elapsed());
+        let mut wait = (self.config().write_timeout).saturating_sub(pace.since.elapsed());
         while written < bytes.len() {
             let n = self.write_waiting(&bytes[written..], wait)?;
             written += n;
@@ -237,7 +195,7 @@ impl Socket {
                     }
                     self.keep_early(&scratch[..n]);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => break !is_timeout(&error),
             }
         };
@@ -294,19 +252,16 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Whether a read or write ended by its time-out: the error is `WouldBlock` on Unix and `TimedOut` on Windows.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// Writes once. A socket that is full, or stays full until its time-out, takes zero bytes.
 pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
-            Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(0) if !bytes.is_empty() => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => return Ok(n),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if is_timeout(&error) => return Ok(0),
             Err(error) => return Err(error),
         }
@@ -327,11 +282,12 @@ pub(crate) struct DeadlineReader {
 }
 
 impl DeadlineReader {
-    fn new(connected: &Arc<SharedStream>) -> DeadlineReader {
+    /// Makes a reader whose deadline has passed: set one before the first read.
+    fn new(connected: Arc<SharedStream>, early: Vec<u8>) -> DeadlineReader {
         let now = Instant::now();
         DeadlineReader {
-            connected: Arc::clone(connected),
-            early: Vec::new(),
+            connected,
+            early,
             deadline: now,
             rate_deadline: now,
             bytes_per_second: 0,
@@ -367,7 +323,7 @@ impl Read for DeadlineReader {
             let until = self.deadline.min(self.rate_deadline);
             let remaining = until.saturating_duration_since(Instant::now());
             if remaining.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
+                return Err(ErrorKind::TimedOut.into());
             }
             // Setting the time-out costs a system call. One that is too short by up to half costs another round at most.
             if self.timeout > remaining || self.timeout < remaining / 2 {
@@ -377,7 +333,7 @@ impl Read for DeadlineReader {
             }
             match (&self.connected.stream).read(out) {
                 Err(error) if is_timeout(&error) => self.timeout = Duration::ZERO,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
                 Ok(n) => {
                     let credit = Duration::from_secs(n as u64).checked_div(self.bytes_per_second);
@@ -398,16 +354,13 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// Begins when the first write had to wait.
     pub(crate) fn new(now: Instant) -> Pace {
         Pace {
             since: now,
             last: now,
             bytes: 0,
         }
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.since.elapsed()
     }
 
     /// Notes that the peer took `n` bytes, and returns how long it may take nothing from now on.
@@ -425,10 +378,8 @@ impl Pace {
         let behind = now - self.since;
         let least = behind.as_secs().saturating_mul(config.min_bytes_per_second);
         if quiet >= config.write_timeout || (behind >= config.write_timeout && self.bytes < least) {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the client took too little of what was sent",
-            ));
+            let problem = "the client took too little of what was sent";
+            return Err(io::Error::new(ErrorKind::TimedOut, problem));
         }
         Ok(config.write_timeout - quiet)
     }
@@ -450,7 +401,7 @@ mod tests {
     #[test]
     fn each_byte_of_a_body_buys_time() {
         let (mut client, connected) = pair();
-        let mut reader = DeadlineReader::new(&connected);
+        let mut reader = DeadlineReader::new(connected, Vec::new());
         reader.set_deadline(Duration::from_secs(60));
         let until = Instant::now() + Duration::from_secs(30);
         (reader.rate_deadline, reader.bytes_per_second) = (until, 10);
@@ -462,13 +413,13 @@ mod tests {
         reader.rate_deadline = Instant::now();
         client.write_all(b"12345").unwrap();
         let error = reader.read(&mut [0; 100]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
     #[test]
     fn a_least_rate_of_zero_is_none() {
         let (_client, connected) = pair();
-        let mut reader = DeadlineReader::new(&connected);
+        let mut reader = DeadlineReader::new(connected, Vec::new());
         for (rate, expected) in [(0, 0), (1, 1), (u64::MAX, u32::MAX)] {
             let config = Config {
                 min_bytes_per_second: rate,
@@ -547,7 +498,7 @@ mod tests {
     impl Write for TakesUpTo {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             match bytes.len().min(self.0) {
-                0 => Err(io::ErrorKind::WouldBlock.into()),
+                0 => Err(ErrorKind::WouldBlock.into()),
                 n => {
                     self.0 -= n;
                     Ok(n)
@@ -567,6 +518,6 @@ mod tests {
         assert_eq!(try_write(&mut socket, b"34").unwrap(), 1);
         assert_eq!(try_write(&mut socket, b"4").unwrap(), 0);
         let closed = try_write(&mut [0_u8; 0].as_mut_slice(), b"1").unwrap_err();
-        assert_eq!(closed.kind(), io::ErrorKind::WriteZero);
+        assert_eq!(closed.kind(), ErrorKind::WriteZero);
     }
 }

@@ -335,7 +335,7 @@ impl Writer {
         });
         let group = &mut self.groups[index];
         group.live.push(Live {
-            connected: member.stream.socket.connected(),
+            connected: Arc::clone(&member.stream.socket.connected),
             joined_at: group.events,
             member,
         });
