@@ -7,6 +7,7 @@ use std::time::Duration;
 #[cfg(unix)]
 use std::{
     fs,
+    io::ErrorKind,
     os::fd::{AsFd, OwnedFd},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     os::unix::net::{UnixListener, UnixStream},
@@ -26,6 +27,7 @@ const UNIX_ACCEPT_TIMEOUT: Duration = Duration::from_secs(1);
 #[cfg(unix)]
 const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// A socket that clients connect to. The drop of a Unix socket removes the file that was made for it.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
@@ -33,15 +35,11 @@ pub(crate) enum Listener {
     Unix(UnixListener, Option<SocketFile>),
 }
 
-/// A way to have `accept` return, which std cannot interrupt: a connection to the listener's own address.
-#[derive(Clone, Debug)]
-pub(crate) enum Waker {
-    Tcp(SocketAddr),
-    #[cfg(unix)]
-    Unix(Option<PathBuf>),
-}
+/// Has one `accept` return, which std cannot interrupt, by a connection to the listener's own address.
+pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
 
 impl Listener {
+    /// Listens on the first of the addresses that is possible.
     pub(crate) fn bind(address: impl ToSocketAddrs) -> io::Result<Listener> {
         let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
         let listener = TcpListener::bind(addresses.as_slice()).map_err(|error| {
@@ -57,20 +55,16 @@ impl Listener {
         let bind = || {
             check_is_free(path)?;
             // Under another name first, so that nobody can connect before the mode is set.
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".{}", process::id()));
-            let hidden = PathBuf::from(name);
+            let hidden = path.with_extension(process::id().to_string());
             let listener = UnixListener::bind(&hidden)?;
-            let placed = fs::set_permissions(&hidden, fs::Permissions::from_mode(mode))
-                .and_then(|()| fs::rename(&hidden, path));
-            if let Err(error) = placed {
-                let _ = fs::remove_file(&hidden);
-                return Err(error);
-            }
-            let file = SocketFile {
-                path: path.to_path_buf(),
-                inode: inode(path),
+            let inode = inode(&hidden)?;
+            let mut file = SocketFile {
+                path: hidden,
+                inode,
             };
+            fs::set_permissions(&file.path, fs::Permissions::from_mode(mode))?;
+            fs::rename(&file.path, path)?;
+            file.path = path.to_path_buf();
             Ok(Listener::Unix(listener, Some(file)))
         };
         bind().map_err(|error| cannot_listen(&path.display().to_string(), error))
@@ -80,45 +74,41 @@ impl Listener {
     #[cfg(unix)]
     pub(crate) fn from_stdin() -> io::Result<Listener> {
         let descriptor = io::stdin().as_fd().try_clone_to_owned()?;
-        let is_connected = TcpStream::from(descriptor.try_clone()?).peer_addr().is_ok()
-            || UnixStream::from(descriptor.try_clone()?)
-                .peer_addr()
-                .is_ok();
-        if is_connected {
-            let problem = io::Error::other("it is a connection, not a listener");
+        // A listening socket is a socket that is not connected.
+        let peer = TcpStream::from(descriptor.try_clone()?).peer_addr();
+        if !peer.is_err_and(|error| error.kind() == ErrorKind::NotConnected) {
+            let problem = io::Error::other("it is not a listening socket");
             return Err(cannot_listen("standard input", problem));
         }
         let tcp = TcpListener::from(descriptor.try_clone()?);
-        if tcp.local_addr().is_ok() {
-            return Ok(Listener::Tcp(tcp));
-        }
-        let unix = UnixListener::from(descriptor);
-        match unix.local_addr() {
-            Ok(_) => Ok(Listener::Unix(unix, None)),
-            Err(error) => Err(cannot_listen("standard input", error)),
-        }
+        Ok(match tcp.local_addr() {
+            Ok(_) => Listener::Tcp(tcp),
+            Err(_) => Listener::Unix(UnixListener::from(descriptor), None),
+        })
     }
 
-    /// Makes `accept` wait, returns the listener's address, and a way to wake those that wait.
+    /// Makes `accept` wait. Returns the listener's address and a way to wake a thread that waits.
     pub(crate) fn prepare(&self) -> io::Result<(SocketAddr, Waker)> {
         match self {
             Listener::Tcp(listener) => {
                 listener.set_nonblocking(false)?;
                 let address = listener.local_addr()?;
-                Ok((address, Waker::Tcp(reachable(address))))
+                let own = reachable(address);
+                let wake = move || drop(TcpStream::connect_timeout(&own, WAKE_TIMEOUT));
+                Ok((address, Box::new(wake)))
             }
             #[cfg(unix)]
-            Listener::Unix(listener, _) => {
+            Listener::Unix(listener, file) => {
                 listener.set_nonblocking(false)?;
                 let descriptor = OwnedFd::from(listener.try_clone()?);
                 // Where a listener has no time-out, a connection to its path is the only way to wake it.
                 let _ = TcpStream::from(descriptor).set_read_timeout(Some(UNIX_ACCEPT_TIMEOUT));
-                let path = listener.local_addr()?.as_pathname().map(Path::to_path_buf);
-                let path = match self {
-                    Listener::Unix(_, Some(file)) => Some(file.path.clone()),
-                    _ => path,
-                };
-                Ok((UNIX_PEER, Waker::Unix(path)))
+                let address = listener.local_addr()?;
+                // The address still has the name that the file had first.
+                let own = file.as_ref().map(|file| &*file.path);
+                let path = own.or(address.as_pathname()).map(Path::to_path_buf);
+                let wake = move || drop(path.as_ref().map(UnixStream::connect));
+                Ok((UNIX_PEER, Box::new(wake)))
             }
         }
     }
@@ -142,56 +132,48 @@ impl Listener {
     }
 }
 
-impl Waker {
-    pub(crate) fn wake(&self) {
-        match self {
-            Waker::Tcp(address) => drop(TcpStream::connect_timeout(address, WAKE_TIMEOUT)),
-            #[cfg(unix)]
-            Waker::Unix(path) => drop(path.as_ref().map(UnixStream::connect)),
-        }
-    }
-}
-
 /// A socket's file, removed on drop where no other server has put its own in its place.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    inode: Option<(u64, u64)>,
+    inode: (u64, u64),
 }
 
 #[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.inode.is_some() && inode(&self.path) == self.inode {
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
+/// Returns the device and the number of a file, which a rename leaves as they are.
 #[cfg(unix)]
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Checks that nothing is at a path but a socket that nobody serves.
 #[cfg(unix)]
 fn check_is_free(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            let problem = "there is a file that is not a socket";
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, problem))
-        }
+    let (kind, problem) = match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => (
+            ErrorKind::AlreadyExists,
+            "there is a file that is not a socket",
+        ),
         Ok(_) if UnixStream::connect(path).is_ok() => {
-            let problem = "another process serves this socket";
-            Err(io::Error::new(io::ErrorKind::AddrInUse, problem))
+            (ErrorKind::AddrInUse, "another process serves this socket")
         }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => return Ok(()),
+    };
+    Err(io::Error::new(kind, problem))
 }
 
+/// Names the address or the path in an error of the system.
 fn cannot_listen(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {what}: {error}"))
 }

@@ -499,7 +499,7 @@ impl Running {
             // One connection for each thread. Another process that shares the listener may accept some of them, and without a
             // free descriptor none can be made: the next round tries again.
             for _ in 0..accepting {
-                self.shutdown.waker.wake();
+                (self.shutdown.waker)();
             }
             let state = self.shutdown.lock();
             let left = self.listener.strong_count();
