@@ -2,11 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::mem;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::listener::{Listener, Waker};
 use crate::lock::lock;
 use crate::router::{Handler, Middleware, Next, Router};
 use crate::socket::{NEW_TIME, Socket, from_now, is_timeout};
-use crate::threads::{self, PoolConfig, Threads};
+use crate::threads::{PoolConfig, Threads};
 use crate::user_code::{ErrorHook, stderr_hook};
 
 /// Pause after `accept` failed. The usual reason is that the process may open no more files.
@@ -56,10 +57,11 @@ const CUT_OFF: Duration = Duration::from_millis(1500);
 #[must_use = "a server serves nothing until it runs"]
 pub struct Server {
     listener: Listener,
+    waker: Waker,
     config: Config,
     router: Router,
     on_error: ErrorHook,
-    shutdown: Arc<Shutdown>,
+    handle: ServerHandle,
 }
 
 impl Server {
@@ -132,19 +134,19 @@ impl Server {
         Server::new(Listener::Tcp(listener))
     }
 
+    /// Makes a server without routes and with the default settings.
     fn new(listener: Listener) -> io::Result<Server> {
         let (address, waker) = listener.prepare()?;
         Ok(Server {
             listener,
+            waker,
             config: Config::default(),
             router: Router::default(),
             on_error: stderr_hook(),
-            shutdown: Arc::new(Shutdown {
+            handle: ServerHandle {
                 address,
-                waker,
-                state: Mutex::default(),
-                stopped: Condvar::new(),
-            }),
+                state: Arc::default(),
+            },
         })
     }
 
@@ -183,25 +185,23 @@ impl Server {
 
     /// Answers any method on a path, as [`get`](Server::get) does.
     pub fn any<R: IntoResponse>(
-        self,
+        mut self,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.add(None, path, into_response(handler))
+        self.router.add(None, path, into_response(handler));
+        self
     }
 
     /// Answers one method on a path, as [`get`](Server::get) does.
     pub fn route<R: IntoResponse>(
-        self,
+        mut self,
         method: Method,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.add(Some(method), path, into_response(handler))
-    }
-
-    fn add(mut self, method: Option<Method>, path: &str, handler: Handler) -> Server {
-        self.router.add(method, path, handler);
+        let handler = into_response(handler);
+        self.router.add(Some(method), path, handler);
         self
     }
 
@@ -246,14 +246,12 @@ impl Server {
 
     /// Returns the address that the server listens on, with the port that the system chose; `127.0.0.1:0` for a Unix socket.
     pub fn addr(&self) -> SocketAddr {
-        self.shutdown.address
+        self.handle.address
     }
 
     /// Returns a handle that ends this server, before or while it runs, from another thread or from a handler.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle {
-            shutdown: Arc::clone(&self.shutdown),
-        }
+        self.handle.clone()
     }
 
     /// Serves until a [`ServerHandle`] ends the server. Returns when all streams and connections have ended, as
@@ -261,24 +259,26 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a pattern that [`get`](Server::get) refuses. Once the server runs, it does not fail.
+    /// `InvalidInput` for a pattern that [`get`](Server::get) refuses, and the system's error when a thread that accepts
+    /// connections cannot be started. Once the server runs, it does not fail.
     pub fn run(self) -> io::Result<()> {
-        self.check()?;
-        let (running, listener) = self.prepare();
-        running.serve(listener);
+        let handle = self.handle();
+        let running = self.start()?;
+        running.accept_threads.close(from_now(Duration::MAX));
+        let deadline = lock(&handle.state).deadline;
+        // Where something is left, `shutdown` returns it, and may be called again.
+        let _ = handle.end(&running, deadline.unwrap_or_else(Instant::now));
         Ok(())
     }
 
-    /// Serves on a new thread, and returns at once.
+    /// Serves on threads of its own, and returns at once.
     ///
     /// # Errors
     ///
-    /// As [`run`](Server::run); and the system's error when the thread cannot be started.
+    /// As [`run`](Server::run).
     pub fn spawn(self) -> io::Result<ServerHandle> {
-        self.check()?;
         let handle = self.handle();
-        let (running, listener) = self.prepare();
-        threads::spawn("sse-server", None, Box::new(|| running.serve(listener)))?;
+        self.start()?;
         Ok(handle)
     }
 
@@ -304,44 +304,58 @@ impl Server {
         self.router.answer(&request, handler)
     }
 
+    /// Returns the error of the first pattern that was refused.
     fn check(&self) -> io::Result<()> {
         match &self.router.invalid {
-            Some(problem) => Err(io::Error::new(io::ErrorKind::InvalidInput, &**problem)),
+            Some(problem) => Err(io::Error::new(ErrorKind::InvalidInput, &**problem)),
             None => Ok(()),
         }
     }
 
-    fn prepare(self) -> (Arc<Running>, Arc<Listener>) {
+    /// Starts the threads that accept connections. They end at once where the server was shut down before.
+    fn start(self) -> io::Result<Arc<Running>> {
+        self.check()?;
         let mut config = self.config;
         let most = open_file_limit().unwrap_or(usize::MAX);
         let fitting = most.saturating_sub(SPARE_DESCRIPTORS).max(1);
         let asked = config.max_connections;
         config.max_connections = asked.min(fitting);
+        let accept_threads = config.accept_threads.max(1);
         let connections = Connections::new(config, self.on_error);
         if fitting < asked {
             connections.report(&format!(
                 "only {fitting} connections fit the {most} files that this process may open (`ulimit -n`)"
             ));
         }
-        let pool = |name, max_threads| PoolConfig {
+        let pool = |name, min_threads, max_threads| PoolConfig {
             name,
-            min_threads: 0,
+            min_threads,
             max_threads,
             stack_bytes: connections.config.thread_stack_bytes,
         };
-        let of_connections = pool("sse-connection", connections.config.max_threads);
+        let of_accept = pool("sse-accept", accept_threads, accept_threads);
+        let of_connections = pool("sse-connection", 0, connections.config.max_threads);
+        let of_refusals = pool("sse-refusal", 0, REFUSAL_THREADS);
         let router = self.router;
-        let serve = Box::new(move |socket| connection::serve(socket, &router));
-        let refuse = Box::new(connection::refuse);
-        let listener = Arc::new(self.listener);
+        let serve = move |socket| connection::serve(socket, &router);
         let running = Arc::new(Running {
-            listener: Arc::downgrade(&listener),
-            connection_threads: Threads::new(of_connections, serve),
-            refusal_threads: Threads::new(pool("sse-refusal", REFUSAL_THREADS), refuse),
+            accept_threads: Threads::new(of_accept, Box::new(accept))?,
+            connection_threads: Threads::new(of_connections, Box::new(serve))?,
+            refusal_threads: Threads::new(of_refusals, Box::new(connection::refuse))?,
             connections,
-            shutdown: self.shutdown,
+            waker: self.waker,
         });
-        (running, listener)
+        let mut state = lock(&self.handle.state);
+        if state.deadline.is_none() {
+            state.running = Some(Arc::clone(&running));
+            let listener = Arc::new(self.listener);
+            for _ in 0..accept_threads {
+                let own = (Arc::clone(&running), Arc::clone(&listener));
+                running.accept_threads.enqueue(own);
+            }
+        }
+        drop(state);
+        Ok(running)
     }
 }
 
@@ -354,6 +368,7 @@ impl fmt::Debug for Server {
     }
 }
 
+/// Boxes a handler, so that the router knows one type of handler alone.
 fn into_response<R: IntoResponse>(
     handler: impl Fn(&Request) -> R + Send + Sync + 'static,
 ) -> Handler {
@@ -362,107 +377,62 @@ fn into_response<R: IntoResponse>(
 
 /// Returns how many files this process may open, where the system tells.
 fn open_file_limit() -> Option<usize> {
-    // The file is shorter than this, and one read returns all of it.
-    let mut limits = [0; 4096];
-    let n = File::open("/proc/self/limits")
-        .ok()?
-        .read(&mut limits)
-        .ok()?;
-    let mut lines = str::from_utf8(&limits[..n]).ok()?.lines();
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let mut lines = limits.lines();
     let line = lines.find_map(|line| line.strip_prefix("Max open files"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// A server that has been started.
 struct Running {
-    /// Held by the threads that accept, so that its strong count is their number.
-    listener: Weak<Listener>,
+    accept_threads: Threads<(Arc<Running>, Arc<Listener>)>,
     connection_threads: Threads<Socket>,
     refusal_threads: Threads<Socket>,
     connections: Arc<Connections>,
-    shutdown: Arc<Shutdown>,
+    waker: Waker,
+}
+
+/// Accepts connections until the server closes. The last thread that does so closes the listener.
+fn accept((running, listener): (Arc<Running>, Arc<Listener>)) {
+    let connections = &running.connections;
+    let mut is_failing = false;
+    while !connections.is_closing() {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                is_failing = false;
+                running.hand_over(Socket::new(connections, stream, peer));
+            }
+            // The time-out is that of a Unix socket's listener.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted || is_timeout(&error) => {}
+            Err(error) => {
+                // Descriptors are free again when connections end. Reported once, not at each of twenty tries a second.
+                if !mem::replace(&mut is_failing, true) {
+                    connections.report(&format!("accept failed, and is tried again: {error}"));
+                }
+                thread::sleep(BACK_OFF);
+            }
+        }
+    }
 }
 
 impl Running {
-    fn serve(self: Arc<Running>, listener: Arc<Listener>) {
-        let mut state = self.shutdown.lock();
-        if state.deadline.is_some() {
-            return;
-        }
-        state.running = Some(Arc::clone(&self));
-        drop(state);
-        for _ in 1..self.connections.config.accept_threads {
-            let (running, listener) = (Arc::clone(&self), Arc::clone(&listener));
-            let accept = Box::new(|| running.accept(listener));
-            if let Err(error) = threads::spawn("sse-accept", None, accept) {
-                self.connections.report(&format!(
-                    "a thread that accepts connections could not start: {error}"
-                ));
+    /// Gives a new connection to a thread, or refuses it.
+    fn hand_over(&self, mut socket: Socket) {
+        if socket.permit.is_taken() {
+            match self.connection_threads.run(socket) {
+                Ok(()) => return,
+                Err(back) => socket = back,
             }
-        }
-        Arc::clone(&self).accept(listener);
-        let deadline = self.shutdown.lock().deadline;
-        // Where something is left, `shutdown` returns it, and may be called again.
-        if self.finish(deadline.unwrap_or_else(Instant::now)).is_ok() {
-            // Ends the cycle of `Running` and `Shutdown`, which hold each other while the server runs.
-            self.shutdown.lock().running = None;
-        }
-    }
-
-    /// Accepts connections until the server closes, and drops the listener.
-    fn accept(self: Arc<Running>, listener: Arc<Listener>) {
-        let mut failing = false;
-        while !self.connections.is_closing() {
-            match listener.accept() {
-                Ok((stream, peer)) => {
-                    failing = false;
-                    self.hand_over(Socket::new(&self.connections, stream, peer));
-                }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                // The time-out of a Unix socket's listener.
-                Err(error) if is_timeout(&error) => {}
-                Err(error) => {
-                    // Descriptors are free again when connections end. Reported once, not at each of twenty tries a second.
-                    if !failing {
-                        self.connections
-                            .report(&format!("accept failed, and is tried again: {error}"));
-                    }
-                    failing = true;
-                    thread::sleep(BACK_OFF);
-                }
-            }
-        }
-        let shutdown = Arc::clone(&self.shutdown);
-        drop(self);
-        drop(listener);
-        // `stop_accepting` counts the listeners under this lock: it has not yet counted, or waits for the notification.
-        drop(shutdown.lock());
-        shutdown.stopped.notify_all();
-    }
-
-    fn hand_over(&self, socket: Socket) {
-        let refused = match socket.permit.is_taken() {
-            true => self.connection_threads.run(socket),
-            false => Err(socket),
-        };
-        let refused = match refused {
             // An idle connection gives way. Its thread takes this one out of the queue.
-            Err(socket)
-                if socket.permit.is_taken()
-                    && (socket.permit.has_evicted || self.connections.evict_idle()) =>
-            {
-                self.connection_threads.enqueue(socket);
-                Ok(())
+            if socket.permit.has_evicted || self.connections.evict_idle() {
+                return self.connection_threads.enqueue(socket);
             }
-            other => other,
-        };
+        }
         // While the server closes, a client is not told that there is no room: its connection closes.
-        if let Err(refused) = refused
-            && !self.connections.is_closing()
-        {
+        if !self.connections.is_closing() {
             self.connections.refused.fetch_add(1, Ordering::Relaxed);
             // Where all refusal threads are busy, the connection closes without a response.
-            drop(self.refusal_threads.run(refused));
+            drop(self.refusal_threads.run(socket));
         }
     }
 
@@ -480,62 +450,53 @@ impl Running {
         // Idle threads end while this one waits for the connections.
         self.connection_threads.close(Instant::now());
         let connections = self.connections.wait_until_empty(grace);
-        let mut threads = self.connection_threads.close(grace) + self.refusal_threads.close(grace);
-        threads += self.stop_accepting(grace);
-        if connections + threads > 0 {
-            return Err(StillOpen {
+        let threads = self.connection_threads.close(grace)
+            + self.refusal_threads.close(grace)
+            + self.stop_accepting(grace);
+        match connections + threads {
+            0 => Ok(()),
+            _ => Err(StillOpen {
                 connections,
                 threads,
-            });
+            }),
         }
-        Ok(())
     }
 
-    /// Wakes the threads that accept and waits until all of them have dropped the listener, at most until the deadline.
-    /// Returns how many are left.
+    /// Wakes the threads that accept and waits until all of them have ended, at most until the deadline. Returns how many
+    /// are left.
     fn stop_accepting(&self, deadline: Instant) -> usize {
-        loop {
-            let accepting = self.listener.strong_count();
+        let mut left = self.accept_threads.close(Instant::now());
+        while left > 0 && Instant::now() < deadline {
             // One connection for each thread. Another process that shares the listener may accept some of them, and without a
             // free descriptor none can be made: the next round tries again.
-            for _ in 0..accepting {
-                (self.shutdown.waker)();
-            }
-            let state = self.shutdown.lock();
-            let left = self.listener.strong_count();
-            if left == 0 || Instant::now() >= deadline {
-                return left;
-            }
-            drop(self.shutdown.stopped.wait_timeout(state, BACK_OFF));
+            (0..left).for_each(|_| (self.waker)());
+            let round = deadline.min(Instant::now() + BACK_OFF);
+            left = self.accept_threads.close(round);
         }
+        left
     }
 }
 
 /// A handle that ends a server, from any thread. The server runs on when its handles are dropped.
 #[derive(Clone)]
 pub struct ServerHandle {
-    shutdown: Arc<Shutdown>,
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
 }
 
 /// The state that a server shares with its handles.
-struct Shutdown {
-    address: SocketAddr,
-    waker: Waker,
-    state: Mutex<State>,
-    /// Notified when a thread has stopped to accept.
-    stopped: Condvar,
-}
-
 #[derive(Default)]
 struct State {
+    /// When what is left is cut off. Set by the first shutdown.
     deadline: Option<Instant>,
+    /// Set while the server runs: its end drops the handlers, which may hold a handle of their own server.
     running: Option<Arc<Running>>,
 }
 
 impl ServerHandle {
     /// Returns the address that the server listens on; `127.0.0.1:0` for a Unix socket.
     pub fn addr(&self) -> SocketAddr {
-        self.shutdown.address
+        self.address
     }
 
     /// Returns the server's figures. All are zero before it runs and after its end.
@@ -549,7 +510,7 @@ impl ServerHandle {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn stats(&self) -> ServerStats {
-        let state = self.shutdown.lock();
+        let state = lock(&self.state);
         let running = state.running.as_ref();
         running.map_or_else(ServerStats::default, |running| running.connections.stats())
     }
@@ -585,7 +546,7 @@ impl ServerHandle {
     ///
     /// [`StillOpen`] when something is left, such as a handler or producer that does not return.
     pub fn shutdown(&self, deadline: Duration) -> Result<(), StillOpen> {
-        let mut state = self.shutdown.lock();
+        let mut state = lock(&self.state);
         let by = from_now(deadline);
         let by = state.deadline.map_or(by, |earlier| earlier.min(by));
         state.deadline = Some(by);
@@ -594,20 +555,21 @@ impl ServerHandle {
         };
         drop(state);
         running.connections.close();
-        running.finish(by)
+        self.end(&running, by)
     }
-}
 
-impl Shutdown {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    /// Waits for the end of a server that is closing, and lets go of its handlers.
+    fn end(&self, running: &Running, deadline: Instant) -> Result<(), StillOpen> {
+        running.finish(deadline)?;
+        lock(&self.state).running = None;
+        Ok(())
     }
 }
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerHandle")
-            .field("address", &self.shutdown.address)
+            .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }
@@ -624,10 +586,10 @@ pub struct StillOpen {
 
 impl fmt::Display for StillOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connections, threads) = (self.connections, self.threads);
         write!(
             f,
-            "{} connections and {} threads are left",
-            self.connections, self.threads
+            "{connections} connections and {threads} threads are left"
         )
     }
 }

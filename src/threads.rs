@@ -1,12 +1,12 @@
 //! A pool of threads with a queue: each item is handled on a reused or a new thread, within a limit.
 //!
-//! Starting a thread costs some 100 µs, reusing one a wake-up. A caller starts at most one thread for its item; a thread that
-//! finds more items in the queue than threads on their way to it starts the next one.
+//! Starting a thread costs some 100 µs, reusing one a wake-up. A caller starts a thread only where none is on its way to the
+//! queue; a thread that finds more items in the queue than threads on their way to it starts the next one.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,25 +30,25 @@ pub(crate) fn spawn(name: &str, stack_bytes: Option<usize>, run: Job) -> io::Res
     builder.spawn(run).map(drop)
 }
 
+/// What a thread runs.
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs user code on the one thread for this, which the first job starts. The threads that have such jobs serve others too,
 /// and the job may wait for them.
 pub(crate) fn run_apart(job: Job) {
-    static JOBS: OnceLock<Option<Sender<Job>>> = OnceLock::new();
-    let jobs = JOBS.get_or_init(|| {
+    static JOBS: LazyLock<Option<Sender<Job>>> = LazyLock::new(|| {
         let (sender, receiver) = mpsc::channel::<Job>();
-        let run = Box::new(move || receiver.into_iter().for_each(run_guarded));
-        spawn("sse-callbacks", None, run).ok()?;
-        Some(sender)
+        let run = Box::new(|| receiver.into_iter().for_each(run_guarded));
+        spawn("sse-callbacks", None, run).ok().map(|()| sender)
     });
-    match jobs {
+    match &*JOBS {
         // The thread lives as long as the process.
         Some(jobs) => drop(jobs.send(job)),
         None => run_guarded(job),
     }
 }
 
+/// Runs a job whose panic ends nothing else.
 fn run_guarded(job: Job) {
     guarded(job);
 }
@@ -68,6 +68,7 @@ pub(crate) struct PoolConfig {
     pub(crate) stack_bytes: usize,
 }
 
+/// What a pool and its threads share. The lock of the state is held for one step, and never while an item is handled.
 struct Shared<T> {
     config: PoolConfig,
     handle: Box<dyn Fn(T) + Send + Sync>,
@@ -76,40 +77,44 @@ struct Shared<T> {
     gone: Condvar,
 }
 
+/// What the lock of a pool guards. No item waits that no thread will take, unless all threads are busy: each thread that takes
+/// an item leaves `queue` no longer than `ready`, starts another thread, or is one of the maximum number.
 struct State<T> {
     queue: VecDeque<T>,
     threads: usize,
-    /// Of the threads, those that wait for an item.
-    waiting: usize,
-    starting: usize,
+    /// Of the threads, those on their way to the queue: they wait for an item, or have just been started.
+    ready: usize,
     closed: bool,
 }
 
 impl<T: Send + 'static> Threads<T> {
+    /// Makes a pool and starts its minimum number of threads.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when a thread cannot be started.
     #[inline(never)] // One copy for each type of item.
-    pub(crate) fn new(config: PoolConfig, handle: Box<dyn Fn(T) + Send + Sync>) -> Threads<T> {
+    pub(crate) fn new(
+        config: PoolConfig,
+        handle: Box<dyn Fn(T) + Send + Sync>,
+    ) -> io::Result<Threads<T>> {
         let shared = Arc::new(Shared {
             config,
             handle,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
                 threads: 0,
-                waiting: 0,
-                starting: 0,
+                ready: 0,
                 closed: false,
             }),
             wake: Condvar::new(),
             gone: Condvar::new(),
         });
-        Threads { shared }
-    }
-
-    /// Starts the minimum number of threads.
-    pub(crate) fn start_min_threads(&self) -> io::Result<()> {
-        for _ in 0..self.shared.config.min_threads {
-            self.shared.start(self.shared.lock())?;
+        let threads = Threads { shared };
+        for _ in 0..config.min_threads {
+            threads.shared.start(threads.shared.lock())?;
         }
-        Ok(())
+        Ok(threads)
     }
 
     /// Has the item handled by an idle or a new thread.
@@ -119,23 +124,18 @@ impl<T: Send + 'static> Threads<T> {
     /// Gives the item back when all threads are busy and no more are allowed or possible, or when the pool is closed.
     pub(crate) fn run(&self, item: T) -> Result<(), T> {
         let mut state = self.shared.lock();
-        let ready = state.ready();
-        if state.closed
-            || state.queue.len() >= ready + (self.shared.config.max_threads - state.threads)
-        {
+        let free = state.ready + (self.shared.config.max_threads - state.threads);
+        if state.closed || state.queue.len() >= free {
             return Err(item);
         }
         state.queue.push_back(item);
-        // A thread that is starting will start the next one.
-        if state.starting == 0 && state.queue.len() > ready {
-            if self.shared.start(state).is_err() {
-                // Other items may have been queued for this thread meanwhile. They are dropped.
-                let mut stranded = self.shared.lock().stranded();
-                return stranded.pop_back().map_or(Ok(()), Err);
-            }
-        } else {
+        if state.ready > 0 {
+            // Where this is not enough, the thread that is on its way starts the next one.
             drop(state);
             self.shared.wake.notify_one();
+        } else if self.shared.start(state).is_err() {
+            // Other items may have been queued for this thread meanwhile. They are dropped.
+            return self.shared.take_stranded().pop_back().map_or(Ok(()), Err);
         }
         Ok(())
     }
@@ -150,29 +150,30 @@ impl<T: Send + 'static> Threads<T> {
     pub(crate) fn has_queue(&self) -> bool {
         !self.shared.lock().queue.is_empty()
     }
+}
 
+impl<T> Threads<T> {
     /// Has each thread end when it has no item, and waits for that, at most until `deadline`. Returns how many are left.
     pub(crate) fn close(&self, deadline: Instant) -> usize {
         let mut state = self.shared.lock();
         state.closed = true;
         self.shared.wake.notify_all();
         let remaining = deadline.saturating_duration_since(Instant::now());
-        let gone = &self.shared.gone;
-        let (state, _) = gone
-            .wait_timeout_while(state, remaining, |state| state.threads > 0)
-            .unwrap_or_else(PoisonError::into_inner);
+        let is_running = |state: &mut State<T>| state.threads > 0;
+        let waited = (self.shared.gone).wait_timeout_while(state, remaining, is_running);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.threads
     }
 }
 
 impl<T> Drop for Threads<T> {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.wake.notify_all();
+        self.close(Instant::now());
     }
 }
 
 impl<T> Shared<T> {
+    /// Locks the state.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         lock(&self.state)
     }
@@ -182,78 +183,65 @@ impl<T: Send + 'static> Shared<T> {
     /// Counts and starts one more thread.
     fn start(self: &Arc<Shared<T>>, mut state: MutexGuard<'_, State<T>>) -> io::Result<()> {
         state.threads += 1;
-        state.starting += 1;
+        state.ready += 1;
         drop(state);
         let shared = Arc::clone(self);
         let stack_bytes = Some(self.config.stack_bytes);
         let started = spawn(self.config.name, stack_bytes, Box::new(|| shared.serve()));
         if started.is_err() {
             let mut state = self.lock();
-            state.starting -= 1;
             state.threads -= 1;
+            state.ready -= 1;
         }
         started
     }
 
+    /// Takes out the items that no thread is on its way to, after a thread could not be started.
+    fn take_stranded(&self) -> VecDeque<T> {
+        let mut state = self.lock();
+        let awaited = state.queue.len().min(state.ready);
+        state.queue.split_off(awaited)
+    }
+
+    /// Handles one item after the other, on a thread of the pool.
     fn serve(self: Arc<Shared<T>>) {
         let mut state = self.lock();
-        // Under the same lock as the first check of the queue: until then the thread counts as on its way to an item.
-        state.starting -= 1;
         while let Some(item) = self.next(state) {
             // A panic ends one item, not the thread.
             guarded(|| (self.handle)(item));
             state = self.lock();
+            state.ready += 1;
         }
     }
 
-    /// Waits for an item. With `None` the thread is to end, and is not counted any more.
+    /// Waits for an item, as one of the threads that are ready. With `None` the thread is to end, and is not counted any more.
     fn next<'a>(self: &'a Arc<Shared<T>>, mut state: MutexGuard<'a, State<T>>) -> Option<T> {
+        let min_threads = self.config.min_threads;
+        let is_idle = |state: &mut State<T>| state.queue.is_empty() && !state.closed;
         let mut rested = false;
-        loop {
-            if let Some(item) = state.queue.pop_front() {
-                let another =
-                    state.queue.len() > state.ready() && state.threads < self.config.max_threads;
-                if another && self.start(state).is_err() && self.config.min_threads == 0 {
-                    // No thread is on its way to these items. They are dropped.
-                    let stranded = self.lock().stranded();
-                    drop(stranded);
-                }
-                return Some(item);
-            }
-            if state.closed || (rested && state.threads > self.config.min_threads) {
-                state.threads -= 1;
-                if state.threads == 0 {
-                    self.gone.notify_all();
-                }
-                return None;
-            }
-            state.waiting += 1;
+        while is_idle(&mut state) && !(rested && state.threads > min_threads) {
             // Yields once before it sleeps: an item that comes now costs no wake-up.
             drop(state);
             thread::yield_now();
-            state = self.lock();
-            if state.queue.is_empty() && !state.closed {
-                let timeout;
-                (state, timeout) = self
-                    .wake
-                    .wait_timeout(state, KEEP)
-                    .unwrap_or_else(PoisonError::into_inner);
-                rested = timeout.timed_out();
-            }
-            state.waiting -= 1;
+            let waited = (self.wake).wait_timeout_while(self.lock(), KEEP, is_idle);
+            let timeout;
+            (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            rested = timeout.timed_out();
         }
-    }
-}
-
-impl<T> State<T> {
-    /// The number of threads on their way to the queue.
-    fn ready(&self) -> usize {
-        self.waiting + self.starting
-    }
-
-    /// Takes out the items that no thread is on its way to.
-    fn stranded(&mut self) -> VecDeque<T> {
-        self.queue.split_off(self.queue.len().min(self.ready()))
+        state.ready -= 1;
+        let Some(item) = state.queue.pop_front() else {
+            state.threads -= 1;
+            if state.threads == 0 {
+                self.gone.notify_all();
+            }
+            return None;
+        };
+        let another = state.queue.len() > state.ready && state.threads < self.config.max_threads;
+        if another && self.start(state).is_err() && min_threads == 0 {
+            // No thread is on its way to these items. They are dropped.
+            drop(self.take_stranded());
+        }
+        Some(item)
     }
 }
 
@@ -269,9 +257,7 @@ mod tests {
         config: PoolConfig,
         handle: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Threads<T>> {
-        let threads = Threads::new(config, Box::new(handle));
-        threads.start_min_threads()?;
-        Ok(threads)
+        Threads::new(config, Box::new(handle))
     }
 
     /// How long a thread may take before its test fails.
@@ -308,10 +294,10 @@ mod tests {
         Instant::now() + PATIENCE
     }
 
-    /// Returns when this number of threads wait for an item.
-    fn until_waiting<T>(threads: &Threads<T>, waiting: usize) {
+    /// Returns when this number of threads are ready for an item.
+    fn until_ready<T>(threads: &Threads<T>, ready: usize) {
         let give_up = in_a_minute();
-        while threads.shared.lock().waiting != waiting {
+        while threads.shared.lock().ready != ready {
             assert!(Instant::now() < give_up);
             thread::yield_now();
         }
@@ -327,7 +313,7 @@ mod tests {
             assert!(threads.run(task).is_ok());
             ids.insert(starts.recv_timeout(PATIENCE).unwrap());
             drop(let_go);
-            until_waiting(&threads, 1);
+            until_ready(&threads, 1);
         }
         assert_eq!(ids.len(), 1);
     }
@@ -351,7 +337,7 @@ mod tests {
                 .collect();
             assert_eq!(ids.len(), max_threads);
             if running.pop().is_some() {
-                until_waiting(&threads, 1);
+                until_ready(&threads, 1);
                 let (task, let_go) = task(&started);
                 assert!(threads.run(task).is_ok(), "one has become free");
                 starts.recv_timeout(PATIENCE).unwrap();
@@ -428,10 +414,7 @@ mod tests {
             assert_eq!(threads.run(item), Err(item));
         }
         let state = threads.shared.lock();
-        assert_eq!(
-            (state.threads, state.starting, state.queue.len()),
-            (0, 0, 0)
-        );
+        assert_eq!((state.threads, state.ready, state.queue.len()), (0, 0, 0));
     }
 
     #[test]
@@ -446,7 +429,7 @@ mod tests {
             starts.recv_timeout(PATIENCE).unwrap();
         }
         running.pop();
-        until_waiting(&threads, 1);
+        until_ready(&threads, 1);
         assert_eq!(threads.close(Instant::now()), 3); // The idle thread has had no time to end.
         let (late, _) = task(&started);
         assert!(threads.run(late).is_err(), "closed takes nothing more");
@@ -468,7 +451,7 @@ mod tests {
     #[test]
     fn those_that_wait_end_when_it_is_dropped() {
         let threads = start_threads(config(3, 3), |()| {}).unwrap();
-        until_waiting(&threads, 3);
+        until_ready(&threads, 3);
         let shared = Arc::clone(&threads.shared);
         drop(threads);
         let give_up = in_a_minute();

@@ -410,6 +410,20 @@ fn a_server_that_does_not_run_yet_ends_as_soon_as_it_runs() {
 }
 
 #[test]
+fn a_server_whose_threads_cannot_start_says_so_and_does_not_listen() {
+    let config = Config {
+        thread_stack_bytes: usize::MAX / 4 * 3, // More than any address space has in one piece.
+        ..Config::default()
+    };
+    for run in [|server: Server| server.spawn().map(drop), Server::run] {
+        let server = Server::bind("127.0.0.1:0").unwrap().config(config.clone());
+        let addr = server.addr();
+        assert!(run(server).is_err());
+        eventually(|| TcpListener::bind(addr).is_ok());
+    }
+}
+
+#[test]
 fn run_comes_back_after_shutdown_and_lets_everything_go() {
     let dropped = Arc::new(());
     let held = Arc::clone(&dropped);

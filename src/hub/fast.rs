@@ -123,8 +123,7 @@ impl Fast {
             stack_bytes: STACK_BYTES,
         };
         let serve = |Member { fast, stream }: Member| fast.serve(stream);
-        let catch_up = Threads::new(pool, Box::new(serve));
-        catch_up.start_min_threads()?;
+        let catch_up = Threads::new(pool, Box::new(serve))?;
         let (mut writers, mut permits) = (Vec::new(), Vec::new());
         for _ in 0..writer_threads {
             let (messages, received) = mpsc::channel();
