@@ -270,9 +270,7 @@ where
 
 impl std::fmt::Debug for Next<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Next")
-            .field("middleware", &self.middleware.len())
-            .finish_non_exhaustive()
+        write!(f, "Next({} middleware)", self.middleware.len())
     }
 }
 

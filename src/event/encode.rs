@@ -284,9 +284,7 @@ impl Eq for Event {}
 /// The event as it goes on the wire, its blank line included.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = Vec::with_capacity(self.encoded_len());
-        self.encode(&mut bytes);
-        f.write_str(&String::from_utf8_lossy(&bytes))
+        writeln!(f, "{}", String::from_utf8_lossy(self.lines()))
     }
 }
 

@@ -54,7 +54,7 @@ impl fmt::Display for Access<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let request = self.request;
         // The path is percent-encoded, so it has no control character.
-        let query = if request.has_query() { "?..." } else { "" };
+        let query = if request.query.is_empty() { "" } else { "?..." };
         let (client, method, path) = (request.client_ip(), request.method(), request.path());
         let milliseconds = self.elapsed.as_secs_f64() * 1000.0;
         write!(

@@ -67,7 +67,7 @@ pub struct Request {
     pub(super) method: Method,
     pub(super) path: String,
     /// Names and values, decoded.
-    pub(super) query: Vec<(String, String)>,
+    pub(crate) query: Vec<(String, String)>,
     pub(super) fields: Vec<(String, String)>,
     /// The parameters of the path, decoded.
     pub(crate) params: Vec<(String, String)>,
@@ -189,11 +189,6 @@ impl Request {
     pub fn queries(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.query.iter().filter(move |(known, _)| known == name);
         named.map(|(_, value)| &**value)
-    }
-
-    /// Whether there is a query, for a log that must not show it.
-    pub(crate) fn has_query(&self) -> bool {
-        !self.query.is_empty()
     }
 
     /// Returns the value of the first field of that name, without blanks around it. The case of the name does not matter.
@@ -348,7 +343,7 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("method", &self.method)
-            .field("path", &self.path())
+            .field("path", &self.path)
             .finish_non_exhaustive()
     }
 }
