@@ -74,7 +74,8 @@ pub struct EventSource {
     request: String,
     silence: Duration,
     retry: Duration,
-    last_event_id: String,
+    /// Has the last event id as well.
+    decoder: Decoder,
     stream: Option<Stream>,
     /// Attempts since the last event stream.
     failures: u32,
@@ -106,7 +107,7 @@ impl EventSource {
             request: format!("GET {slash}{target} HTTP/1.1\r\nHost: {host}\r\n{accept}"),
             silence: SILENCE,
             retry: RETRY,
-            last_event_id: String::new(),
+            decoder: Decoder::new(),
             stream: None,
             failures: 0,
             pause: Duration::ZERO,
@@ -136,7 +137,7 @@ impl EventSource {
         if id.bytes().any(|byte| byte.is_ascii_control()) {
             return Err(invalid_input("not an event id", id));
         }
-        self.last_event_id = id.to_string();
+        self.decoder = Decoder::after(id);
         Ok(self)
     }
 
@@ -156,7 +157,7 @@ impl EventSource {
     /// Returns the id of the last event that had one. Keep it, and another run of the program goes on from there with
     /// [`after`](EventSource::after).
     pub fn last_event_id(&self) -> &str {
-        &self.last_event_id
+        self.decoder.last_event_id()
     }
 
     /// Returns how long the call after an error will wait.
@@ -173,10 +174,7 @@ impl EventSource {
             self.failures = 0;
         }
         while let Some(stream) = &mut self.stream {
-            let item = stream.next();
-            // Also an event without data sets the id.
-            self.last_event_id = stream.decoder.last_event_id().to_string();
-            match item? {
+            match stream.next(&mut self.decoder)? {
                 Decoded::Message(message) => return Ok(Some(message)),
                 Decoded::Retry(time) => self.retry = time.min(MAX_RETRY),
                 Decoded::Comment(_) => {}
@@ -194,11 +192,13 @@ impl EventSource {
         })?;
         socket.set_read_timeout(Some(self.silence))?;
         let mut request = self.request.clone();
-        if !self.last_event_id.is_empty() {
-            request += &format!("Last-Event-ID: {}\r\n", self.last_event_id);
+        // Of an event that was cut off, nothing is left.
+        self.decoder = Decoder::after(self.last_event_id());
+        if !self.last_event_id().is_empty() {
+            request += &format!("Last-Event-ID: {}\r\n", self.last_event_id());
         }
         socket.write_all((request + "\r\n").as_bytes())?;
-        let mut stream = Stream::new(Box::new(BufReader::new(socket)), &self.last_event_id);
+        let mut stream = Stream::new(Box::new(BufReader::new(socket)));
         let (status, fields) = stream.read_head()?;
         let field = |name: &str| fields.get(name).map_or("", |value| value);
         match status {
@@ -257,21 +257,19 @@ impl fmt::Debug for EventSource {
     }
 }
 
-/// An event stream, decoded as it comes.
+/// The body of a response, decoded as it comes.
 pub(crate) struct Stream {
     reader: Box<dyn BufRead + Send>,
-    decoder: Decoder,
     /// The bytes left of the chunk, or of a body without chunks.
     left: u64,
     is_chunked: bool,
 }
 
 impl Stream {
-    /// Makes a stream that ends with the reader, asked for with this last event ID.
-    pub(crate) fn new(reader: Box<dyn BufRead + Send>, last_event_id: &str) -> Stream {
+    /// Makes a stream that ends with the reader.
+    pub(crate) fn new(reader: Box<dyn BufRead + Send>) -> Stream {
         Stream {
             reader,
-            decoder: Decoder::after(last_event_id),
             left: u64::MAX,
             is_chunked: false,
         }
@@ -299,7 +297,7 @@ impl Stream {
 
     /// Returns the next item of the stream. Its end is an `UnexpectedEof`, since an event stream ends only when the connection
     /// does.
-    pub(crate) fn next(&mut self) -> io::Result<Decoded> {
+    pub(crate) fn next(&mut self, decoder: &mut Decoder) -> io::Result<Decoded> {
         loop {
             if self.left == 0 && self.is_chunked {
                 self.left = self.next_chunk()?;
@@ -311,7 +309,7 @@ impl Stream {
                 return Err(ended());
             }
             let mut rest = &bytes[..before];
-            let item = self.decoder.decode(&mut rest);
+            let item = decoder.decode(&mut rest);
             let taken = before - rest.len();
             self.reader.consume(taken);
             self.left -= taken as u64;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::client::Stream;
 use crate::config::Config;
 use crate::connections::Connections;
-use crate::event::{Decoded, Message};
+use crate::event::{Decoded, Decoder, Message};
 use crate::http::{Body, Coding, Response, StreamHead};
 use crate::socket::Socket;
 use crate::threads;
@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The events of a response, from [`Response::events`]: an iterator. An event that does not arrive within ten seconds is an
 /// error.
-pub struct Events(Stream);
+pub struct Events(Stream, Decoder);
 
 impl Response {
     /// Starts the stream and returns its events, for tests. Dropping the events is what a client does that leaves.
@@ -59,7 +59,7 @@ impl Response {
                 Box::new(BufReader::new(client))
             }
         };
-        Ok(Events(Stream::new(bytes, "")))
+        Ok(Events(Stream::new(bytes), Decoder::new()))
     }
 }
 
@@ -78,7 +78,7 @@ impl Iterator for Events {
 
     fn next(&mut self) -> Option<io::Result<Message>> {
         loop {
-            match self.0.next() {
+            match self.0.next(&mut self.1) {
                 Ok(Decoded::Message(message)) => return Some(Ok(message)),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
