@@ -111,20 +111,20 @@ impl Request {
         let limits = (config.max_head_bytes, config.max_fields);
         read_fields(reader, line, limits, &mut self.fields)?;
 
-        check_host(self)?;
+        self.check_host()?;
         if let Some(authority) = authority {
             // It takes the place of the field (RFC 9112 section 3.2.2).
             self.set_host(authority);
         }
-        self.framing = framing(self)?;
-        self.expects_continue = expects_continue(self)? && self.framing != Framing::Length(0);
-        self.keep_alive = keep_alive(self);
+        self.framing = self.read_framing()?;
+        self.expects_continue = self.read_expectations()? && self.framing != Framing::Length(0);
+        self.keep_alive = self.stays_open();
         self.received = Instant::now();
         Ok(true)
     }
 
-    /// Parses `request-line = method SP request-target SP HTTP-version` (RFC 9112 section 3). Returns
-    /// the authority of an absolute target.
+    /// Parses `request-line = method SP request-target SP HTTP-version` (RFC 9112 section 3). Returns the authority of an
+    /// absolute target.
     fn read_request_line<'l>(&mut self, line: &'l [u8]) -> Result<Option<&'l str>, RequestError> {
         let mut parts = line.split(|&byte| byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
@@ -154,6 +154,68 @@ impl Request {
         self.path.push_str(path);
         self.query = form_pairs(query.as_bytes()).collect();
         Ok(authority)
+    }
+
+    /// Checks `Host = uri-host [ ":" port ]`: there is exactly one, and it is well-formed (RFC 9112 section 3.2).
+    fn check_host(&self) -> Result<(), RequestError> {
+        let not_one = malformed("there is not exactly one host");
+        match self.at_most_one("host", not_one)? {
+            None if self.version == Version::Http11 => Err(not_one),
+            // An empty host may be refused, as the scheme http needs an authority (section 3.3).
+            Some(host) if !is_authority(host) => Err(malformed("host is malformed")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides where the body ends (RFC 9112 section 6.3). What two servers could read in two ways is refused.
+    fn read_framing(&self) -> Result<Framing, RequestError> {
+        let not_one = malformed("content length is not one number");
+        // `Transfer-Encoding = #transfer-coding`, of which only `chunked` alone is accepted. RFC 9112 section 6.1 suggests 501
+        // for an unknown coding; here a list, an unknown coding and a malformed one get the same 400.
+        let not_chunked = malformed("transfer coding is not chunked alone");
+        let both = malformed("there are both a content length and a transfer coding");
+        let length = self.at_most_one("content-length", not_one)?;
+        let coding = self.at_most_one("transfer-encoding", not_chunked)?;
+        let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+        match (length, coding) {
+            (None, None) => Ok(Framing::Length(0)),
+            (Some(_), Some(_)) => Err(both),
+            (None, Some(coding)) if is_chunked(coding) && self.version == Version::Http11 => {
+                Ok(Framing::Chunked)
+            }
+            (None, Some(_)) => Err(not_chunked),
+            (Some(length), None) if !is_number(length) => Err(not_one),
+            (Some(length), None) => {
+                let length = length.parse().map(Framing::Length);
+                length.map_err(|_| refused(413, "body is too large"))
+            }
+        }
+    }
+
+    /// Returns the value of a field that may be there once; `error` where there are more.
+    fn at_most_one(&self, name: &str, error: RequestError) -> Result<Option<&str>, RequestError> {
+        let mut values = self.headers(name);
+        match (values.next(), values.next()) {
+            (_, Some(_)) => Err(error),
+            (value, None) => Ok(value),
+        }
+    }
+
+    /// Whether the connection stays open: `Connection = #connection-option` (RFC 9112 section 9.3).
+    fn stays_open(&self) -> bool {
+        let stays = self.version == Version::Http11 || self.lists("connection", "keep-alive");
+        stays && !self.lists("connection", "close")
+    }
+
+    /// Whether the client waits for a 100: `Expect = #expectation`, of which only `100-continue` is known (RFC 9110 section
+    /// 10.1.1). HTTP/1.0 has no expectations.
+    fn read_expectations(&self) -> Result<bool, RequestError> {
+        let is_unknown = |item: &&str| !item.eq_ignore_ascii_case("100-continue");
+        match self.items("expect").find(is_unknown) {
+            _ if self.version == Version::Http10 => Ok(false),
+            Some(_) => Err(refused(417, "expectation cannot be met")),
+            None => Ok(self.items("expect").next().is_some()),
+        }
     }
 }
 
@@ -224,76 +286,10 @@ pub(super) fn read_line(
     }
 }
 
-/// Checks `Host = uri-host [ ":" port ]`: there is exactly one, and it is well-formed (RFC 9112 section 3.2).
-fn check_host(request: &Request) -> Result<(), RequestError> {
-    let not_one = malformed("there is not exactly one host");
-    match at_most_one(request, "host", not_one)? {
-        None if request.version == Version::Http11 => Err(not_one),
-        // An empty host may be refused, as the scheme http needs an authority (section 3.3).
-        Some(host) if !is_authority(host) => Err(malformed("host is malformed")),
-        _ => Ok(()),
-    }
-}
-
-/// Decides where the body ends (RFC 9112 section 6.3). What two servers could read in two ways is refused.
-fn framing(request: &Request) -> Result<Framing, RequestError> {
-    let not_one = malformed("content length is not one number");
-    // `Transfer-Encoding = #transfer-coding`, of which only `chunked` alone is accepted. RFC 9112 section 6.1 suggests 501
-    // for an unknown coding; here a list, an unknown coding and a malformed one get the same 400.
-    let not_chunked = malformed("transfer coding is not chunked alone");
-    let both = malformed("there are both a content length and a transfer coding");
-    let length = at_most_one(request, "content-length", not_one)?;
-    let coding = at_most_one(request, "transfer-encoding", not_chunked)?;
-    let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
-    match (length, coding) {
-        (None, None) => Ok(Framing::Length(0)),
-        (Some(_), Some(_)) => Err(both),
-        (None, Some(coding)) if is_chunked(coding) && request.version == Version::Http11 => {
-            Ok(Framing::Chunked)
-        }
-        (None, Some(_)) => Err(not_chunked),
-        (Some(length), None) if !is_number(length) => Err(not_one),
-        (Some(length), None) => {
-            let length = length.parse().map(Framing::Length);
-            length.map_err(|_| refused(413, "body is too large"))
-        }
-    }
-}
-
 /// Checks `Content-Length = 1*DIGIT` (RFC 9110 section 8.6). `parse` alone would accept a sign. A list of equal numbers,
 /// which a server may accept, is refused.
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// Returns the value of a field that may be there once; `error` where there are more.
-fn at_most_one<'r>(
-    request: &'r Request,
-    name: &str,
-    error: RequestError,
-) -> Result<Option<&'r str>, RequestError> {
-    let mut values = request.headers(name);
-    match (values.next(), values.next()) {
-        (_, Some(_)) => Err(error),
-        (value, None) => Ok(value),
-    }
-}
-
-/// Whether the connection stays open: `Connection = #connection-option` (RFC 9112 section 9.3).
-fn keep_alive(request: &Request) -> bool {
-    let stays = request.version == Version::Http11 || request.lists("connection", "keep-alive");
-    stays && !request.lists("connection", "close")
-}
-
-/// Whether the client waits for a 100: `Expect = #expectation`, of which only `100-continue` is known (RFC 9110 section
-/// 10.1.1). HTTP/1.0 has no expectations.
-fn expects_continue(request: &Request) -> Result<bool, RequestError> {
-    let is_unknown = |item: &&str| !item.eq_ignore_ascii_case("100-continue");
-    match request.items("expect").find(is_unknown) {
-        _ if request.version == Version::Http10 => Ok(false),
-        Some(_) => Err(refused(417, "expectation cannot be met")),
-        None => Ok(request.items("expect").next().is_some()),
-    }
 }
 
 /// Checks `token = 1*tchar` (RFC 9110 section 5.6.2).
