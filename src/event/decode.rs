@@ -53,7 +53,7 @@ pub struct Decoder {
     has_begun: bool,
     /// The last piece ended with CR: a LF that follows belongs to it.
     after_cr: bool,
-    /// The data so far, a LF behind each line: empty only if there was no `data` field.
+    /// The data so far, with an LF after each line: empty only if there was no `data` field.
     data: String,
     event: String,
     /// What the last event ID becomes at the next blank line.
@@ -78,8 +78,8 @@ impl Decoder {
 
     /// Sets how many bytes one event may have, so that an event or a line that never ends does not use up the memory.
     ///
-    /// All its lines count, those of unknown fields too, its blank line and one byte for the end of each. A comment
-    /// counts until its line ends, so that heartbeats on an idle stream do not add up.
+    /// All lines of the event count, those of unknown fields and the blank line as well, with one byte for the end of each. A
+    /// comment counts until its line ends, so that the heartbeats of an idle stream do not add up.
     ///
     /// # Examples
     ///
@@ -98,8 +98,8 @@ impl Decoder {
     /// Takes bytes from the front of `bytes`, up to the end of the next item's last line; `None` when it took all of
     /// them and needs more.
     ///
-    /// What is taken for a message ends exactly behind its blank line. Only where that line ends with CR at the end of
-    /// `bytes`, the message does not wait for a LF that may follow: the next call takes it.
+    /// The bytes of a message end with its blank line. Where that line ends with CR at the end of `bytes`, the message does not
+    /// wait for an LF that may follow: the next call takes the LF.
     ///
     /// # Errors
     ///
@@ -188,7 +188,7 @@ impl Decoder {
             b"event" => self.event = text.into_owned(),
             b"id" if !text.contains('\0') => self.id = text.into_owned(),
             b"retry" if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                // Digits alone are no number only if they are one too large.
+                // Digits that do not parse are a number that is too large.
                 let millis = text.parse().unwrap_or(u64::MAX);
                 return Some(Decoded::Retry(Duration::from_millis(millis)));
             }
@@ -221,7 +221,7 @@ impl Decoder {
 pub enum Decoded {
     /// An event with data, at its blank line.
     Message(Message),
-    /// A comment, at the end of its line: the text behind the colon, without one leading space.
+    /// A comment, at the end of its line: the text after the colon, without one leading space.
     Comment(String),
     /// The reconnection time, at the end of its line: it takes effect even if its event is never finished. A number too
     /// large for the `u64` of milliseconds counts as the largest.

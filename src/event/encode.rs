@@ -162,7 +162,7 @@ impl Event {
     /// assert_eq!(event.to_string(), "retry: 1500\n\n");
     /// ```
     pub fn retry(self, time: Duration) -> Event {
-        // The most fits, and text of a `u128` is code that nothing else needs.
+        // The longest time fits into a `u64`. Nothing else needs the code that writes a `u128`.
         let millis = time.min(MAX_RETRY).as_millis() as u64;
         self.with_lines("retry: ", &millis.to_string())
     }

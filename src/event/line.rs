@@ -3,11 +3,11 @@
 /// The bytes that are searched in one step.
 const BLOCK: usize = 32;
 
-/// Where the first CR or LF is.
+/// Returns where the first CR or LF is.
 pub(super) fn line_break(bytes: &[u8]) -> Option<usize> {
     let is_break = |byte: &u8| (*byte == b'\r') | (*byte == b'\n');
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    // Looking at each byte of a block, without stopping, is what compilers make vector instructions of.
+    // Compilers make vector instructions of a loop that looks at each byte of a block without stopping.
     let clean = |block: &&[u8; BLOCK]| !block.iter().map(is_break).fold(false, |a, b| a | b);
     let start = BLOCK * blocks.iter().take_while(clean).count();
     let offset = bytes[start..].iter().position(is_break)?;

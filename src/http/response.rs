@@ -236,8 +236,7 @@ impl Response {
         self
     }
 
-    /// Makes a 200 with these field lines and no room for others: what more there would be room for, a stream's thread keeps for
-    /// days.
+    /// Makes a 200 with these field lines. The text has no room for more of them, since a stream may keep it for days.
     pub(crate) fn stream(fields: &str, stream: Stream) -> Response {
         Response::with_lines(fields.to_string(), Body::Stream(stream))
     }
