@@ -238,6 +238,8 @@ fn what_cannot_be_sent_is_refused() {
         "a:80/",
         "http://",
         "http://:80/",
+        "http://a:b/", // Neither port is one.
+        "http://a:65536/",
         "http://me@a/", // A password would be lost without a word.
         "http://a/b c",
         "http://a/\r\nX: y",

@@ -195,10 +195,8 @@ impl Response {
 
     /// Makes a 200 with a whole body of this type.
     fn whole(content_type: &str, body: Cow<'static, [u8]>) -> Response {
-        Response::with_lines(
-            format!("Content-Type: {content_type}\r\n"),
-            Body::Whole(body),
-        )
+        let fields = ["Content-Type: ", content_type, "\r\n"].concat();
+        Response::with_lines(fields, Body::Whole(body))
     }
 
     /// Makes a 200 with a body that is sent line by line, such as NDJSON.
