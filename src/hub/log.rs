@@ -49,7 +49,7 @@ const LIVE_BUFFER: usize = 64;
 /// full and a hash table between half and all of what it may be; `tests/memory.rs` holds the sum against what the process takes.
 const EVENT_BYTES: usize = 260;
 const ENTRY_BYTES: usize = 40;
-const ID_BYTES: usize = 100;
+const ID_BYTES: usize = 120;
 const TOPIC_BYTES: usize = 440;
 
 /// An event that has its sequence number.
@@ -166,7 +166,7 @@ pub(crate) struct Log {
     topics: HashMap<Arc<str>, Topic>,
     /// For each own id of an event in memory: the oldest event that it was given to, and how many of its events are in memory.
     /// If the oldest is not, the id does not say which event is meant.
-    own_ids: BTreeMap<ScopedId, (u64, usize)>,
+    own_ids: HashMap<ScopedId, (u64, usize)>,
     /// The memory that all of this takes.
     pub(super) bytes: usize,
     groups: HashMap<GroupId, Group>,
@@ -328,7 +328,7 @@ impl Log {
     /// Keeps a batch of events, wakes the readers that wait for them, and returns what each group gets. Call
     /// [`expire`](Log::expire) after that.
     pub(crate) fn append(&mut self, batch: Vec<Numbered>, now: Instant) -> Vec<GroupBatch> {
-        let mut batches = BTreeMap::<GroupId, Events>::new();
+        let mut batches = HashMap::<GroupId, Events>::new();
         for event in batch {
             self.head = event.sequence;
             let topics = event.topics.iter().filter_map(|name| self.topics.get(name));
@@ -345,7 +345,7 @@ impl Log {
     }
 
     /// Wakes the readers of these groups, and returns what the groups get.
-    fn hand_out(&self, batches: BTreeMap<GroupId, Events>) -> Vec<GroupBatch> {
+    fn hand_out(&self, batches: HashMap<GroupId, Events>) -> Vec<GroupBatch> {
         let batches = batches.into_iter().filter_map(|(id, events)| {
             let group = self.groups.get(&id)?;
             // A waiting reader has a handle too.
@@ -956,7 +956,7 @@ mod tests {
             for topic in log.topics.values() {
                 assert!(topic.kept.iter().is_sorted_by(|a, b| a < b));
             }
-            let mut own_ids = BTreeMap::new();
+            let mut own_ids = HashMap::new();
             for event in events {
                 assert!(log.is_held(event.sequence));
                 for name in &*event.topics {
@@ -966,8 +966,9 @@ mod tests {
                     *own_ids.entry(id).or_insert(0) += 1;
                 }
             }
-            let counts = log.own_ids.iter().map(|(id, (_, count))| (id, count));
-            assert!(counts.eq(&own_ids));
+            let counts = log.own_ids.iter();
+            let counts = counts.map(|(id, (_, count))| (id.clone(), *count));
+            assert_eq!(counts.collect::<HashMap<_, _>>(), own_ids);
         }
 
         /// An own id means the oldest event in memory that has it, or nothing.
