@@ -1,4 +1,14 @@
 //! A reader's cursor: the one way in which events leave the log, whoever reads.
+//!
+//! Streams, long-polls and code in this process call [`Cursor::next`] in a loop, send what it returns, and say by
+//! [`Cursor::advance`] how far they came. Only a writer does without: it gets the batch that the log hands out, and moves the
+//! cursors of its readers when they leave.
+//!
+//! ```text
+//!  retained events ──▶ opening id ──▶ gap or events from the archive ──▶ gap or events from memory ──▶ wait
+//!                                              ▲                                   │
+//!                                              └── the reader falls too far back ──┘
+//! ```
 
 use std::mem;
 use std::sync::{Arc, PoisonError};
@@ -30,6 +40,7 @@ pub enum OpeningId {
 pub(crate) struct Cursor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) topics: TopicSet,
+    /// The group of these topics, which the cursor is a member of.
     pub(crate) group: GroupId,
     position: Position,
     /// Before all else come the newest events of each topic up to the position, those after this sequence. They are looked
@@ -37,7 +48,7 @@ pub(crate) struct Cursor {
     pub(crate) retained_after: Option<u64>,
     pub(crate) opening_id: OpeningId,
     archive: Option<Box<ArchiveReader>>,
-    /// The log's count of returns when the position was taken.
+    /// The log's count of returns when the position was taken. After another return the position may mean another event.
     returns: usize,
 }
 
@@ -89,7 +100,8 @@ impl Cursor {
             && log.is_at_head(&self.topics, &self.position)
     }
 
-    /// What comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing.
+    /// What comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing: from the look at the log to
+    /// the wait the log's lock is held, so that no event can come in between and be overlooked.
     pub(crate) fn next(&mut self, max_bytes: usize, wait: Duration) -> Next {
         let mut log = self.shared.log();
         if !wait.is_zero() && !self.shared.is_closed() && self.is_at_head(&log) {
@@ -153,7 +165,7 @@ impl Cursor {
         }
     }
 
-    /// Notes that the events up to this one were taken.
+    /// Notes that the events up to this one were taken. Retained events do not move the position, which is after all of them.
     pub(crate) fn advance(&mut self, last: u64) {
         match &mut self.retained_after {
             Some(after) => *after = last,
@@ -161,7 +173,8 @@ impl Cursor {
         }
     }
 
-    /// What the archive has, where only the archive has it. No lock is held meanwhile.
+    /// What the archive has, where only the archive has it. No lock is held meanwhile: reading a file takes as long as it
+    /// takes, and the hub goes on.
     fn or_from_archive(&mut self, next: Next, max_bytes: usize) -> Next {
         let (Next::InArchive, Some(log)) = (&next, &self.shared.archive) else {
             // Its buffer is only worth its memory while it is used.

@@ -1,4 +1,7 @@
 //! A hub that follows a log which others number: what it is told of that log.
+//!
+//! The hub thread has no part in this. A thread of the program numbers nothing and stores nothing: it passes on what the log
+//! has, by [`Feed::push`], which appends to the hub's memory as the hub thread does for other hubs.
 
 use std::sync::Arc;
 use std::time::Instant;

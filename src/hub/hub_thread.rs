@@ -1,4 +1,18 @@
 //! The hub thread: takes what waits in the inbox as one batch, numbers and encodes it, keeps it, hands it on.
+//!
+//! ```text
+//!  inbox ──take──▶ batch ──store──▶ file: one write, one fsync
+//!                                     │ it worked
+//!                                     ├──append──▶ log ──▶ readers that wait
+//!                                     │             └────▶ writers: what each group gets
+//!                                     └──reply──▶ callers that wait
+//! ```
+//!
+//! Nothing is delayed on purpose. A lone event is a batch of one. While a file or the writers are busy, events gather in the
+//! inbox, and become the next batch: the busier the hub, the larger its batches, and the less each event costs.
+//!
+//! Readers get a batch only after it is in the file. If the file cannot be written, the batch is refused as a whole, and its
+//! numbers go to the next one.
 
 use std::io;
 use std::sync::Arc;
@@ -40,11 +54,13 @@ pub(crate) enum Message {
     Flush(Reply),
 }
 
-/// Events that are appended together.
+/// Events that are appended together: with one write to the file, in one step under the log's lock, and with one write to
+/// each reader.
 #[derive(Default)]
 pub(crate) struct NewBatch {
     pub(crate) events: Vec<Numbered>,
     bytes: usize,
+    /// The topics of all events together.
     entries: usize,
     /// Saves an allocation for each event.
     scratch: Vec<u8>,
@@ -132,7 +148,7 @@ impl Delivery {
         log.expire(Instant::now())
     }
 
-    /// Has the writers look for readers that are to end.
+    /// Has the writers look for readers that are to end. Without writers each reader looks for itself.
     pub(crate) fn sweep(&self) {
         if let Some((fast, _)) = &self.fast {
             fast.sweep();
@@ -215,7 +231,8 @@ impl HubThread {
         appended.map(Some)
     }
 
-    /// Tells each caller that waits what became of its message. A flush reports what nobody was told.
+    /// Tells each caller that waits what became of its message. A flush reports what nobody was told: the first error since the
+    /// last flush whose publisher did not wait.
     fn reply(&mut self, waiting: Vec<Waiting>, error: Option<PublishError>) {
         for (reply, id, is_flush) in waiting {
             let error = match is_flush {

@@ -11,10 +11,28 @@
 //!  without:      | lost                                             | of other topics | in memory      |
 //! ```
 //!
-//! `evicted` is the newest event of one topic that is in memory no more. An event leaves memory when no topic holds it, so
-//! a reader whose cursor is before `evicted` has lost that event for certain, unless an [archive](super::archive) has it: a
-//! file, or the log that the hub follows. What is lost to a reader is what memory *and* the archive have no more: it ends at
-//! the older of the two marks.
+//! # What is in memory
+//!
+//! Every event is in memory once, whatever number of topics it has. A topic *holds* its newest events, as many as
+//! [`History`] says. An event leaves memory when no topic holds it, or when it is the oldest of all and the history is
+//! too old or too large. So a quiet topic keeps its events beside a loud one, and a topic may have more events in memory
+//! than it holds.
+//!
+//! `evicted` is the newest event of one topic that is in memory no more. A reader whose cursor is before `evicted` has lost
+//! that event for certain, unless an [archive](super::archive) has it: a file, or the log that the hub follows. What is
+//! lost to a reader is what memory *and* the archive have no more: it ends at the older of the two marks.
+//!
+//! # What a reader gets
+//!
+//! A reader is a set of topics and a [`Position`]. [`Log::next`] says what comes next, in this order:
+//!
+//! 1. a gap, if something is lost between the position and the oldest event that is still there;
+//! 2. the word that only the archive has it, if something after the position is in memory no more;
+//! 3. events from memory, merged from the queues of the reader's topics;
+//! 4. the end, if all of the topics are finished, or nothing.
+//!
+//! A gap is told once. The reader misses the event that it ends with, unless the gap is for an id that the log does not
+//! know: then nobody can say what the reader has.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -56,7 +74,9 @@ const TOPIC_BYTES: usize = 440;
 #[derive(Debug)]
 pub(crate) struct Numbered {
     pub(crate) sequence: u64,
+    /// In the log, the names are those of the log's table.
     pub(crate) topics: TopicSet,
+    /// The event as all readers get it.
     pub(crate) frame: Frame,
     /// The id on the wire, where the publisher gave one.
     pub(crate) own_id: Option<Arc<str>>,
@@ -82,9 +102,16 @@ impl Numbered {
 }
 
 /// A publisher's own id, and its scope: a topic, or the empty name for all topics.
+///
+/// Publishers number their events for each topic, so that the same id means one event in one topic and another event in
+/// another topic. A reader of one topic asks in the scope of that topic. A reader of several topics asks in all topics too:
+/// the event that its id means may be of a topic that has forgotten the id.
 type ScopedId = (Arc<str>, Arc<str>);
 
 /// Where a reader stands: it has all events of its topics up to `cursor`.
+///
+/// Without an archive a reader of several topics may be told of a loss that is after its cursor: the oldest event that is
+/// left may be of a topic that lost nothing. `gap_reported_to` then says that the loss has been told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) cursor: u64,
@@ -138,7 +165,7 @@ pub(crate) enum Next {
     Unknown,
 }
 
-/// What one group gets of a batch.
+/// What one group gets of a batch. The writers send it as one write to each of their readers in the group.
 #[derive(Debug)]
 pub(crate) struct GroupBatch {
     pub(crate) group: GroupId,
@@ -169,6 +196,7 @@ pub(crate) struct Log {
     own_ids: HashMap<ScopedId, (u64, usize)>,
     /// The memory that all of this takes.
     pub(super) bytes: usize,
+    /// One group for each set of topics that at least one reader has asked for.
     groups: HashMap<GroupId, Group>,
     /// When the hub had all of the log that it follows.
     pub(super) current: Option<Instant>,
@@ -186,6 +214,7 @@ struct Topic {
     evicted: u64,
     /// The topic's last event, after [`Hub::finish`](crate::Hub::finish).
     finished: Option<u64>,
+    /// The groups that have asked for the topic.
     groups: Vec<GroupId>,
 }
 
@@ -202,7 +231,7 @@ impl Topic {
     }
 }
 
-/// The readers of one set of topics.
+/// The readers of one set of topics. A batch of events is put together once for all of them, and only they are woken by it.
 struct Group {
     topics: TopicSet,
     members: usize,
@@ -262,7 +291,8 @@ impl Log {
         Some(self.id(*sequence))
     }
 
-    /// The wire id of a sequence number: with the epoch that gave the number out.
+    /// The wire id of a sequence number: with the epoch that gave the number out, which is the last one that begins at the
+    /// number or before.
     pub(crate) fn id(&self, sequence: u64) -> EventId {
         let begun = self.epochs.partition_point(|(_, first)| *first <= sequence);
         let epoch = self.epochs.get(begun.saturating_sub(1));
@@ -283,7 +313,8 @@ impl Log {
         EventId { epoch, sequence }
     }
 
-    /// The last sequence number of an epoch.
+    /// The last sequence number of an epoch: that before the next epoch's first, or the head. `None` for an epoch that the log
+    /// has never heard of, such as that of another hub.
     fn last_of(&self, epoch: u64) -> Option<u64> {
         let index = self.epochs.iter().position(|(known, _)| *known == epoch)?;
         let next = self.epochs.get(index + 1);
@@ -301,7 +332,7 @@ impl Log {
         }
     }
 
-    /// Keeps an event that is older than this hub.
+    /// Keeps an event that is older than this hub. One that was there before, as a damaged file may have it, is left out.
     pub(crate) fn restore(&mut self, event: Numbered) {
         if event.sequence > self.head {
             self.skip_to(event.sequence);
@@ -401,7 +432,8 @@ impl Log {
         (Arc::clone(entry.key()), entry.or_insert(new))
     }
 
-    /// Evicts those of the newest `count` events which the topic no longer holds that no other topic holds.
+    /// Looks at the newest `count` of the events that the topic no longer holds, and evicts those that no other topic holds.
+    /// After a new event that is one: the event which was the last that the topic held.
     fn release(&mut self, name: &str, count: usize) {
         for place in (0..count).rev() {
             if let Some(topic) = self.topics.get(name)
@@ -422,7 +454,8 @@ impl Log {
         }
     }
 
-    /// Whether a topic of this event holds it.
+    /// Whether one of the event's topics holds it: if fewer events of the topic are newer than the topic may hold. The order of
+    /// a topic's queue says how many are newer, so that nothing has to be counted.
     fn is_held(&self, sequence: u64) -> bool {
         let event = self.events.get(&sequence).into_iter();
         let mut topics = event.flat_map(|(event, _)| &*event.topics);
@@ -432,7 +465,8 @@ impl Log {
         })
     }
 
-    /// Evicts what is too old or too much, up to a step, and returns when to go on.
+    /// Evicts what is too old or too much, up to a step, and returns when to go on: `None` when there is nothing that gets too
+    /// old.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
         let mut budget = STEP_EVICTIONS;
         loop {
@@ -551,7 +585,8 @@ impl Log {
         self.start_after(self.lost_to(topics), topics)
     }
 
-    /// The position of a reader that begins, and to which events up to this one do not count as lost.
+    /// The position of a reader that begins, and to which events up to this one do not count as lost. An archive has all that
+    /// follows. Memory alone may have older events, of topics that evicted less than others.
     fn start_after(&self, lost_to: u64, topics: &TopicSet) -> Position {
         Position {
             gap_reported_to: lost_to,
@@ -594,7 +629,8 @@ impl Log {
         }
     }
 
-    /// The oldest event in memory with this id in the reader's topics, unless an older one may be meant.
+    /// The oldest event in memory with this id in the reader's topics, unless an older one may be meant. With the oldest, a
+    /// client whose id was given out several times may get an event twice, and misses none.
     fn find_own_id(&self, id: &str, topics: &TopicSet) -> Option<u64> {
         let id = Arc::<str>::from(id);
         let oldest = |scope: &Arc<str>| {
@@ -611,7 +647,8 @@ impl Log {
         (is_kept(found) && is_kept(of_all)).then_some(found)
     }
 
-    /// Moves a position on to the oldest event that the subscription replays. A client that brought an id is told of a gap.
+    /// Moves a position on to the oldest event that the subscription replays. A client that brought an id is told of a gap, if
+    /// that skips an event of its topics.
     pub(crate) fn limit_replay(
         &self,
         position: Position,
@@ -658,7 +695,8 @@ fn parse(id: &str) -> Option<EventId> {
 
 /// Groups of readers.
 impl Log {
-    /// Makes a reader a member of its topics' group. All members share one set of names: 80 bytes less for each reader.
+    /// Makes a reader a member of its topics' group. The first member makes the group, and an entry for each topic that is new:
+    /// from then on a topic remembers what it evicts. All members share one set of names: 80 bytes less for each.
     pub(crate) fn join(&mut self, topics: &TopicSet) -> (GroupId, TopicSet) {
         let mut id = self.groups.hasher().hash_one(topics);
         while let Some(group) = self.groups.get_mut(&id) {
@@ -740,7 +778,8 @@ impl Log {
         }
     }
 
-    /// Whether a reader has everything, and may get more.
+    /// Whether a reader has everything, and may get more. Under the log's lock this is certain: the reader can wait, or join a
+    /// writer, before anything else is appended.
     pub(crate) fn is_at_head(&self, topics: &TopicSet, position: &Position) -> bool {
         self.next(topics, &mut position.clone(), 0) == Next::AtHead
     }
@@ -834,7 +873,8 @@ impl Log {
         self.archive_lost_to.unwrap_or(evicted).min(evicted)
     }
 
-    /// The newest event of these topics that is in memory no more.
+    /// The newest event of these topics that is in memory no more. A topic without an entry may have been dropped with events
+    /// that are forgotten: the newest of all topics that were dropped stands for each.
     fn evicted(&self, topics: &TopicSet) -> u64 {
         let evicted = |name| {
             let topic = self.topics.get(name);
@@ -856,7 +896,8 @@ impl Log {
         newest.max().unwrap_or(0)
     }
 
-    /// The number before the next event of these topics after a cursor.
+    /// The number before the next event of these topics after a cursor. It is as good a position as the cursor, and the latest
+    /// one that is.
     fn before_next(&self, topics: &TopicSet, cursor: u64) -> u64 {
         let next = self.kept_after(topics, cursor).next();
         next.map_or(self.head, |event| event.sequence - 1)

@@ -1,4 +1,8 @@
 //! Long-poll: the same log as one JSON response after the other, for clients that cannot read a stream.
+//!
+//! A response ends as soon as there are events, or when the time is over, so that a proxy which holds back streams lets it
+//! pass. The position is in the response, as `last_event_id`: the client brings it back, and nothing is kept for the client in
+//! between.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

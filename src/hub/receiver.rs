@@ -1,4 +1,4 @@
-//! A hub's events for code in this process.
+//! A hub's events for code in this process: a cursor, and the events that it has passed and nobody has asked for yet.
 
 use std::collections::VecDeque;
 use std::fmt;

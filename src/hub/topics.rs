@@ -52,10 +52,14 @@ impl<T: AsRef<str>, const N: usize> Topics for [T; N] {
     }
 }
 
-/// Checked names, sorted, each once.
+/// Checked names, sorted, each once. Two sets of the same topics are equal, so that they are one group of readers.
 pub(crate) type TopicSet = Arc<[Arc<str>]>;
 
 /// Checks names and puts them in order.
+///
+/// # Errors
+///
+/// When a name is not valid, or when there are none or too many.
 pub(crate) fn check(mut names: Vec<&str>) -> Result<TopicSet, InvalidName> {
     // Few enough that no sorting pays.
     for index in 0..names.len() {
