@@ -42,16 +42,14 @@ pub(crate) type Reply = SyncSender<Result<EventId, PublishError>>;
 type Waiting = (Option<Reply>, EventId, bool);
 
 /// What the hub thread is told.
-pub(crate) enum Message {
-    Publish {
-        topics: TopicSet,
-        event: Event,
-        /// It is the last event of its topics.
-        finishes: bool,
-        reply: Option<Reply>,
-    },
-    /// Reply when all that was published before is in the history.
-    Flush(Reply),
+#[derive(Default)]
+pub(crate) struct Message {
+    pub(crate) topics: TopicSet,
+    /// Without an event the message is a flush, whose reply says that all which was published before is in the history.
+    pub(crate) event: Option<Event>,
+    /// It is the last event of its topics.
+    pub(crate) finishes: bool,
+    pub(crate) reply: Option<Reply>,
 }
 
 /// Events that are appended together: with one write to the file, in one step under the log's lock, and with one write to
@@ -200,18 +198,10 @@ impl HubThread {
         let (mut batch, mut waiting) = (NewBatch::default(), Vec::new());
         let mut next = first;
         while let Some(message) = next {
-            match message {
-                Message::Flush(reply) => waiting.push((Some(reply), id, true)),
-                Message::Publish {
-                    topics,
-                    event,
-                    finishes,
-                    reply,
-                } => {
-                    batch.push(id, topics, &event, finishes);
-                    waiting.push((reply, id, false));
-                    id.sequence += 1;
-                }
+            waiting.push((message.reply, id, message.event.is_none()));
+            if let Some(event) = message.event {
+                batch.push(id, message.topics, &event, message.finishes);
+                id.sequence += 1;
             }
             next = match batch.is_full() || waiting.len() >= BATCH_ENTRIES {
                 true => None,

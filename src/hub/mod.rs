@@ -277,7 +277,11 @@ impl Hub {
     ///   the result.
     /// - [`PublishError::Closed`] when the hub has ended.
     pub fn flush(&self) -> Result<(), PublishError> {
-        self.request(|reply| Ok(Message::Flush(reply))).map(drop)
+        let flush = |reply| Message {
+            reply: Some(reply),
+            ..Message::default()
+        };
+        self.request(|reply| Ok(flush(reply))).map(drop)
     }
 
     /// Publishes the last event of these topics, as [`publish_wait`](Hub::publish_wait) does, and finishes the topics.
@@ -317,9 +321,9 @@ impl Hub {
         if bytes > max {
             return Err(PublishError::TooLarge { bytes, max });
         }
-        Ok(Message::Publish {
+        Ok(Message {
             topics,
-            event,
+            event: Some(event),
             finishes,
             reply,
         })
