@@ -205,8 +205,8 @@ pub use http::{Cookie, IntoResponse, Method, Request, Response, SameSite};
 #[cfg(feature = "hub")]
 pub use hub::{
     Durability, EndReason, Entries, Entry, EventId, EventLog, Feed, History, Hub, HubConfig,
-    HubReceiver, InvalidName, Lag, OpeningId, PublishError, Reader, Replay, Start, Stats,
-    StreamEnd, Subscription, Topics,
+    HubReceiver, InvalidName, Lag, OpeningId, PublishError, Reader, Replay, Stats, StreamEnd,
+    Subscription, Topics,
 };
 pub use router::{Middleware, Next};
 pub use server::{Server, ServerHandle, StillOpen};

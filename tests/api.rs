@@ -45,7 +45,6 @@ fn types_can_move_between_threads_and_be_compared() {
     value::<History>();
     value::<Durability>();
     value::<Lag>();
-    value::<Start>();
     value::<Replay>();
     value::<OpeningId>();
     value::<EndReason>();

@@ -55,7 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/receiver", &["event", "socket"]),
     ("hub/subscriber", &["http", "socket", "stream", "threads", "user_code"]),
     ("hub/poll", &["event", "http", "socket", "stream"]),
-    ("hub/fast", &["connections", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
+    ("hub/fast", &["connections", "lock", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
     ("hub/subscription", &["event", "http", "socket", "stream"]),
     ("hub/hub_thread", &["event"]), // Nor does who appends know of readers.
     ("hub/follow", &[]),

@@ -10,7 +10,7 @@ mod figures;
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server, Start};
+use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server};
 
 use figures::Sampler;
 
@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
         .get("/next.rs", |_request| include_str!("../hub/main.rs"))
         .get("/figures", move |request: &Request| {
             let stream = readers.subscribe(request, "figures");
-            stream.start(Start::Earliest).retry(Duration::from_secs(1))
+            stream.earliest().retry(Duration::from_secs(1))
         });
     println!("dashboard at http://{}", server.addr());
     server.run()

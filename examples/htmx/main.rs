@@ -13,7 +13,7 @@
 use std::path::Path;
 use std::{env, fs, io};
 
-use tiny_sse::{Event, Hub, Request, Response, Server, Start};
+use tiny_sse::{Event, Hub, Request, Response, Server};
 
 /// The page, after the head that the pages of all examples share.
 const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
         .get("/htmx.js", |_request| script("htmx.min.js"))
         .get("/hx-sse.js", |_request| script("ext/hx-sse.min.js"))
         .get("/notes", move |request| {
-            readers.subscribe(request, "notes").start(Start::Earliest)
+            readers.subscribe(request, "notes").earliest()
         })
         .post("/notes", move |request| add(&hub, request))
         .post("/close", move |_request| {

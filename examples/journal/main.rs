@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::time::Duration;
 use std::{env, thread};
 
-use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server, Start};
+use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server};
 
 /// The page, after the head that the pages of all examples share.
 const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
         .get("/main.rs", |_request| include_str!("main.rs"))
         .get("/next.rs", |_request| include_str!("../handover.rs"))
         .get("/lines", move |request: &Request| {
-            let stream = readers.subscribe(request, "lines").start(Start::Earliest);
+            let stream = readers.subscribe(request, "lines").earliest();
             stream.retry(Duration::from_secs(1))
         });
     println!("journal at http://{}", server.addr());

@@ -25,7 +25,7 @@ use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 use std::{env, fs, io};
 
-use tiny_sse::{Cookie, Event, Hub, Request, Response, SameSite, Server, Start, Subscription};
+use tiny_sse::{Cookie, Event, Hub, Request, Response, SameSite, Server, Subscription};
 
 /// The page, after the head that the pages of all examples share.
 const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
@@ -89,14 +89,14 @@ fn log_in(request: &Request) -> Result<Response, Response> {
 fn log_out(hub: &Hub, request: &Request) -> Response {
     let session = request.cookie("session").unwrap_or_default();
     SESSIONS.lock().unwrap().remove(session);
-    hub.close(|reader| reader.label() == session);
+    hub.close(|reader| reader.label == session);
     Response::new(204)
 }
 
 fn events(hub: &Hub, request: &Request) -> Result<Subscription, Response> {
     let session = session(request)?;
     let user = request.param("user");
-    let stream = hub.subscribe(request, user).start(Start::Earliest);
+    let stream = hub.subscribe(request, user).earliest();
     // The hub drops the guard when the stream has ended, however it ends.
     Ok(stream.label(session).guard(Online::new(user)))
 }

@@ -42,7 +42,7 @@ pub(crate) struct Cursor {
     pub(crate) topics: TopicSet,
     /// The group of these topics, which the cursor is a member of.
     pub(crate) group: GroupId,
-    position: Position,
+    pub(crate) position: Position,
     /// Before all else come the newest events of each topic up to the position, those after this sequence. They are looked
     /// up one step at a time, so that a reader that takes nothing holds none of them in memory.
     pub(crate) retained_after: Option<u64>,
@@ -72,6 +72,19 @@ impl Cursor {
             archive: None,
             returns: log.returns,
         }
+    }
+
+    /// Moves to where a client begins, and puts what its stream begins with in front of the events.
+    pub(crate) fn begin(
+        &mut self,
+        log: &Log,
+        position: Position,
+        retained: bool,
+        opening_id: OpeningId,
+    ) {
+        (self.position, self.returns) = (position, log.returns);
+        self.retained_after = retained.then_some(0);
+        self.opening_id = opening_id;
     }
 
     /// The sequence up to which the reader has everything.

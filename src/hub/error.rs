@@ -21,10 +21,9 @@ pub enum PublishError {
     },
     /// The inbox is full, and [`Hub::try_publish`](crate::Hub::try_publish) does not wait.
     Full,
-    /// The hub has ended.
+    /// The hub takes no events: it has ended, or it follows a log ([`Hub::follow`](crate::Hub::follow)), which alone takes
+    /// them.
     Closed,
-    /// The hub follows a log ([`Hub::follow`](crate::Hub::follow)): append the event to the log.
-    Follows,
     /// The history's file could not be written. No reader got the event.
     Storage {
         /// The kind of the system's error.
@@ -42,8 +41,7 @@ impl fmt::Display for PublishError {
                 write!(f, "event of {bytes} bytes is larger than {max}")
             }
             PublishError::Full => f.write_str("the hub's inbox is full"),
-            PublishError::Closed => f.write_str("the hub has ended"),
-            PublishError::Follows => f.write_str("the hub follows a log, which alone takes events"),
+            PublishError::Closed => f.write_str("the hub has ended, or follows a log"),
             PublishError::Storage { text, .. } => {
                 write!(f, "the history cannot be written: {text}")
             }
@@ -64,16 +62,14 @@ impl From<InvalidName> for Response {
 /// the inbox is full or the hub has ended. Other errors are a 500, as of [`Response::failed`].
 impl From<PublishError> for Response {
     fn from(error: PublishError) -> Response {
-        let status = match error {
-            PublishError::Name(_) => 400,
-            PublishError::TooLarge { .. } => 413,
-            PublishError::Full | PublishError::Closed => 503,
-            PublishError::Follows | PublishError::Storage { .. } => return Response::failed(error),
-        };
-        let response = Response::text(format!("{error}\n")).with_status(status);
-        match status {
-            503 => response.with_field("Retry-After", "1"),
-            _ => response,
+        match error {
+            PublishError::Name(_) => Response::malformed(error),
+            PublishError::TooLarge { .. } => Response::malformed(error).with_status(413),
+            PublishError::Full | PublishError::Closed => {
+                let response = Response::malformed(error).with_status(503);
+                response.with_field("Retry-After", "1")
+            }
+            PublishError::Storage { .. } => Response::failed(error),
         }
     }
 }

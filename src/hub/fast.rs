@@ -20,14 +20,16 @@
 
 use std::hint;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::config::HubConfig;
 use super::log::{GroupBatch, GroupId};
 use super::subscriber::Subscriber;
 use crate::connections::SharedStream;
+use crate::lock::lock;
 use crate::socket::try_write;
 use crate::stream::{CHECK_INTERVAL, EventStream, State};
 use crate::threads::{self, PoolConfig, Threads};
@@ -54,8 +56,6 @@ const MANY_JOINS: usize = 64;
 /// Readers whose connections are fetched from memory together, before the first of them is written to.
 const PREFETCH: usize = 16;
 
-type Stream = Box<EventStream<Subscriber>>;
-
 /// What each group gets of a batch of events.
 pub(crate) type Batches = Arc<[GroupBatch]>;
 
@@ -70,17 +70,19 @@ enum Message {
     Sweep,
 }
 
-/// The sending ends of a writer's two channels. A join has one of its own, as it need not wake the writer: a wake-up is 3.5
+/// A writer as the other threads see it. A join has a channel of its own, as it need not wake the writer: a wake-up is 3.5
 /// `futex` calls of the 16 system calls that a client costs which gets one event and leaves (`strace -c`).
 struct Sending {
     messages: Sender<Message>,
     joins: Sender<Message>,
+    /// The back-pressure: the hub thread takes a permit for each batch.
+    permits: Mutex<Receiver<()>>,
 }
 
 /// A stream on its way between threads, with the way back.
-struct Member {
-    fast: Arc<Fast>,
-    stream: Stream,
+pub(crate) struct Member {
+    pub(crate) fast: Arc<Fast>,
+    pub(crate) stream: Box<EventStream<Subscriber>>,
 }
 
 /// The writers and the catch-up pool.
@@ -92,55 +94,51 @@ pub(crate) struct Fast {
     joined: AtomicUsize,
 }
 
-/// The hub thread's end of the back-pressure: one permit for each writer.
-pub(crate) struct Permits(Vec<Receiver<()>>);
-
-impl Permits {
-    /// Waits until each writer has taken the last batch.
-    pub(crate) fn acquire(&self) {
-        for writer in &self.0 {
-            // An error is a writer that has ended.
-            let _ = writer.recv();
-        }
-    }
-}
-
 impl Fast {
-    /// Starts the threads.
+    /// Starts the threads, unless the hub shall have no writers.
     ///
     /// # Errors
     ///
     /// What the system says when a thread cannot be started.
-    pub(crate) fn start(
-        writer_threads: usize,
-        catch_up_threads: usize,
-    ) -> io::Result<(Arc<Fast>, Permits)> {
+    pub(crate) fn start(config: &HubConfig) -> io::Result<Option<Arc<Fast>>> {
+        if config.writer_threads == 0 {
+            return Ok(None);
+        }
         let pool = PoolConfig {
             name: "sse-catch-up",
             // One stays, since a writer that puts a reader into the queue starts none.
             min_threads: 1,
-            max_threads: catch_up_threads.max(1),
+            max_threads: config.catch_up_threads.max(1),
             stack_bytes: STACK_BYTES,
         };
-        let serve = |Member { fast, stream }: Member| fast.serve(stream);
-        let catch_up = Threads::new(pool, Box::new(serve))?;
-        let (mut writers, mut permits) = (Vec::new(), Vec::new());
-        for _ in 0..writer_threads {
+        let catch_up = Threads::new(pool, Box::new(Member::serve))?;
+        let mut writers = Vec::new();
+        for _ in 0..config.writer_threads {
             let (messages, received) = mpsc::channel();
             let (joins, joining) = mpsc::channel();
-            let (permit, acquired) = mpsc::sync_channel(1);
+            let (permit, permits) = mpsc::sync_channel(1);
             let writer = Writer::new(received, joining, permit);
             threads::spawn("sse-writer", Some(STACK_BYTES), Box::new(|| writer.run()))?;
-            writers.push(Sending { messages, joins });
-            permits.push(acquired);
+            writers.push(Sending {
+                messages,
+                joins,
+                permits: Mutex::new(permits),
+            });
         }
-        let fast = Fast {
+        Ok(Some(Arc::new(Fast {
             writers,
             catch_up,
             sent: AtomicUsize::new(0),
             joined: AtomicUsize::new(0),
-        };
-        Ok((Arc::new(fast), Permits(permits)))
+        })))
+    }
+
+    /// Waits until each writer has taken the last batch, and takes the permits for the next one.
+    pub(crate) fn acquire(&self) {
+        for writer in &self.writers {
+            // An error is a writer that has ended.
+            let _ = lock(&writer.permits).recv();
+        }
     }
 
     /// Hands a batch to the writers. Call it under the log's lock, with the permits.
@@ -158,51 +156,54 @@ impl Fast {
             let _ = writer.messages.send(Message::Sweep);
         }
     }
+}
 
-    /// Serves a stream for a slice of time; then hands it to a writer, or to the end of the queue.
-    pub(crate) fn serve(self: Arc<Fast>, mut stream: Stream) {
+impl Member {
+    /// Serves the stream for a slice of time; then hands it to a writer, or to the end of the queue.
+    pub(crate) fn serve(mut self) {
         let until = Instant::now() + SLICE;
-        let patience = || match self.catch_up.has_queue() {
+        let fast = Arc::clone(&self.fast);
+        let patience = || match fast.catch_up.has_queue() {
             true => STALL_WAIT,
             false => Duration::MAX,
         };
         loop {
-            match stream.run(until, false, &patience) {
-                Ok(State::AtHead) => match Fast::join(&self, stream) {
-                    Some(back) => stream = back,
+            match self.stream.run(until, false, &patience) {
+                Ok(State::AtHead) => match self.join() {
+                    Some(back) => self = back,
                     None => return,
                 },
-                Ok(State::Behind) => return Fast::catch_up(self, stream),
+                Ok(State::Behind) => return self.catch_up(),
                 Ok(State::Over) => return,
-                Err(error) => return stream.source.failed(&error),
+                Err(error) => return self.stream.source.failed(&error),
             }
         }
     }
 
-    /// Hands a stream to the catch-up pool.
-    fn catch_up(self: Arc<Fast>, stream: Stream) {
-        let fast = Arc::clone(&self);
-        self.catch_up.enqueue(Member { fast, stream });
+    /// Hands the stream to the catch-up pool.
+    fn catch_up(self) {
+        let fast = Arc::clone(&self.fast);
+        fast.catch_up.enqueue(self);
     }
 
-    /// Hands a stream to a writer, or gives it back where it has not everything any more.
-    fn join(self: &Arc<Fast>, mut stream: Stream) -> Option<Stream> {
+    /// Hands the stream to a writer, or gives it back where it has not everything any more.
+    fn join(mut self) -> Option<Member> {
         // A visitor may be gone again when the writer first looks.
-        stream.check_soon(WRITER_CHECK_INTERVAL);
-        let shared = Arc::clone(&stream.source.cursor.shared);
+        self.stream.check_soon(WRITER_CHECK_INTERVAL);
+        let subscriber = &self.stream.source;
+        let shared = Arc::clone(&subscriber.cursor.shared);
         let log = shared.log();
         // Checked under the lock: a close that marks the reader later sweeps the writer later.
-        if stream.source.is_to_end() || !stream.source.cursor.is_at_head(&log) {
-            return Some(stream);
+        if subscriber.is_to_end() || !subscriber.cursor.is_at_head(&log) {
+            return Some(self);
         }
-        let index = stream.source.reader.index.load(Ordering::Relaxed);
-        let writer = &self.writers[index % self.writers.len()];
-        let joined = self.joined.fetch_add(1, Ordering::Relaxed);
-        let is_urgent = stream.keep_alive.interval < CHECK_INTERVAL;
-        let (after, fast) = (self.sent.load(Ordering::Relaxed), Arc::clone(self));
-        let sent = writer
-            .joins
-            .send(Message::Join(after, Member { fast, stream }));
+        let index = subscriber.reader.index.load(Ordering::Relaxed);
+        let is_urgent = self.stream.keep_alive.interval < CHECK_INTERVAL;
+        let fast = Arc::clone(&self.fast);
+        let writer = &fast.writers[index % fast.writers.len()];
+        let joined = fast.joined.fetch_add(1, Ordering::Relaxed);
+        let after = fast.sent.load(Ordering::Relaxed);
+        let sent = writer.joins.send(Message::Join(after, self));
         drop(log);
         if is_urgent || joined.is_multiple_of(MANY_JOINS) {
             let _ = writer.messages.send(Message::Wake);
@@ -250,12 +251,13 @@ struct Live {
 }
 
 impl Writer {
+    /// Makes a writer without readers, and gives the first permit.
     fn new(
         messages: Receiver<Message>,
         joins: Receiver<Message>,
         permit: SyncSender<()>,
     ) -> Writer {
-        // The first permit. The channel has room for one.
+        // The channel has room for one.
         let _ = permit.try_send(());
         Writer {
             messages,
@@ -314,6 +316,7 @@ impl Writer {
         }
     }
 
+    /// Adds a reader to its group. Its first heartbeat may bring the sweep forward.
     fn add(&mut self, member: Member) {
         let interval = member.stream.keep_alive.interval;
         if interval < self.period {
@@ -345,6 +348,7 @@ impl Writer {
         self.groups.binary_search_by_key(&id, |group| group.id)
     }
 
+    /// Writes a batch to each reader of its group. A reader whose socket does not take all of it leaves the group.
     fn deliver(&mut self, batch: &GroupBatch) {
         let Ok(index) = self.find(batch.group) else {
             return;
@@ -373,7 +377,7 @@ impl Writer {
         group.last_batch = Instant::now();
         if batch.finishes {
             while !group.live.is_empty() {
-                group.leave(group.live.len() - 1);
+                group.remove(group.live.len() - 1).catch_up();
             }
         }
     }
@@ -413,7 +417,7 @@ impl Writer {
                 match state {
                     State::AtHead => {}
                     State::Over => drop(group.remove(index)),
-                    State::Behind => group.leave(index),
+                    State::Behind => group.remove(index).catch_up(),
                 }
             }
             left -= end - start;
@@ -440,19 +444,13 @@ impl Group {
         member
     }
 
-    /// Gives a member back to the catch-up pool.
-    fn leave(&mut self, index: usize) {
-        let Member { fast, stream } = self.remove(index);
-        fast.catch_up(stream);
-    }
-
     /// A write took only a part, or nothing: the member goes where waiting costs nobody anything.
     fn fall_behind(&mut self, index: usize, batch: &GroupBatch, written: usize) {
-        let Member { fast, mut stream } = self.remove(index);
+        let mut member = self.remove(index);
         // An error drops the stream, as its subscription asks.
-        if let Ok(unsent) = stream.source.note_written(&batch.batch, written) {
-            stream.unsent = unsent;
-            fast.catch_up(stream);
+        if let Ok(unsent) = member.stream.source.note_written(&batch.batch, written) {
+            member.stream.unsent = unsent;
+            member.catch_up();
         }
     }
 }

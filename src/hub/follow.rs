@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use super::archive::Entry;
 use super::error::PublishError;
-use super::fast::{Fast, Permits};
 use super::hub_thread::{Delivery, NewBatch};
 use super::shared::Shared;
 use super::topics;
@@ -32,10 +31,10 @@ pub struct Feed {
 
 impl Feed {
     /// Starts with nothing told: the hub's requests wait until the first call of [`current`](Feed::current).
-    pub(crate) fn new(shared: Arc<Shared>, fast: Option<(Arc<Fast>, Permits)>) -> Feed {
+    pub(crate) fn new(delivery: Delivery) -> Feed {
         Feed {
-            delivery: Delivery::new(Arc::clone(&shared), fast),
-            shared,
+            shared: Arc::clone(&delivery.shared),
+            delivery,
             pushed: None,
         }
     }

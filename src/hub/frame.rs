@@ -42,6 +42,7 @@ impl Frame {
         &self.chunk[self.range(coding)]
     }
 
+    /// Where the bytes for a stream of this coding are in the chunk.
     fn range(&self, coding: Coding) -> Range<usize> {
         match coding {
             Coding::Chunked => 0..self.chunk.len(),
@@ -49,6 +50,7 @@ impl Frame {
         }
     }
 
+    /// The size of the chunk in bytes.
     pub(crate) fn len(&self) -> usize {
         self.chunk.len()
     }
@@ -90,6 +92,7 @@ pub(crate) struct WriteProgress {
 }
 
 impl Batch {
+    /// Makes a batch of events for streams of one coding.
     pub(crate) fn new(events: Events, coding: Coding) -> Batch {
         Batch {
             coding,
@@ -108,6 +111,7 @@ impl Batch {
         self.events.last().map_or(0, |(sequence, _)| *sequence)
     }
 
+    /// The bytes of all events, one after the other.
     pub(crate) fn bytes(&self) -> &[u8] {
         if let [(_, frame)] = &self.events[..] {
             return frame.bytes(self.coding);

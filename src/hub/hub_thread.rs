@@ -20,7 +20,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::error::PublishError;
-use super::fast::{Batches, Fast, Permits};
+use super::fast::{Batches, Fast};
 use super::file::FileStore;
 use super::frame::Frame;
 use super::id::{self, EventId};
@@ -91,28 +91,28 @@ impl NewBatch {
 
 /// How events reach their readers: the log, and the writers where there are any.
 pub(crate) struct Delivery {
-    shared: Arc<Shared>,
-    fast: Option<(Arc<Fast>, Permits)>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) fast: Option<Arc<Fast>>,
     /// The permits for the next batch have been acquired.
     has_permits: bool,
 }
 
 impl Delivery {
-    /// Delivers into this hub's log, by its writers too where it has some.
-    pub(crate) fn new(shared: Arc<Shared>, fast: Option<(Arc<Fast>, Permits)>) -> Delivery {
-        Delivery {
+    /// Starts the writers, where the hub shall have some.
+    pub(crate) fn start(shared: Arc<Shared>) -> io::Result<Delivery> {
+        Ok(Delivery {
+            fast: Fast::start(&shared.config)?,
             shared,
-            fast,
             has_permits: false,
-        }
+        })
     }
 
     /// Waits until the writers can take a batch.
     pub(crate) fn wait_for_writers(&mut self) {
-        if let Some((_, permits)) = &self.fast
+        if let Some(fast) = &self.fast
             && !self.has_permits
         {
-            permits.acquire();
+            fast.acquire();
             self.has_permits = true;
         }
     }
@@ -137,7 +137,7 @@ impl Delivery {
         self.wait_for_writers();
         let mut log = self.shared.log();
         let batches: Batches = change(&mut log).into();
-        if let Some((fast, _)) = &self.fast
+        if let Some(fast) = &self.fast
             && !batches.is_empty()
         {
             fast.send(&batches);
@@ -148,9 +148,7 @@ impl Delivery {
 
     /// Has the writers look for readers that are to end. Without writers each reader looks for itself.
     pub(crate) fn sweep(&self) {
-        if let Some((fast, _)) = &self.fast {
-            fast.sweep();
-        }
+        self.fast.iter().for_each(|fast| fast.sweep());
     }
 }
 
@@ -164,7 +162,7 @@ pub(crate) struct HubThread {
 }
 
 impl HubThread {
-    /// Serves until all publishers have gone, then ends all streams.
+    /// Serves until all publishers have gone.
     pub(crate) fn run(mut self) {
         let mut expires_at: Option<Instant> = None;
         loop {
@@ -186,8 +184,6 @@ impl HubThread {
                 }
             }
         }
-        self.delivery.shared.close();
-        self.delivery.sweep();
     }
 
     /// Waits for the writers, and takes all messages that are there by then, up to a batch. Numbers and encodes the events. Only

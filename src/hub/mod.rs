@@ -62,13 +62,13 @@ pub use self::receiver::HubReceiver;
 pub use self::registry::Reader;
 pub use self::shared::Stats;
 pub use self::subscriber::{EndReason, StreamEnd};
-pub use self::subscription::{Start, Subscription};
+pub use self::subscription::Subscription;
 pub use self::topics::{InvalidName, Topics};
 
 use self::cursor::Cursor;
-use self::fast::{Fast, Permits, STACK_BYTES};
+use self::fast::{Fast, STACK_BYTES};
+use self::frame::Frame;
 use self::hub_thread::{Delivery, HubThread, Message, Reply};
-use self::log::Log;
 use self::shared::Shared;
 use crate::event::Event;
 use crate::http::Request;
@@ -98,32 +98,25 @@ use crate::random::random_u64;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Hub {
-    inner: Arc<Inner>,
-}
+pub struct Hub(Arc<Inner>);
 
 /// What all handles share.
 struct Inner {
-    /// `None` for a hub that follows a log or could not start, and once the last handle is being dropped.
-    inbox: Option<SyncSender<Message>>,
     shared: Arc<Shared>,
     fast: Option<Arc<Fast>>,
-    hub_thread: Option<JoinHandle<()>>,
+    /// The hub thread and its inbox. `None` for a hub that follows a log or could not start.
+    hub_thread: Option<(SyncSender<Message>, JoinHandle<()>)>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.inbox = None;
-        if let Some(thread) = self.hub_thread.take()
-            && thread.thread().id() != thread::current().id()
-        {
+        if let Some((inbox, thread)) = self.hub_thread.take() {
+            drop(inbox);
             // An error is a panic, which the panic hook has reported.
             let _ = thread.join();
         }
-        if self.shared.follows {
-            self.shared.close();
-            self.fast.iter().for_each(|fast| fast.sweep());
-        }
+        self.shared.close();
+        self.fast.iter().for_each(|fast| fast.sweep());
     }
 }
 
@@ -131,13 +124,14 @@ impl Hub {
     /// Makes a hub with the default limits. If its threads cannot be started, every publish fails with
     /// [`PublishError::Closed`]. [`open`](Hub::open) returns the reason instead.
     pub fn new() -> Hub {
-        let config = HubConfig::default();
-        let mut log = Log::new(config.history.clone());
-        log.begin_epoch((random_u64(), 1));
-        let shared = Arc::new(Shared::new(config, log, None));
-        Hub::start(Arc::clone(&shared), None).unwrap_or_else(|_| {
+        Hub::open(HubConfig::default()).unwrap_or_else(|_| {
+            let shared = Shared::new(HubConfig::default());
             shared.close();
-            Hub::of(None, shared, None, None)
+            Hub(Arc::new(Inner {
+                shared: Arc::new(shared),
+                fast: None,
+                hub_thread: None,
+            }))
         })
     }
 
@@ -149,15 +143,32 @@ impl Hub {
     /// - `InvalidData` when the file is not a history. The file is left as it is.
     /// - The system's error when the file cannot be opened, or a thread cannot be started.
     pub fn open(config: HubConfig) -> io::Result<Hub> {
-        let mut log = Log::new(config.history.clone());
-        let mut file = None;
-        match &config.history.file {
-            Some(path) => file = Some(file::open(path, &config, &mut log)?),
-            None => log.begin_epoch((random_u64(), 1)),
+        let mut shared = Shared::new(config);
+        let mut store = None;
+        match &shared.config.history.file {
+            Some(path) => {
+                let opened = file::open(path, &shared.config, &mut shared.log())?;
+                store = Some(opened.0);
+                shared.archive = Some(Box::new(opened.1));
+            }
+            None => shared.log().begin_epoch((random_u64(), 1)),
         }
-        let (store, archive) = file.unzip();
-        let archive = archive.map(|archive| Box::new(archive) as _);
-        Hub::start(Arc::new(Shared::new(config, log, archive)), store)
+        let delivery = Delivery::start(Arc::new(shared))?;
+        let (shared, fast) = (Arc::clone(&delivery.shared), delivery.fast.clone());
+        let (inbox, messages) = mpsc::sync_channel(shared.config.inbox_events);
+        let hub_thread = HubThread {
+            delivery,
+            inbox: messages,
+            store,
+            unreported: None,
+        };
+        let thread = thread::Builder::new().name("sse-hub".to_string());
+        let thread = thread.stack_size(STACK_BYTES).spawn(|| hub_thread.run())?;
+        Ok(Hub(Arc::new(Inner {
+            shared,
+            fast,
+            hub_thread: Some((inbox, thread)),
+        })))
     }
 
     /// Makes a hub that follows a log outside this process, such as a Redis stream that several servers share. The log
@@ -165,7 +176,7 @@ impl Hub {
     ///
     /// The hub keeps the newest events in memory, within the limits of `config.history`, and reads older ones from the log.
     /// An id means the same event on every hub that follows the log, so a client can resume at any of them. To publish an
-    /// event, append it to the log: [`publish`](Hub::publish) fails with [`PublishError::Follows`].
+    /// event, append it to the log: [`publish`](Hub::publish) fails with [`PublishError::Closed`].
     ///
     /// [`EventLog`] has an example.
     ///
@@ -173,52 +184,17 @@ impl Hub {
     ///
     /// The system's error when a thread cannot be started.
     pub fn follow(config: HubConfig, log: impl EventLog) -> io::Result<(Hub, Feed)> {
-        let memory = Log::new(config.history.clone());
-        let mut shared = Shared::new(config, memory, Some(Box::new(log)));
+        let mut shared = Shared::new(config);
+        shared.archive = Some(Box::new(log));
         shared.follows = true;
-        let shared = Arc::new(shared);
-        let (fast, permits) = Hub::start_writers(&shared.config)?;
-        let feed = Feed::new(Arc::clone(&shared), fast.clone().zip(permits));
-        Ok((Hub::of(None, shared, fast, None), feed))
-    }
-
-    fn start_writers(config: &HubConfig) -> io::Result<(Option<Arc<Fast>>, Option<Permits>)> {
-        Ok(match config.writer_threads {
-            0 => (None, None),
-            count => Some(Fast::start(count, config.catch_up_threads)?).unzip(),
-        })
-    }
-
-    /// Starts the threads. On an error, those that have started end.
-    fn start(shared: Arc<Shared>, store: Option<file::FileStore>) -> io::Result<Hub> {
-        let (fast, permits) = Hub::start_writers(&shared.config)?;
-        let (inbox, messages) = mpsc::sync_channel(shared.config.inbox_events);
-        let hub_thread = HubThread {
-            delivery: Delivery::new(Arc::clone(&shared), fast.clone().zip(permits)),
-            inbox: messages,
-            store,
-            unreported: None,
-        };
-        let thread = thread::Builder::new().name("sse-hub".to_string());
-        let thread = thread.stack_size(STACK_BYTES).spawn(|| hub_thread.run())?;
-        Ok(Hub::of(Some(inbox), shared, fast, Some(thread)))
-    }
-
-    fn of(
-        inbox: Option<SyncSender<Message>>,
-        shared: Arc<Shared>,
-        fast: Option<Arc<Fast>>,
-        hub_thread: Option<JoinHandle<()>>,
-    ) -> Hub {
+        let delivery = Delivery::start(Arc::new(shared))?;
+        let (shared, fast) = (Arc::clone(&delivery.shared), delivery.fast.clone());
         let inner = Inner {
-            inbox,
             shared,
             fast,
-            hub_thread,
+            hub_thread: None,
         };
-        Hub {
-            inner: Arc::new(inner),
-        }
+        Ok((Hub(Arc::new(inner)), Feed::new(delivery)))
     }
 
     /// Publishes an event to a topic, or to several. A reader of several of these topics gets the event once.
@@ -236,7 +212,7 @@ impl Hub {
     ///
     /// [`PublishError`] when the topic, the id or the size of the event is not valid, or the hub has ended.
     pub fn publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
-        if self.inner.shared.is_failing() {
+        if self.0.shared.is_failing() {
             // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
             return self.publish_wait(topics, event).map(drop);
         }
@@ -251,8 +227,8 @@ impl Hub {
     /// [`PublishError::Full`] when the inbox is full; otherwise as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
         let message = self.message(topics.names(), event, None, false)?;
-        let inbox = self.inbox()?;
-        inbox.try_send(message).map_err(|error| match error {
+        let sent = self.inbox()?.try_send(message);
+        sent.map_err(|error| match error {
             TrySendError::Full(_) => PublishError::Full,
             TrySendError::Disconnected(_) => PublishError::Closed,
         })
@@ -303,6 +279,7 @@ impl Hub {
         self.request(|reply| self.message(topics.names(), event, Some(reply), true))
     }
 
+    /// Checks an event and its topics before it goes to the inbox.
     fn message(
         &self,
         topics: Vec<&str>,
@@ -314,10 +291,8 @@ impl Hub {
         if let Some(id) = event.id_text() {
             id::check_callers(id).map_err(PublishError::Name)?;
         }
-        let (bytes, max) = (
-            event.encoded_len(),
-            self.inner.shared.config.max_event_bytes,
-        );
+        let bytes = event.encoded_len();
+        let max = self.0.shared.config.max_event_bytes;
         if bytes > max {
             return Err(PublishError::TooLarge { bytes, max });
         }
@@ -329,18 +304,18 @@ impl Hub {
         })
     }
 
+    /// The way to the hub thread, where the hub has one.
     fn inbox(&self) -> Result<&SyncSender<Message>, PublishError> {
-        let inbox = self.inner.inbox.as_ref();
-        inbox.ok_or(match self.inner.shared.follows {
-            true => PublishError::Follows,
-            false => PublishError::Closed,
-        })
+        let hub_thread = self.0.hub_thread.as_ref();
+        hub_thread
+            .map(|(inbox, _)| inbox)
+            .ok_or(PublishError::Closed)
     }
 
+    /// Sends a message, and waits while the inbox is full.
     fn send(&self, message: Message) -> Result<(), PublishError> {
-        self.inbox()?
-            .send(message)
-            .map_err(|_| PublishError::Closed)
+        let sent = self.inbox()?.send(message);
+        sent.map_err(|_| PublishError::Closed)
     }
 
     /// Sends a message and waits for the reply.
@@ -368,12 +343,12 @@ impl Hub {
     /// An event does not say of which topic it is. Give the events names ([`Event::event`](crate::Event::event)) where a
     /// reader of several topics has to know.
     pub fn subscribe(&self, request: &Request, topics: impl Topics) -> Subscription {
-        let topics = topics::check(topics.names());
+        let Inner { shared, fast, .. } = &*self.0;
         Subscription::new(
-            &self.inner.shared,
-            self.inner.fast.as_ref(),
+            shared,
+            fast.as_ref(),
             request,
-            topics,
+            topics::check(topics.names()),
         )
     }
 
@@ -393,33 +368,36 @@ impl Hub {
     /// [`InvalidName`] when a name cannot be a topic's.
     pub fn receiver(&self, topics: impl Topics) -> Result<HubReceiver, InvalidName> {
         let topics = topics::check(topics.names())?;
-        let mut log = self.inner.shared.log();
+        let mut log = self.0.shared.log();
         let position = log.latest(&topics);
-        let cursor = Cursor::new(&self.inner.shared, &mut log, &topics, position);
+        let cursor = Cursor::new(&self.0.shared, &mut log, &topics, position);
         Ok(HubReceiver::new(cursor))
     }
 
     /// Returns the topics that have an event in memory or a reader, in no particular order.
     pub fn topics(&self) -> Vec<String> {
-        let log = self.inner.shared.log();
+        let log = self.0.shared.log();
         log.topics().map(|name| name.to_string()).collect()
     }
 
     /// Returns the newest event of a topic that is in memory.
     pub fn newest(&self, topic: &str) -> Option<Event> {
-        let log = self.inner.shared.log();
-        log.kept(topic).next_back().map(|frame| frame.event())
+        self.0
+            .shared
+            .log()
+            .kept(topic)
+            .next_back()
+            .map(Frame::event)
     }
 
     /// Returns the events of a topic that are in memory, oldest first.
     pub fn kept(&self, topic: &str) -> Vec<Event> {
-        let log = self.inner.shared.log();
-        log.kept(topic).map(|frame| frame.event()).collect()
+        self.0.shared.log().kept(topic).map(Frame::event).collect()
     }
 
     /// Returns the hub's figures at this moment. The call walks over all readers.
     pub fn stats(&self) -> Stats {
-        self.inner.shared.stats()
+        self.0.shared.stats()
     }
 
     /// Returns the event streams that are open at this moment, in no particular order: to list who is there, or to count the
@@ -433,7 +411,7 @@ impl Hub {
     /// println!("{} of {} read the news", of_news.count(), readers.len());
     /// ```
     pub fn readers(&self) -> Vec<Arc<Reader>> {
-        self.inner.shared.registry.all()
+        self.0.shared.registry.all()
     }
 
     /// Ends the streams of the readers for which `matches` returns true, and returns their number. The clients reconnect. To
@@ -444,12 +422,10 @@ impl Hub {
     /// call has no reader yet to match. It gets a stream or a long-poll response without events, whoever sent it, and its
     /// client comes back to the handler.
     pub fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
-        let shared = &self.inner.shared;
+        let shared = &self.0.shared;
         let count = shared.registry.close(matches);
         shared.log().wake_all();
-        if let Some(fast) = &self.inner.fast {
-            fast.sweep();
-        }
+        self.0.fast.iter().for_each(|fast| fast.sweep());
         count
     }
 }
@@ -462,8 +438,6 @@ impl Default for Hub {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub")
-            .field("config", &self.inner.shared.config)
-            .finish_non_exhaustive()
+        f.debug_tuple("Hub").field(&self.0.shared.config).finish()
     }
 }

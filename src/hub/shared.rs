@@ -18,13 +18,15 @@ use crate::threads::run_apart;
 /// How long a request waits until a hub knows its id that follows a log, before its client is sent away.
 const KNOWLEDGE_WAIT: Duration = Duration::from_secs(1);
 
+/// What a hub's handles, its threads and its readers share.
 pub(crate) struct Shared {
     pub(crate) config: HubConfig,
     /// Held by the hub thread while it appends a batch and hands it to the writers, and by a reader while it takes its
     /// next events or goes to a writer. Never held while something waits for a peer, the disk or user code.
     log: Mutex<Log>,
     pub(crate) registry: Registry,
-    counters: Mutex<Counters>,
+    /// The figures that are counted. The others are looked up.
+    counters: Mutex<Stats>,
     /// The last handle has gone.
     is_closed: AtomicBool,
     /// The history's file could not be written the last time.
@@ -39,24 +41,17 @@ pub(crate) struct Shared {
     pub(crate) polls: Arc<()>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) published: u64,
-    pub(crate) delivered: u64,
-    pub(crate) lagged: u64,
-    pub(crate) timed_out: u64,
-}
-
 impl Shared {
-    pub(crate) fn new(config: HubConfig, log: Log, archive: Option<Box<dyn EventLog>>) -> Shared {
+    /// Begins with an empty log, and no archive.
+    pub(crate) fn new(config: HubConfig) -> Shared {
         Shared {
+            log: Mutex::new(Log::new(config.history.clone())),
             config,
-            log: Mutex::new(log),
             registry: Registry::default(),
             counters: Mutex::default(),
             is_closed: AtomicBool::new(false),
             is_failing: AtomicBool::new(false),
-            archive,
+            archive: None,
             follows: false,
             news: Condvar::new(),
             polls: Arc::default(),
@@ -93,19 +88,23 @@ impl Shared {
         (!timeout.timed_out()).then_some(log)
     }
 
+    /// Locks the log.
     pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
     }
 
-    pub(crate) fn counters(&self) -> MutexGuard<'_, Counters> {
+    /// Locks the figures that are counted. No other lock is taken meanwhile.
+    pub(crate) fn counters(&self) -> MutexGuard<'_, Stats> {
         lock(&self.counters)
     }
 
+    /// Calls the error hook on the thread for user code.
     fn report(&self, problem: String) {
         let hook = Arc::clone(&self.config.on_error);
         run_apart(Box::new(move || hook(&problem)));
     }
 
+    /// Whether the history's file could not be written the last time.
     pub(crate) fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::SeqCst)
     }
@@ -129,35 +128,29 @@ impl Shared {
         log.wake_all();
     }
 
+    /// Whether the last handle has gone, so that streams end once they have everything.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
 
+    /// Looks up the figures of this moment, walking over all readers.
     pub(crate) fn stats(&self) -> Stats {
         let readers = self.registry.all();
-        let head = self.log().head;
-        let lags = readers.iter().filter_map(|reader| reader.lag(head));
-        let (mut behind, mut worst_lag) = (0, 0);
-        for lag in lags {
-            behind += 1;
-            worst_lag = worst_lag.max(lag);
-        }
+        let behind = readers
+            .iter()
+            .filter(|reader| reader.is_behind.load(Ordering::Relaxed));
         let counters = *self.counters();
         let log = self.log();
         Stats {
             subscribers: readers.len(),
-            subscribers_behind: behind,
-            published: counters.published,
-            delivered: counters.delivered,
-            dropped_lagging: counters.lagged,
-            dropped_stalled: counters.timed_out,
+            subscribers_behind: behind.count(),
             polls: Arc::strong_count(&self.polls) - 1,
-            worst_lag: worst_lag as u64,
             history_events: log.len(),
             history_bytes: log.bytes,
             topics: log.topics().len(),
             oldest: log.oldest(),
             newest: Some(log.id(log.head)).filter(|id| id.sequence > 0),
+            ..counters
         }
     }
 }
@@ -182,8 +175,6 @@ pub struct Stats {
     pub dropped_stalled: u64,
     /// Long-poll requests that wait.
     pub polls: usize,
-    /// How far the slowest reader is behind the newest event, in sequence numbers: events of other topics count too.
-    pub worst_lag: u64,
     /// Events kept in memory.
     pub history_events: usize,
     /// The memory that these events take, as [`History::bytes`](crate::History::bytes) counts it.
@@ -199,23 +190,22 @@ pub struct Stats {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = [
-            ("subscribers", "gauge", self.subscribers as u64),
-            (
-                "subscribers_behind",
-                "gauge",
-                self.subscribers_behind as u64,
-            ),
-            ("published_total", "counter", self.published),
-            ("delivered_total", "counter", self.delivered),
-            ("dropped_lagging_total", "counter", self.dropped_lagging),
-            ("dropped_stalled_total", "counter", self.dropped_stalled),
-            ("polls", "gauge", self.polls as u64),
-            ("worst_lag", "gauge", self.worst_lag),
-            ("history_events", "gauge", self.history_events as u64),
-            ("history_bytes", "gauge", self.history_bytes as u64),
-            ("topics", "gauge", self.topics as u64),
+            ("subscribers", self.subscribers as u64),
+            ("subscribers_behind", self.subscribers_behind as u64),
+            ("published_total", self.published),
+            ("delivered_total", self.delivered),
+            ("dropped_lagging_total", self.dropped_lagging),
+            ("dropped_stalled_total", self.dropped_stalled),
+            ("polls", self.polls as u64),
+            ("history_events", self.history_events as u64),
+            ("history_bytes", self.history_bytes as u64),
+            ("topics", self.topics as u64),
         ];
-        for (name, kind, value) in figures {
+        for (name, value) in figures {
+            let kind = match name.ends_with("_total") {
+                true => "counter",
+                false => "gauge",
+            };
             writeln!(f, "# TYPE sse_hub_{name} {kind}\nsse_hub_{name} {value}")?;
         }
         Ok(())

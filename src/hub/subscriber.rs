@@ -38,8 +38,8 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
+    /// Adds a reader to the registry, until the stream is dropped.
     pub(crate) fn new(cursor: Cursor, reader: Reader, lag: Lag, on_end: Vec<OnEnd>) -> Subscriber {
-        reader.set_behind(cursor.sequence());
         let reader = cursor.shared.registry.add(reader);
         Subscriber {
             cursor,
@@ -72,27 +72,23 @@ impl Subscriber {
         self.is_lagging |= self.was_at_head && progress.unsent.is_some();
         if self.is_lagging && self.lag == Lag::Disconnect {
             self.end = EndReason::Lagging;
-            self.cursor.shared.counters().lagged += 1;
+            self.cursor.shared.counters().dropped_lagging += 1;
             return Err(io::Error::other("the reader is too slow"));
         }
-        self.count_delivered(progress.begun);
+        self.events += progress.begun;
+        self.cursor.shared.counters().delivered += progress.begun;
         self.cursor.advance(progress.last);
         if progress.unsent.is_some() {
-            self.reader.set_behind(self.cursor.sequence());
+            self.reader.set_behind(true);
         }
         Ok(progress.unsent)
-    }
-
-    fn count_delivered(&mut self, events: u64) {
-        self.events += events;
-        self.cursor.shared.counters().delivered += events;
     }
 
     /// Notes that the stream was cut off by this error.
     pub(crate) fn failed(&mut self, error: &io::Error) {
         if error.kind() == io::ErrorKind::TimedOut {
             self.end = EndReason::Stalled;
-            self.cursor.shared.counters().timed_out += 1;
+            self.cursor.shared.counters().dropped_stalled += 1;
         }
     }
 }
@@ -118,18 +114,17 @@ impl Source for Subscriber {
                 self.end = EndReason::Finished;
                 return Ok(Supply::End(Vec::new()));
             }
+            Next::AtHead | Next::InArchive if self.cursor.shared.is_closed() => {
+                return Ok(Supply::ComeBack);
+            }
             Next::Unknown => return Ok(Supply::ComeBack),
             Next::AtHead | Next::InArchive => {
-                if self.cursor.shared.is_closed() {
-                    return Ok(Supply::ComeBack);
-                }
-                self.was_at_head = true;
-                self.is_lagging = false;
-                self.reader.set_at_head();
+                (self.was_at_head, self.is_lagging) = (true, false);
+                self.reader.set_behind(false);
                 return Ok(Supply::Nothing);
             }
         };
-        self.reader.set_behind(self.cursor.sequence());
+        self.reader.set_behind(true);
         let batch = Batch::new(events, coding);
         let written = socket.try_write(batch.bytes())?;
         let unsent = match is_note {
@@ -156,7 +151,7 @@ impl Drop for Subscriber {
         let end = StreamEnd {
             reader: Arc::clone(&self.reader),
             events: self.events,
-            duration: self.reader.age(),
+            duration: self.reader.since.elapsed(),
             reason: self.end,
         };
         let on_end = std::mem::take(&mut self.on_end);
@@ -189,14 +184,22 @@ pub struct StreamEnd {
 
 impl fmt::Display for StreamEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reader = &self.reader;
-        let topics: Vec<&str> = reader.topics().collect();
-        let (topics, reason) = (topics.join(","), format!("{:?}", self.reason));
-        let (client, label, reason) = (reader.client_ip(), reader.label(), reason.to_lowercase());
-        let (events, seconds) = (self.events, self.duration.as_secs_f64());
+        let Reader {
+            client_ip,
+            topics,
+            label,
+            ..
+        } = &*self.reader;
+        let (topics, reason) = (
+            topics.join(","),
+            format!("{:?}", self.reason).to_lowercase(),
+        );
+        write!(f, "{client_ip} {topics} {label:?} {reason} ")?;
         write!(
             f,
-            "{client} {topics} {label:?} {reason} {events} events {seconds:.1} s"
+            "{} events {:.1} s",
+            self.events,
+            self.duration.as_secs_f64()
         )
     }
 }

@@ -1,14 +1,13 @@
 //! A request's subscription: where its reader begins, what goes with it, and the response that it becomes.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::config::Lag;
 use super::cursor::{Cursor, OpeningId};
-use super::fast::Fast;
-use super::log::{Position, Replay};
+use super::fast::{Fast, Member};
+use super::log::Replay;
 use super::poll;
 use super::registry::Reader;
 use super::shared::Shared;
@@ -18,17 +17,6 @@ use crate::event::Event;
 use crate::http::{IntoResponse, Method, Request, Response, StreamHead};
 use crate::socket::Socket;
 use crate::stream::{EventStream, KeepAlive, StreamOptions, event_stream};
-
-/// Where the stream of a client without a last event id begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Start {
-    /// With the first event that is published after the handler called [`Hub::subscribe`](crate::Hub::subscribe).
-    #[default]
-    Latest,
-    /// With the oldest event that the hub keeps.
-    Earliest,
-}
 
 /// A client's subscription to topics of a [`Hub`](crate::Hub), from [`Hub::subscribe`](crate::Hub::subscribe). A handler
 /// returns it as its response, usually an event stream:
@@ -65,27 +53,24 @@ pub enum Start {
 /// - **400**, when a name cannot be a topic's.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
-    shared: Arc<Shared>,
+    /// After the newest event at the time when the handler asked, until the response begins.
+    cursor: Cursor,
     fast: Option<Arc<Fast>>,
-    topics: TopicSet,
-    /// Where the newest event was when the handler asked.
-    latest: Position,
-    start: Start,
+    /// The stream's entry in the registry, should a stream begin.
+    reader: Reader,
+    earliest: bool,
     replay: Replay,
     last_event_id: Option<String>,
     /// The response in place of any event.
     refusal: Option<Response>,
-    is_poll: bool,
-    is_head: bool,
+    /// How long a long-poll waits; `None` for a stream.
+    poll_timeout: Option<Duration>,
     closing: Arc<AtomicBool>,
     /// When the request came.
     received: Instant,
     retained: bool,
     opening_id: OpeningId,
     lag: Lag,
-    label: String,
-    client_ip: IpAddr,
-    peer: SocketAddr,
     options: StreamOptions,
     on_end: Vec<OnEnd>,
 }
@@ -97,43 +82,46 @@ impl Subscription {
         request: &Request,
         topics: Result<TopicSet, InvalidName>,
     ) -> Subscription {
-        let mut refusal = None;
-        let topics = topics.unwrap_or_else(|error| {
-            refusal = Some(Response::text(format!("{error}\n")).with_status(400));
-            TopicSet::default()
-        });
+        let (topics, refusal) = match topics {
+            Ok(topics) => (topics, None),
+            Err(error) => (TopicSet::default(), Some(error.into())),
+        };
+        let poll_timeout = match request.method() {
+            Method::Head => Duration::ZERO,
+            _ => shared.config.poll_timeout,
+        };
+        let mut log = shared.log();
+        let latest = log.latest(&topics);
+        let cursor = Cursor::new(shared, &mut log, &topics, latest);
+        let topics = Arc::clone(&cursor.topics);
         Subscription {
-            latest: shared.log().latest(&topics),
-            shared: Arc::clone(shared),
+            cursor,
             fast: fast.cloned(),
-            topics,
-            start: Start::Latest,
+            reader: Reader::new(topics, request.peer(), request.client_ip()),
+            earliest: false,
             replay: Replay::All,
             last_event_id: request.last_event_id().map(str::to_string),
             refusal,
-            is_poll: poll::is_wanted(request),
-            is_head: request.method() == Method::Head,
+            poll_timeout: poll::is_wanted(request).then_some(poll_timeout),
             closing: Arc::clone(&request.closing),
             received: request.received,
             retained: false,
             opening_id: OpeningId::default(),
             lag: Lag::default(),
-            label: String::new(),
-            client_ip: request.client_ip(),
-            peer: request.peer(),
             options: StreamOptions::default(),
             on_end: Vec::new(),
         }
     }
 
-    /// Sets where the stream of a client without a last event id begins. Default: [`Start::Latest`].
-    pub fn start(mut self, start: Start) -> Subscription {
-        self.start = start;
+    /// Starts the stream of a client without a last event id with the oldest event that the hub keeps, instead of the first one
+    /// that is published after the handler called [`Hub::subscribe`](crate::Hub::subscribe).
+    pub fn earliest(mut self) -> Subscription {
+        self.earliest = true;
         self
     }
 
     /// Sets the client's last event id, in place of [`Request::last_event_id`], for a request that has it elsewhere. An empty
-    /// id counts as no id. The words `earliest` and `latest` mean what [`Start`] says.
+    /// id counts as no id. The word `earliest` stands for the oldest event that the hub keeps, and `latest` for the newest one.
     pub fn last_event_id(mut self, id: impl Into<String>) -> Subscription {
         self.last_event_id = Some(id.into()).filter(|id| !id.is_empty());
         self
@@ -171,7 +159,7 @@ impl Subscription {
 
     /// Turns long-poll off: every request gets an event stream.
     pub fn stream_only(mut self) -> Subscription {
-        self.is_poll = false;
+        self.poll_timeout = None;
         self
     }
 
@@ -184,7 +172,7 @@ impl Subscription {
     /// Sets the [`Reader::label`](crate::Reader::label) of the stream, such as the user's name, for
     /// [`Hub::close`](crate::Hub::close), [`Hub::readers`](crate::Hub::readers) and [`on_end`](Subscription::on_end).
     pub fn label(mut self, label: impl Into<String>) -> Subscription {
-        self.label = label.into();
+        self.reader.label = label.into();
         self
     }
 
@@ -227,75 +215,63 @@ impl Subscription {
         self
     }
 
-    /// Whether the client says how far it is.
-    fn resumes(&self) -> bool {
-        self.last_event_id
-            .as_deref()
-            .is_some_and(|id| id != "latest")
+    /// The id with which the client says how far it is.
+    fn resume_id(&self) -> Option<&str> {
+        let id = self.last_event_id.as_deref();
+        id.filter(|id| !matches!(*id, "earliest" | "latest"))
     }
 
-    /// Where the reader begins; `None` where the hub does not know its id, and another may.
-    fn cursor(&mut self) -> Option<Cursor> {
-        let (topics, id) = (&self.topics, self.last_event_id.as_deref());
-        let words = ["earliest", "latest"];
-        let own_id = id.filter(|id| !words.contains(id));
-        let mut log = self.shared.log_that_knows(own_id, topics, self.received)?;
-        let position = match id {
-            None if self.start == Start::Earliest => log.after("earliest", topics),
+    /// Moves the cursor to where the client begins. False where the hub does not know the client's id, and another hub may.
+    fn begin(&mut self) -> bool {
+        let shared = Arc::clone(&self.cursor.shared);
+        let (topics, own_id) = (&self.reader.topics, self.resume_id());
+        let Some(log) = shared.log_that_knows(own_id, topics, self.received) else {
+            return false;
+        };
+        let start = if self.earliest { "earliest" } else { "latest" };
+        let position = match self.last_event_id.as_deref().unwrap_or(start) {
             // Before the hub has followed anything, the newest event is not known.
-            None | Some("latest") if self.shared.follows => log.latest(topics),
-            None | Some("latest") => self.latest.clone(),
-            Some(id) => log.after(id, topics),
+            "latest" if shared.follows => log.latest(topics),
+            "latest" => self.cursor.position.clone(),
+            id => log.after(id, topics),
         };
         let position = log.limit_replay(position, own_id, self.replay, topics);
-        let mut cursor = Cursor::new(&self.shared, &mut log, topics, position);
-        cursor.retained_after = (self.retained && !self.resumes()).then_some(0);
-        cursor.opening_id = self.opening_id;
-        Some(cursor)
+        let retained = self.retained && own_id.is_none();
+        self.cursor.begin(&log, position, retained, self.opening_id);
+        true
     }
 
     /// The response to a long-poll.
-    fn poll(mut self) -> Response {
+    fn poll(mut self, timeout: Duration) -> Response {
         // The position is a field of the response.
         self.opening_id = OpeningId::None;
-        let Some(cursor) = self.cursor() else {
+        if !self.begin() {
             return poll::come_back_soon();
+        }
+        let first = match self.resume_id() {
+            Some(_) => &[][..],
+            None => &self.options.first,
         };
-        let first = match self.resumes() {
-            true => &[][..],
-            false => &self.options.first,
-        };
-        let timeout = match self.is_head {
-            true => Duration::ZERO,
-            false => self.shared.config.poll_timeout,
-        };
-        poll::respond(cursor, first, timeout, &self.closing, self.received)
+        poll::respond(self.cursor, first, timeout, &self.closing, self.received)
     }
 
     /// Serves the stream, on the connection's thread for as long as it keeps it.
     fn serve(mut self, head: StreamHead, socket: Socket) {
-        let cursor = self.cursor();
-        let is_sent_away = cursor.is_none();
-        let cursor = cursor.unwrap_or_else(|| {
-            let latest = self.latest.clone();
-            Cursor::new(&self.shared, &mut self.shared.log(), &self.topics, latest)
-        });
-        let reader = Reader::new(
-            Arc::clone(&cursor.topics),
-            self.peer,
-            self.client_ip,
-            self.label,
-        );
-        let subscriber = Subscriber::new(cursor, reader, self.lag, self.on_end);
+        let is_known = self.begin();
+        let subscriber = Subscriber::new(self.cursor, self.reader, self.lag, self.on_end);
         // The reader is in the registry by now: a close that did not see it there is seen here.
-        if is_sent_away || self.shared.registry.closed_since(self.received) {
+        let registry = &subscriber.cursor.shared.registry;
+        if !is_known || registry.closed_since(self.received) {
             subscriber.reader.close();
         }
         let Ok(mut stream) = EventStream::begin(subscriber, head, self.options, socket) else {
             return;
         };
         match self.fast {
-            Some(fast) if stream.is_chunked() => fast.serve(Box::new(stream)),
+            Some(fast) if stream.is_chunked() => {
+                let stream = Box::new(stream);
+                Member { fast, stream }.serve();
+            }
             _ => {
                 if let Err(error) = stream.serve() {
                     stream.source.failed(&error);
@@ -308,8 +284,7 @@ impl Subscription {
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription")
-            .field("topics", &self.topics)
-            .field("label", &self.label)
+            .field("reader", &self.reader)
             .field("options", &self.options)
             .finish_non_exhaustive()
     }
@@ -324,13 +299,13 @@ impl IntoResponse for Subscription {
 impl From<Subscription> for Response {
     fn from(mut subscription: Subscription) -> Response {
         let fields = std::mem::take(&mut subscription.options.fields);
-        let is_over = |id: &String| subscription.shared.log().is_over(id, &subscription.topics);
-        let is_finished = subscription.last_event_id.as_ref().is_some_and(is_over);
-        let response = match subscription.refusal.take() {
-            Some(refusal) => refusal,
-            None if is_finished => Response::new(204),
-            None if subscription.is_poll => subscription.poll(),
-            None => event_stream(Box::new(|head, socket| {
+        let Cursor { shared, .. } = &subscription.cursor;
+        let is_over = |id: &String| shared.log().is_over(id, &subscription.reader.topics);
+        let response = match (subscription.refusal.take(), subscription.poll_timeout) {
+            (Some(refusal), _) => refusal,
+            _ if subscription.last_event_id.as_ref().is_some_and(is_over) => Response::new(204),
+            (None, Some(timeout)) => subscription.poll(timeout),
+            (None, None) => event_stream(Box::new(|head, socket| {
                 subscription.serve(head, socket);
                 None
             }))

@@ -250,7 +250,7 @@ fn send_away(hub: &Hub, over: Duration) {
     let steps = (over.as_millis() / DRAIN_STEP.as_millis()) as u64;
     let random = RandomState::new();
     for step in 1..=steps {
-        hub.close(|reader| random.hash_one(reader.peer()) % steps < step);
+        hub.close(|reader| random.hash_one(reader.peer) % steps < step);
         thread::sleep(DRAIN_STEP);
     }
 }
