@@ -50,7 +50,7 @@ pub(crate) fn open(
     let first = named.max(log.head).saturating_add(1);
     let end = recover(&path, log, config)?;
     let len = newest.file.metadata()?.len();
-    let mark = open_regular(&with_suffix(&path, "next"))?;
+    let mark = open_regular(&beside(&path, ".next"))?;
     let last = match Records::of(mark.try_clone()?).next().transpose()? {
         Some((0, Record::Epoch((_, next)))) => next.saturating_sub(1).max(log.head),
         // Where the end is missing, at least one acknowledged event may be.
@@ -255,7 +255,7 @@ impl FileStore {
         }
         let mut segments = lock(&self.segments);
         if is_in_place && let Some(newest) = segments.last_mut() {
-            let full = full_path(&self.path, newest.first);
+            let full = beside(&self.path, &format!(".{:020}", newest.first));
             fs::rename(&self.path, &full)?;
             newest.path = full;
         }
@@ -303,12 +303,12 @@ impl FileStore {
 
     /// Makes a rename and a new file survive a power failure. Windows opens no folders.
     fn sync_folder(&self) -> io::Result<()> {
-        if self.history.durability == Durability::Sync && cfg!(unix) {
-            self.path
-                .parent()
-                .map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+        match self.path.parent() {
+            Some(folder) if self.history.durability == Durability::Sync && cfg!(unix) => {
+                File::open(folder)?.sync_all()
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -345,17 +345,11 @@ impl EventLog for FileLog {
     }
 }
 
-/// The path of a file beside the history.
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// The path of a file beside the history: the mark, or a full segment.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
-    name.push(".");
     name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// The name that a segment gets when it is full.
-fn full_path(path: &Path, first: u64) -> PathBuf {
-    with_suffix(path, &format!("{first:020}"))
+    name.into()
 }
 
 /// The full segments, oldest first.
@@ -365,7 +359,7 @@ fn full_segments(newest: &Path) -> io::Result<Vec<Segment>> {
         let path = entry?.path();
         let number = path.extension().and_then(OsStr::to_str);
         if let Some(first) = number.and_then(|number| number.parse().ok())
-            && path == full_path(newest, first)
+            && path == beside(newest, &format!(".{first:020}"))
         {
             found.push(Segment { path, first });
         }

@@ -306,10 +306,8 @@ impl Hub {
 
     /// The way to the hub thread, where the hub has one.
     fn inbox(&self) -> Result<&SyncSender<Message>, PublishError> {
-        let hub_thread = self.0.hub_thread.as_ref();
-        hub_thread
-            .map(|(inbox, _)| inbox)
-            .ok_or(PublishError::Closed)
+        let inbox = self.0.hub_thread.as_ref().map(|(inbox, _)| inbox);
+        inbox.ok_or(PublishError::Closed)
     }
 
     /// Sends a message, and waits while the inbox is full.
@@ -344,12 +342,8 @@ impl Hub {
     /// reader of several topics has to know.
     pub fn subscribe(&self, request: &Request, topics: impl Topics) -> Subscription {
         let Inner { shared, fast, .. } = &*self.0;
-        Subscription::new(
-            shared,
-            fast.as_ref(),
-            request,
-            topics::check(topics.names()),
-        )
+        let topics = topics::check(topics.names());
+        Subscription::new(shared, fast.as_ref(), request, topics)
     }
 
     /// Returns a receiver of the events of these topics, from now on, for code in this process.
@@ -382,12 +376,8 @@ impl Hub {
 
     /// Returns the newest event of a topic that is in memory.
     pub fn newest(&self, topic: &str) -> Option<Event> {
-        self.0
-            .shared
-            .log()
-            .kept(topic)
-            .next_back()
-            .map(Frame::event)
+        let log = self.0.shared.log();
+        log.kept(topic).next_back().map(Frame::event)
     }
 
     /// Returns the events of a topic that are in memory, oldest first.

@@ -57,7 +57,8 @@ impl Records {
                 return Ok(Some((begin, record)));
             }
             // A record begins after a blank line, as no comment within an event does.
-            self.seek(begin)?;
+            let here = self.file.stream_position()?;
+            self.file.seek_relative(begin.wrapping_sub(here) as i64)?;
             let mut line = Vec::new();
             while line != b"\n" {
                 line.clear();
@@ -67,12 +68,6 @@ impl Records {
                 };
             }
         }
-    }
-
-    /// Goes to a place in the file, and keeps what has been read where that is near.
-    fn seek(&mut self, to: u64) -> io::Result<()> {
-        let here = self.file.stream_position()?;
-        self.file.seek_relative(to.wrapping_sub(here) as i64)
     }
 }
 

@@ -112,11 +112,9 @@ impl Shared {
     /// Notes whether the file could be written, and reports when that changes.
     pub(crate) fn note_storage(&self, error: Option<&io::Error>) {
         let was_failing = self.is_failing.swap(error.is_some(), Ordering::SeqCst);
-        match error {
-            Some(error) if !was_failing => {
-                self.report(format!("the history cannot be written: {error}"));
-            }
-            None if was_failing => self.report("the history can be written again".to_string()),
+        match (was_failing, error) {
+            (false, Some(error)) => self.report(format!("the history cannot be written: {error}")),
+            (true, None) => self.report("the history can be written again".to_string()),
             _ => {}
         }
     }

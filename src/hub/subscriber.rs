@@ -184,22 +184,14 @@ pub struct StreamEnd {
 
 impl fmt::Display for StreamEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Reader {
-            client_ip,
-            topics,
-            label,
-            ..
-        } = &*self.reader;
-        let (topics, reason) = (
-            topics.join(","),
-            format!("{:?}", self.reason).to_lowercase(),
-        );
-        write!(f, "{client_ip} {topics} {label:?} {reason} ")?;
+        let (reader, seconds) = (&self.reader, self.duration.as_secs_f64());
+        let topics = reader.topics.join(",");
+        let reason = format!("{:?}", self.reason).to_lowercase();
+        let (client, label) = (reader.client_ip, &reader.label);
         write!(
             f,
-            "{} events {:.1} s",
-            self.events,
-            self.duration.as_secs_f64()
+            "{client} {topics} {label:?} {reason} {} events {seconds:.1} s",
+            self.events
         )
     }
 }
