@@ -72,7 +72,6 @@ impl Subscriber {
         self.is_lagging |= self.was_at_head && progress.unsent.is_some();
         if self.is_lagging && self.lag == Lag::Disconnect {
             self.end = EndReason::Lagging;
-            self.cursor.shared.counters().dropped_lagging += 1;
             return Err(io::Error::other("the reader is too slow"));
         }
         self.events += progress.begun;
@@ -88,7 +87,6 @@ impl Subscriber {
     pub(crate) fn failed(&mut self, error: &io::Error) {
         if error.kind() == io::ErrorKind::TimedOut {
             self.end = EndReason::Stalled;
-            self.cursor.shared.counters().dropped_stalled += 1;
         }
     }
 }
@@ -147,7 +145,13 @@ impl Source for Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.cursor.shared.registry.remove(&self.reader);
+        let shared = &self.cursor.shared;
+        shared.registry.remove(&self.reader);
+        match self.end {
+            EndReason::Lagging => shared.counters().dropped_lagging += 1,
+            EndReason::Stalled => shared.counters().dropped_stalled += 1,
+            _ => {}
+        }
         let end = StreamEnd {
             reader: Arc::clone(&self.reader),
             events: self.events,
