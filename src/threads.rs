@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,9 @@ use crate::user_code::guarded;
 
 /// How long a thread waits for another item before it ends.
 const KEEP: Duration = Duration::from_secs(5);
+
+/// The stack of the thread that runs callbacks: the default of std.
+const CALLBACK_STACK_BYTES: usize = 2 * 1024 * 1024;
 
 /// Starts a thread of this name. Without `stack_bytes` its stack has std's default size. The closure is boxed, since std's code
 /// is compiled once for each type of closure.
@@ -34,23 +36,21 @@ pub(crate) fn spawn(name: &str, stack_bytes: Option<usize>, run: Job) -> io::Res
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs user code on the one thread for this, which the first job starts. The threads that have such jobs serve others too,
-/// and the job may wait for them.
+/// and the job may wait for them. Where the thread cannot be started, the job runs here.
 pub(crate) fn run_apart(job: Job) {
-    static JOBS: LazyLock<Option<Sender<Job>>> = LazyLock::new(|| {
-        let (sender, receiver) = mpsc::channel::<Job>();
-        let run = Box::new(|| receiver.into_iter().for_each(run_guarded));
-        spawn("sse-callbacks", None, run).ok().map(|()| sender)
+    static CALLBACKS: LazyLock<Option<Threads<Job>>> = LazyLock::new(|| {
+        let config = PoolConfig {
+            name: "sse-callbacks",
+            min_threads: 1,
+            max_threads: 1,
+            stack_bytes: CALLBACK_STACK_BYTES,
+        };
+        Threads::new(config, Box::new(|job: Job| job())).ok()
     });
-    match &*JOBS {
-        // The thread lives as long as the process.
-        Some(jobs) => drop(jobs.send(job)),
-        None => run_guarded(job),
+    match &*CALLBACKS {
+        Some(thread) => thread.enqueue(job),
+        None => drop(guarded(job)),
     }
-}
-
-/// Runs a job whose panic ends nothing else.
-fn run_guarded(job: Job) {
-    guarded(job);
 }
 
 /// A pool of threads that all handle items in the same way. Its idle threads end when it is dropped.
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
     use std::sync::Barrier;
-    use std::sync::mpsc::Receiver;
+    use std::sync::mpsc::{self, Receiver, Sender};
     use std::thread::ThreadId;
 
     fn start_threads<T: Send + 'static>(
