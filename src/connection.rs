@@ -11,7 +11,7 @@ use crate::http::{
     is_token, read_body,
 };
 use crate::random::jitter;
-use crate::router::{Handler, Router};
+use crate::router::{Found, Router};
 use crate::socket::{DeadlineReader, NEW_TIME, Socket};
 
 /// Maximum bytes of a body that are copied behind the head, so that both leave in one write.
@@ -60,7 +60,7 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
     while connection.await_request() {
         connection.socket.has_served = true;
         let mut response = match connection.read_request(router) {
-            Ok(handler) => router.answer(&connection.request, handler),
+            Ok(handler) => router.answer(&connection.request, &handler),
             Err(refusal) => refusal?,
         };
         if matches!(response.body, Body::Stream(_)) && !response.has_content() {
@@ -163,7 +163,7 @@ impl Connection {
 
     /// Reads one request and finds its handler.
     #[inline(never)] // For the stack, as with `answer_requests`.
-    fn read_request<'a>(&mut self, router: &'a Router) -> Read<Option<&'a Handler>> {
+    fn read_request<'a>(&mut self, router: &'a Router) -> Read<Found<'a>> {
         let time = self.socket.config().head_timeout;
         self.reader.get_mut().set_deadline(time);
         self.check_first_byte()?;
@@ -174,7 +174,7 @@ impl Connection {
         }
         let handler = router.find(&mut self.request);
         let request = &mut self.request;
-        if request.expects_continue && handler.is_none() {
+        if request.expects_continue && handler.is_err() {
             // The final response comes in place of a 100, so that the body never comes (RFC 9110 section 10.1.1).
             request.keep_alive = false;
             return Ok(handler);

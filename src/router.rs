@@ -46,9 +46,11 @@ enum Segment {
 /// What a middleware calls to go on: the middleware inside it, then the handler.
 pub struct Next<'a> {
     middleware: &'a [BoxedMiddleware],
-    handler: Option<&'a Handler>,
-    router: &'a Router,
+    handler: &'a Found<'a>,
 }
+
+/// The handler of a request. The error lists the methods for which the path has a route, none for an unknown path.
+pub(crate) type Found<'a> = Result<&'a Handler, String>;
 
 impl Router {
     /// Adds a route. An invalid one is named in [`Router::invalid`].
@@ -74,50 +76,44 @@ impl Router {
     }
 
     /// Finds the handler of a request, and sets the path parameters.
-    pub(crate) fn find(&self, request: &mut Request) -> Option<&Handler> {
+    pub(crate) fn find(&self, request: &mut Request) -> Found<'_> {
         let method = request.method();
         for route in self.routes.iter().filter(|route| route.answers(method)) {
             if let Some(values) = route.match_path(request.path()) {
                 request.params = route.names.iter().cloned().zip(values).collect();
-                return Some(&route.handler);
+                return Ok(&route.handler);
             }
         }
-        let fallback = self.fallback.as_ref()?;
-        self.allow(request.path()).is_empty().then_some(fallback)
-    }
-
-    /// Lists the methods for which this path has a route.
-    fn allow(&self, path: &str) -> String {
         let routes = self.routes.iter();
-        let routes = routes.filter(|route| route.match_path(path).is_some());
+        let routes = routes.filter(|route| route.match_path(request.path()).is_some());
         let known = |method: &Method| routes.clone().any(|route| route.answers(*method));
         let methods = Method::ALL.map(|(method, _)| method);
-        method_list(methods.into_iter().filter(known))
+        let allow = method_list(methods.into_iter().filter(known));
+        let fallback = self.fallback.as_ref().filter(|_| allow.is_empty());
+        fallback.ok_or(allow)
     }
 
     /// Runs the middleware and the handler.
-    pub(crate) fn answer(&self, request: &Request, handler: Option<&Handler>) -> Response {
+    pub(crate) fn answer(&self, request: &Request, handler: &Found<'_>) -> Response {
         let next = Next {
             middleware: &self.middleware,
             handler,
-            router: self,
         };
         next.run(request)
     }
+}
 
-    /// Makes the response where no handler was found. Not inlined: its stack frame would stand below every handler's.
-    #[inline(never)]
-    fn refuse(&self, request: &Request) -> Response {
-        let allow = self.allow(request.path());
-        let response = match request.method() {
-            // `OPTIONS *` asks whether the server works (RFC 9110 section 9.3.7).
-            _ if request.path() == "*" => return Response::new(204),
-            _ if allow.is_empty() => return Response::from_status(404),
-            Method::Options => Response::new(204),
-            _ => Response::from_status(405),
-        };
-        response.with_field("Allow", &allow)
-    }
+/// Makes the response where no handler was found. Not inlined: its stack frame would stand below every handler's.
+#[inline(never)]
+fn refuse(request: &Request, allow: &str) -> Response {
+    let response = match request.method() {
+        // `OPTIONS *` asks whether the server works (RFC 9110 section 9.3.7).
+        _ if request.path() == "*" => return Response::new(204),
+        _ if allow.is_empty() => return Response::from_status(404),
+        Method::Options => Response::new(204),
+        _ => Response::from_status(405),
+    };
+    response.with_field("Allow", allow)
 }
 
 impl Route {
@@ -239,8 +235,8 @@ impl Next<'_> {
             });
         }
         match self.handler {
-            Some(handler) => without_panic("handler", &|| handler(request)),
-            None => self.router.refuse(request),
+            Ok(handler) => without_panic("handler", &|| handler(request)),
+            Err(allow) => refuse(request, allow),
         }
     }
 }
@@ -352,7 +348,7 @@ mod tests {
         let router = router();
         let mut request = request(line);
         let found = router.find(&mut request);
-        let response = router.answer(&request, found);
+        let response = router.answer(&request, &found);
         let crate::http::Body::Whole(bytes) = &response.body else {
             panic!("a stream")
         };
@@ -409,7 +405,7 @@ mod tests {
         for (line, status) in [("DELETE /events/all", 405), ("OPTIONS /events/all", 204)] {
             let mut request = request(line);
             let found = router.find(&mut request);
-            let response = router.answer(&request, found);
+            let response = router.answer(&request, &found);
             assert_eq!(response.status(), status);
             assert_eq!(response.header("allow"), Some("GET, HEAD, POST"));
         }
@@ -513,7 +509,7 @@ mod tests {
             ] {
                 let mut request = request(line);
                 let found = router.find(&mut request);
-                let response = router.answer(&request, found);
+                let response = router.answer(&request, &found);
                 let crate::http::Body::Whole(bytes) = &response.body else {
                     panic!("a stream")
                 };
@@ -537,7 +533,7 @@ mod tests {
         for (line, status) in [("GET /", 200), ("GET /nothing", 404), ("GET /panic", 500)] {
             let mut request = request(line);
             let found = router.find(&mut request);
-            let response = router.answer(&request, found);
+            let response = router.answer(&request, &found);
             assert_eq!(response.status(), status);
             assert_eq!(response.header("x-outer"), Some("1"));
             assert_eq!(response.header("x-inner"), Some("2"));

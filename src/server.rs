@@ -301,7 +301,7 @@ impl Server {
         }
         request.client_ip = client_ip(&request, &self.config.trusted_proxies);
         let handler = self.router.find(&mut request);
-        self.router.answer(&request, handler)
+        self.router.answer(&request, &handler)
     }
 
     /// Returns the error of the first pattern that was refused.

@@ -31,6 +31,6 @@ mod tests {
         }
         let mut request = Request::for_test(method, target, fields);
         let found = router.find(&mut request);
-        router.answer(&request, found)
+        router.answer(&request, &found)
     }
 }
