@@ -169,6 +169,9 @@ impl Request {
 
     /// Decides where the body ends (RFC 9112 section 6.3). What two servers could read in two ways is refused.
     fn read_framing(&self) -> Result<Framing, RequestError> {
+        // `Content-Length = 1*DIGIT` (RFC 9110 section 8.6). `parse` alone would accept a sign. A list of equal numbers, which a
+        // server may accept, is refused.
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let not_one = malformed("content length is not one number");
         // `Transfer-Encoding = #transfer-coding`, of which only `chunked` alone is accepted. RFC 9112 section 6.1 suggests 501
         // for an unknown coding; here a list, an unknown coding and a malformed one get the same 400.
@@ -284,12 +287,6 @@ pub(super) fn read_line(
         [] => Ok(false),
         _ => Err(UNEXPECTED_END),
     }
-}
-
-/// Checks `Content-Length = 1*DIGIT` (RFC 9110 section 8.6). `parse` alone would accept a sign. A list of equal numbers,
-/// which a server may accept, is refused.
-fn is_number(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Checks `token = 1*tchar` (RFC 9110 section 5.6.2).

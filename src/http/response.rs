@@ -550,9 +550,7 @@ fn date(now: SystemTime) -> String {
     const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     // A clock before 1970 is not set; the epoch is as wrong as any other time.
-    let seconds = now
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let days = seconds / 86_400;
     // Years that begin in March end with their leap day. Between 0000-03-01 and 1970-01-01 lie 719,468 days. Counted in quarters
     // of a day, a century has 146,097 and a year 1,461, and the division drops the part of a day that it leaves; five months
