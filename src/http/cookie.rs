@@ -8,7 +8,8 @@ use super::head::is_token;
 ///
 /// The defaults are safe: scripts cannot read the cookie (`HttpOnly`), and requests from pages of other sites do not bring it,
 /// except for links that the visitor follows (`SameSite=Lax`). The cookie is for every path of this host, until the browser
-/// is closed.
+/// is closed. A cookie that scripts may read is a `Set-Cookie` field, added with
+/// [`add_header`](crate::Response::add_header).
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,7 +26,6 @@ pub struct Cookie {
     name: String,
     value: String,
     same_site: SameSite,
-    http_only: &'static str,
     /// The attributes that were added.
     attributes: String,
 }
@@ -48,7 +48,6 @@ impl Cookie {
             name: name.into(),
             value: value.into(),
             same_site: SameSite::Lax,
-            http_only: "; HttpOnly",
             attributes: String::new(),
         }
     }
@@ -71,12 +70,6 @@ impl Cookie {
         self
     }
 
-    /// Lets scripts read the cookie, those of an attacker as well.
-    pub fn for_scripts(mut self) -> Cookie {
-        self.http_only = "";
-        self
-    }
-
     /// Writes the value of the field: `set-cookie-string = cookie-pair *( ";" SP cookie-av )`.
     pub(super) fn to_field(&self) -> Result<String, String> {
         let (name, value) = (&self.name, &self.value);
@@ -88,9 +81,9 @@ impl Cookie {
                 "cookie {name:?}: its name or value holds what RFC 6265 does not allow"
             ));
         }
-        let (same_site, http_only, rest) = (self.same_site, self.http_only, &self.attributes);
+        let (same_site, rest) = (self.same_site, &self.attributes);
         Ok(format!(
-            "{name}={value}; Path=/{http_only}; SameSite={same_site:?}{rest}"
+            "{name}={value}; Path=/; HttpOnly; SameSite={same_site:?}{rest}"
         ))
     }
 }
@@ -105,8 +98,8 @@ mod tests {
         let field = |cookie: Cookie| cookie.to_field().unwrap();
         assert_eq!(field(new()), "a=b; Path=/; HttpOnly; SameSite=Lax");
         assert_eq!(
-            field(new().same_site(SameSite::Strict).for_scripts()),
-            "a=b; Path=/; SameSite=Strict"
+            field(new().same_site(SameSite::Strict)),
+            "a=b; Path=/; HttpOnly; SameSite=Strict"
         );
         assert_eq!(
             field(new().same_site(SameSite::None).secure()),
