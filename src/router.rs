@@ -13,7 +13,6 @@ pub(crate) type BoxedMiddleware = Box<dyn Fn(&Request, Next<'_>) -> Response + S
 pub(crate) struct Router {
     /// Sorted by [`Route::place`], so that the first route that matches is the most specific one.
     routes: Vec<Route>,
-    pub(crate) fallback: Option<Handler>,
     pub(crate) middleware: Vec<BoxedMiddleware>,
     /// What is wrong with the first invalid pattern. The server reports it when it starts.
     pub(crate) invalid: Option<String>,
@@ -88,9 +87,7 @@ impl Router {
         let routes = routes.filter(|route| route.match_path(request.path()).is_some());
         let known = |method: &Method| routes.clone().any(|route| route.answers(*method));
         let methods = Method::ALL.map(|(method, _)| method);
-        let allow = method_list(methods.into_iter().filter(known));
-        let fallback = self.fallback.as_ref().filter(|_| allow.is_empty());
-        fallback.ok_or(allow)
+        Err(method_list(methods.into_iter().filter(known)))
     }
 
     /// Runs the middleware and the handler.

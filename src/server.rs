@@ -205,15 +205,6 @@ impl Server {
         self
     }
 
-    /// Answers requests for paths that no route matches, in place of a 404.
-    pub fn fallback<R: IntoResponse>(
-        mut self,
-        handler: impl Fn(&Request) -> R + Send + Sync + 'static,
-    ) -> Server {
-        self.router.fallback = Some(into_response(handler));
-        self
-    }
-
     /// Puts a middleware around all handlers, and around the server's own 404 and 405.
     ///
     /// The middleware either responds itself, or passes the request on with [`Next::run`], which returns the response. The one

@@ -574,7 +574,7 @@ fn limits_are_where_they_are_said_to_be() {
         max_body_bytes: 50,
         ..Config::default()
     };
-    let server = start(config, |server| site(server).fallback(|_| "fallback"));
+    let server = start(config, |server| site(server).get("/{*path}", |_| "any"));
     let check = |request: &dyn Fn(usize) -> String, n: usize, refused: u16| {
         for (size, status) in [(n - 1, 200), (n, 200), (n + 1, refused)] {
             twice(&server, &request(size), |client| {
@@ -1532,8 +1532,12 @@ fn a_method_given_to_route_is_the_one_that_it_answers() {
         server
             .route(Method::Put, "/a", |_| "put")
             .route(Method::Delete, "/a", |_| "delete")
-            .fallback(|request: &Request| {
-                Response::text(request.path().to_string()).with_status(404)
+            .middleware(|request: &Request, next: Next<'_>| {
+                let response = next.run(request);
+                match response.status() {
+                    404 => Response::text(request.path().to_string()).with_status(404),
+                    _ => response,
+                }
             })
     });
     let mut client = server.connect();
