@@ -3,13 +3,11 @@
 //! The hub thread has no part in this. A thread of the program numbers nothing and stores nothing: it passes on what the log
 //! has, by [`Feed::push`], which appends to the hub's memory as the hub thread does for other hubs.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::archive::Entry;
 use super::error::PublishError;
 use super::hub_thread::{Delivery, NewBatch};
-use super::shared::Shared;
 use super::topics;
 
 /// Tells a hub what is in the log that it follows, from [`Hub::follow`](crate::Hub::follow).
@@ -23,7 +21,6 @@ use super::topics;
 /// [`EventLog`](crate::EventLog) has an example. Every call fails with [`PublishError::Closed`] after the last handle of the
 /// hub was dropped, and never otherwise.
 pub struct Feed {
-    shared: Arc<Shared>,
     delivery: Delivery,
     /// The last number that was pushed or is lost; `None` before the first.
     pushed: Option<u64>,
@@ -33,7 +30,6 @@ impl Feed {
     /// Starts with nothing told: the hub's requests wait until the first call of [`current`](Feed::current).
     pub(crate) fn new(delivery: Delivery) -> Feed {
         Feed {
-            shared: Arc::clone(&delivery.shared),
             delivery,
             pushed: None,
         }
@@ -51,10 +47,10 @@ impl Feed {
     /// As every call of a [`Feed`].
     pub fn epochs(&mut self, epochs: &[(u64, u64)]) -> Result<u64, PublishError> {
         self.check_open()?;
-        let back = self.shared.log().set_epochs(epochs);
+        let back = self.delivery.shared.log().set_epochs(epochs);
         if back.is_some() {
             self.pushed = back;
-            self.shared.registry.close(|_| true);
+            self.delivery.shared.registry.close(|_| true);
             self.delivery.sweep();
         }
         Ok(self.pushed.unwrap_or(0))
@@ -84,7 +80,7 @@ impl Feed {
             let topics = entry.topics.iter().map(String::as_str).collect();
             // Nobody can have asked for names that are not valid.
             let topics = topics::check(topics).unwrap_or_default();
-            let id = self.shared.log().id(entry.sequence);
+            let id = self.delivery.shared.log().id(entry.sequence);
             batch.push(id, topics, &entry.event, false);
             if batch.is_full() {
                 self.append(&mut batch)?;
@@ -120,14 +116,14 @@ impl Feed {
     /// As every call of a [`Feed`].
     pub fn current(&mut self, asked: Instant, removed_to: u64) -> Result<(), PublishError> {
         self.lost(removed_to)?;
-        self.shared.note_current(asked, removed_to);
+        self.delivery.shared.note_current(asked, removed_to);
         Ok(())
     }
 
     /// Begins with the number after this one, where the hub has not begun yet. Returns the last number that was told.
     fn begin_after(&mut self, last: u64) -> u64 {
         *self.pushed.get_or_insert_with(|| {
-            self.shared.log().forget_all(last);
+            self.delivery.shared.log().forget_all(last);
             last
         })
     }
@@ -144,7 +140,7 @@ impl Feed {
 
     /// Fails when the last handle of the hub has gone.
     fn check_open(&self) -> Result<(), PublishError> {
-        match self.shared.is_closed() {
+        match self.delivery.shared.is_closed() {
             true => Err(PublishError::Closed),
             false => Ok(()),
         }
