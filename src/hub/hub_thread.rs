@@ -15,8 +15,8 @@
 //! numbers go to the next one.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::error::PublishError;
@@ -35,8 +35,14 @@ pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 /// Most topic entries of a batch: appending them is one step under the log's lock.
 pub(crate) const BATCH_ENTRIES: usize = 1024;
 
-/// Where a caller waits for what became of its message.
-pub(crate) type Reply = SyncSender<Result<EventId, PublishError>>;
+/// What became of a caller's message, for which it waits. Dropped without a result, it says that the hub has ended.
+pub(crate) struct Reply(pub(crate) Arc<OnceLock<Result<EventId, PublishError>>>);
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let _ = self.0.set(Err(PublishError::Closed));
+    }
+}
 
 /// A message's caller, if it waits; the id of its event, where it has one; whether it is a flush, which has none.
 type Waiting = (Option<Reply>, EventId, bool);
@@ -226,8 +232,7 @@ impl HubThread {
                 false => error.clone(),
             };
             match reply {
-                // A reply that cannot be sent is a caller that has gone.
-                Some(reply) => drop(reply.send(error.map_or(Ok(id), Err))),
+                Some(reply) => drop(reply.0.set(error.map_or(Ok(id), Err))),
                 None => self.unreported = self.unreported.take().or(error),
             }
         }

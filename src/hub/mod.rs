@@ -47,8 +47,8 @@ mod topics;
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 pub use self::archive::{Entries, Entry, EventLog};
@@ -321,9 +321,9 @@ impl Hub {
         &self,
         message: impl FnOnce(Reply) -> Result<Message, PublishError>,
     ) -> Result<EventId, PublishError> {
-        let (reply, result) = mpsc::sync_channel(1);
-        self.send(message(reply)?)?;
-        result.recv().unwrap_or(Err(PublishError::Closed))
+        let result = Arc::new(OnceLock::new());
+        self.send(message(Reply(Arc::clone(&result)))?)?;
+        result.wait().clone()
     }
 
     /// Subscribes the client of a request to a topic, or to several. Return the subscription from the handler.
