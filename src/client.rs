@@ -198,7 +198,7 @@ impl EventSource {
             request += &format!("Last-Event-ID: {}\r\n", self.last_event_id());
         }
         socket.write_all((request + "\r\n").as_bytes())?;
-        let mut stream = Stream::new(Box::new(BufReader::new(socket)));
+        let mut stream = Stream::new(socket);
         let (status, fields) = stream.read_head()?;
         let field = |name: &str| fields.get(name).map_or("", |value| value);
         match status {
@@ -258,18 +258,19 @@ impl fmt::Debug for EventSource {
 }
 
 /// The body of a response, decoded as it comes.
+#[derive(Debug)]
 pub(crate) struct Stream {
-    reader: Box<dyn BufRead + Send>,
+    reader: BufReader<TcpStream>,
     /// The bytes left of the chunk, or of a body without chunks.
     left: u64,
     is_chunked: bool,
 }
 
 impl Stream {
-    /// Makes a stream that ends with the reader.
-    pub(crate) fn new(reader: Box<dyn BufRead + Send>) -> Stream {
+    /// Makes a stream that ends with the connection.
+    pub(crate) fn new(socket: TcpStream) -> Stream {
         Stream {
-            reader,
+            reader: BufReader::new(socket),
             left: u64::MAX,
             is_chunked: false,
         }

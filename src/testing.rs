@@ -1,6 +1,6 @@
 //! The events of a response, read without a server: for tests of handlers.
 
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The events of a response, from [`Response::events`]: an iterator. An event that does not arrive within ten seconds is an
 /// error.
+#[derive(Debug)]
 pub struct Events(Stream, Decoder);
 
 impl Response {
@@ -42,24 +43,18 @@ impl Response {
     ///
     /// Fails where the system gives no thread, or no connection over the loopback interface.
     pub fn events(mut self) -> io::Result<Events> {
-        let bytes: Box<dyn BufRead + Send> = match self.take_body() {
-            Body::Whole(bytes) => Box::new(io::Cursor::new(bytes)),
+        let (client, mut socket) = pair()?;
+        let body = self.take_body();
+        let send = move || match body {
+            Body::Whole(bytes) => drop(socket.write_all(&bytes)),
             Body::Stream(stream) => {
-                let (client, socket) = pair()?;
                 // Without chunks, the bytes on the connection are those of the body.
-                let head = StreamHead {
-                    bytes: Vec::new(),
-                    coding: Coding::CloseDelimited,
-                };
-                threads::spawn(
-                    "sse-connection",
-                    None,
-                    Box::new(|| drop(stream(head, socket))),
-                )?;
-                Box::new(BufReader::new(client))
+                let (bytes, coding) = (Vec::new(), Coding::CloseDelimited);
+                drop(stream(StreamHead { bytes, coding }, socket));
             }
         };
-        Ok(Events(Stream::new(bytes), Decoder::new()))
+        threads::spawn("sse-connection", None, Box::new(send))?;
+        Ok(Events(Stream::new(client), Decoder::new()))
     }
 }
 
@@ -85,11 +80,5 @@ impl Iterator for Events {
                 Err(error) => return Some(Err(error)),
             }
         }
-    }
-}
-
-impl std::fmt::Debug for Events {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Events").finish_non_exhaustive()
     }
 }
