@@ -19,7 +19,7 @@ use crate::listener::{Listener, Waker};
 use crate::lock::lock;
 use crate::router::{Handler, Middleware, Next, Router};
 use crate::socket::{NEW_TIME, Socket, from_now, is_timeout};
-use crate::threads::{PoolConfig, Threads};
+use crate::threads::Threads;
 use crate::user_code::{ErrorHook, stderr_hook};
 
 /// Pause after `accept` failed. The usual reason is that the process may open no more files.
@@ -312,27 +312,21 @@ impl Server {
         let asked = config.max_connections;
         config.max_connections = asked.min(fitting);
         let accept_threads = config.accept_threads.max(1);
+        let (max_threads, stack) = (config.max_threads, config.thread_stack_bytes);
         let connections = Connections::new(config, self.on_error);
         if fitting < asked {
             connections.report(&format!(
                 "only {fitting} connections fit the {most} files that this process may open (`ulimit -n`)"
             ));
         }
-        let pool = |name, min_threads, max_threads| PoolConfig {
-            name,
-            min_threads,
-            max_threads,
-            stack_bytes: connections.config.thread_stack_bytes,
-        };
-        let of_accept = pool("sse-accept", accept_threads, accept_threads);
-        let of_connections = pool("sse-connection", 0, connections.config.max_threads);
-        let of_refusals = pool("sse-refusal", 0, REFUSAL_THREADS);
         let router = self.router;
-        let serve = move |socket| connection::serve(socket, &router);
+        let serve = Box::new(move |socket| connection::serve(socket, &router));
+        let refuse = Box::new(connection::refuse);
+        let accepting = accept_threads..=accept_threads;
         let running = Arc::new(Running {
-            accept_threads: Threads::new(of_accept, Box::new(accept))?,
-            connection_threads: Threads::new(of_connections, Box::new(serve))?,
-            refusal_threads: Threads::new(of_refusals, Box::new(connection::refuse))?,
+            accept_threads: Threads::new("sse-accept", accepting, stack, Box::new(accept))?,
+            connection_threads: Threads::new("sse-connection", 0..=max_threads, stack, serve)?,
+            refusal_threads: Threads::new("sse-refusal", 0..=REFUSAL_THREADS, stack, refuse)?,
             connections,
             waker: self.waker,
         });
@@ -352,10 +346,7 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("listener", &self.listener)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        write!(f, "Server({})", self.addr())
     }
 }
 
@@ -559,9 +550,7 @@ impl ServerHandle {
 
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle")
-            .field("address", &self.address)
-            .finish_non_exhaustive()
+        write!(f, "ServerHandle({})", self.address)
     }
 }
 

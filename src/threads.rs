@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,13 +40,8 @@ type Job = Box<dyn FnOnce() + Send>;
 /// and the job may wait for them. Where the thread cannot be started, the job runs here.
 pub(crate) fn run_apart(job: Job) {
     static CALLBACKS: LazyLock<Option<Threads<Job>>> = LazyLock::new(|| {
-        let config = PoolConfig {
-            name: "sse-callbacks",
-            min_threads: 1,
-            max_threads: 1,
-            stack_bytes: CALLBACK_STACK_BYTES,
-        };
-        Threads::new(config, Box::new(|job: Job| job())).ok()
+        let run = Box::new(|job: Job| job());
+        Threads::new("sse-callbacks", 1..=1, CALLBACK_STACK_BYTES, run).ok()
     });
     match &*CALLBACKS {
         Some(thread) => thread.enqueue(job),
@@ -54,23 +50,16 @@ pub(crate) fn run_apart(job: Job) {
 }
 
 /// A pool of threads that all handle items in the same way. Its idle threads end when it is dropped.
-pub(crate) struct Threads<T> {
+pub(crate) struct Threads<T: Send + 'static> {
     shared: Arc<Shared<T>>,
-}
-
-/// The name of a pool's threads, their number, and the size of their stacks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PoolConfig {
-    pub(crate) name: &'static str,
-    /// Threads that stay while there is nothing to do.
-    pub(crate) min_threads: usize,
-    pub(crate) max_threads: usize,
-    pub(crate) stack_bytes: usize,
 }
 
 /// What a pool and its threads share. The lock of the state is held for one step, and never while an item is handled.
 struct Shared<T> {
-    config: PoolConfig,
+    name: &'static str,
+    /// The numbers of threads that stay while there is nothing to do, and that may run at once.
+    limits: RangeInclusive<usize>,
+    stack_bytes: usize,
     handle: Box<dyn Fn(T) + Send + Sync>,
     state: Mutex<State<T>>,
     wake: Condvar,
@@ -88,18 +77,24 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> Threads<T> {
-    /// Makes a pool and starts its minimum number of threads.
+    /// Makes a pool of threads of this name and size of their stacks. The lower limit is the number of threads that start now
+    /// and stay while there is nothing to do, the upper one of those that may run at once.
     ///
     /// # Errors
     ///
     /// What the system says when a thread cannot be started.
     #[inline(never)] // One copy for each type of item.
     pub(crate) fn new(
-        config: PoolConfig,
+        name: &'static str,
+        limits: RangeInclusive<usize>,
+        stack_bytes: usize,
         handle: Box<dyn Fn(T) + Send + Sync>,
     ) -> io::Result<Threads<T>> {
+        let min_threads = *limits.start();
         let shared = Arc::new(Shared {
-            config,
+            name,
+            limits,
+            stack_bytes,
             handle,
             state: Mutex::new(State {
                 queue: VecDeque::new(),
@@ -111,8 +106,8 @@ impl<T: Send + 'static> Threads<T> {
             gone: Condvar::new(),
         });
         let threads = Threads { shared };
-        for _ in 0..config.min_threads {
-            threads.shared.start(threads.shared.lock())?;
+        for _ in 0..min_threads {
+            threads.shared.start(lock(&threads.shared.state))?;
         }
         Ok(threads)
     }
@@ -123,8 +118,8 @@ impl<T: Send + 'static> Threads<T> {
     ///
     /// Gives the item back when all threads are busy and no more are allowed or possible, or when the pool is closed.
     pub(crate) fn run(&self, item: T) -> Result<(), T> {
-        let mut state = self.shared.lock();
-        let free = state.ready + (self.shared.config.max_threads - state.threads);
+        let mut state = lock(&self.shared.state);
+        let free = state.ready + (self.shared.limits.end() - state.threads);
         if state.closed || state.queue.len() >= free {
             return Err(item);
         }
@@ -142,20 +137,18 @@ impl<T: Send + 'static> Threads<T> {
 
     /// Puts the item at the end of the queue, whose length is not limited. Wakes a thread, and starts none.
     pub(crate) fn enqueue(&self, item: T) {
-        self.shared.lock().queue.push_back(item);
+        lock(&self.shared.state).queue.push_back(item);
         self.shared.wake.notify_one();
     }
 
     /// Whether items wait for a thread.
     pub(crate) fn has_queue(&self) -> bool {
-        !self.shared.lock().queue.is_empty()
+        !lock(&self.shared.state).queue.is_empty()
     }
-}
 
-impl<T> Threads<T> {
     /// Has each thread end when it has no item, and waits for that, at most until `deadline`. Returns how many are left.
     pub(crate) fn close(&self, deadline: Instant) -> usize {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared.state);
         state.closed = true;
         self.shared.wake.notify_all();
         let remaining = deadline.saturating_duration_since(Instant::now());
@@ -166,16 +159,9 @@ impl<T> Threads<T> {
     }
 }
 
-impl<T> Drop for Threads<T> {
+impl<T: Send + 'static> Drop for Threads<T> {
     fn drop(&mut self) {
         self.close(Instant::now());
-    }
-}
-
-impl<T> Shared<T> {
-    /// Locks the state.
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        lock(&self.state)
     }
 }
 
@@ -186,10 +172,10 @@ impl<T: Send + 'static> Shared<T> {
         state.ready += 1;
         drop(state);
         let shared = Arc::clone(self);
-        let stack_bytes = Some(self.config.stack_bytes);
-        let started = spawn(self.config.name, stack_bytes, Box::new(|| shared.serve()));
+        let serve = Box::new(|| shared.serve());
+        let started = spawn(self.name, Some(self.stack_bytes), serve);
         if started.is_err() {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             state.threads -= 1;
             state.ready -= 1;
         }
@@ -198,32 +184,32 @@ impl<T: Send + 'static> Shared<T> {
 
     /// Takes out the items that no thread is on its way to, after a thread could not be started.
     fn take_stranded(&self) -> VecDeque<T> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let awaited = state.queue.len().min(state.ready);
         state.queue.split_off(awaited)
     }
 
     /// Handles one item after the other, on a thread of the pool.
     fn serve(self: Arc<Shared<T>>) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         while let Some(item) = self.next(state) {
             // A panic ends one item, not the thread.
             guarded(|| (self.handle)(item));
-            state = self.lock();
+            state = lock(&self.state);
             state.ready += 1;
         }
     }
 
     /// Waits for an item, as one of the threads that are ready. With `None` the thread is to end, and is not counted any more.
     fn next<'a>(self: &'a Arc<Shared<T>>, mut state: MutexGuard<'a, State<T>>) -> Option<T> {
-        let min_threads = self.config.min_threads;
+        let (min_threads, max_threads) = (*self.limits.start(), *self.limits.end());
         let is_idle = |state: &mut State<T>| state.queue.is_empty() && !state.closed;
         let mut rested = false;
         while is_idle(&mut state) && !(rested && state.threads > min_threads) {
             // Yields once before it sleeps: an item that comes now costs no wake-up.
             drop(state);
             thread::yield_now();
-            let waited = (self.wake).wait_timeout_while(self.lock(), KEEP, is_idle);
+            let waited = (self.wake).wait_timeout_while(lock(&self.state), KEEP, is_idle);
             let timeout;
             (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             rested = timeout.timed_out();
@@ -236,7 +222,7 @@ impl<T: Send + 'static> Shared<T> {
             }
             return None;
         };
-        let another = state.queue.len() > state.ready && state.threads < self.config.max_threads;
+        let another = state.queue.len() > state.ready && state.threads < max_threads;
         if another && self.start(state).is_err() && min_threads == 0 {
             // No thread is on its way to these items. They are dropped.
             drop(self.take_stranded());
@@ -253,24 +239,18 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::thread::ThreadId;
 
+    /// Enough for what a test does.
+    const STACK_BYTES: usize = 256 * 1024;
+
     fn start_threads<T: Send + 'static>(
-        config: PoolConfig,
+        limits: RangeInclusive<usize>,
         handle: impl Fn(T) + Send + Sync + 'static,
     ) -> io::Result<Threads<T>> {
-        Threads::new(config, Box::new(handle))
+        Threads::new("test", limits, STACK_BYTES, Box::new(handle))
     }
 
     /// How long a thread may take before its test fails.
     const PATIENCE: Duration = Duration::from_secs(60);
-
-    fn config(min_threads: usize, max_threads: usize) -> PoolConfig {
-        PoolConfig {
-            name: "test",
-            min_threads,
-            max_threads,
-            stack_bytes: 256 * 1024,
-        }
-    }
 
     /// Tells which thread runs it, then waits until it may end.
     struct Task {
@@ -295,9 +275,9 @@ mod tests {
     }
 
     /// Returns when this number of threads are ready for an item.
-    fn until_ready<T>(threads: &Threads<T>, ready: usize) {
+    fn until_ready<T: Send + 'static>(threads: &Threads<T>, ready: usize) {
         let give_up = in_a_minute();
-        while threads.shared.lock().ready != ready {
+        while lock(&threads.shared.state).ready != ready {
             assert!(Instant::now() < give_up);
             thread::yield_now();
         }
@@ -305,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_free_takes_the_next_item() {
-        let threads = start_threads(config(0, 10), run_task).unwrap();
+        let threads = start_threads(0..=10, run_task).unwrap();
         let (started, starts) = mpsc::channel();
         let mut ids = HashSet::new();
         for _ in 0..10 {
@@ -321,7 +301,7 @@ mod tests {
     #[test]
     fn as_many_run_at_once_as_the_cap_says_and_no_more() {
         for max_threads in [0, 1, 2, 16] {
-            let threads = start_threads(config(0, max_threads), run_task).unwrap();
+            let threads = start_threads(0..=max_threads, run_task).unwrap();
             let (started, starts) = mpsc::channel();
             let mut running = Vec::new();
             for _ in 0..max_threads {
@@ -354,7 +334,7 @@ mod tests {
         for round in 0..1000 {
             // Each handler waits for the other, so that both end only if they run at once.
             let together = Arc::new(Barrier::new(2));
-            let threads = start_threads(config(0, 2), move |()| {
+            let threads = start_threads(0..=2, move |()| {
                 together.wait();
             })
             .unwrap();
@@ -369,7 +349,7 @@ mod tests {
     #[test]
     fn new_threads_start_each_other() {
         let (started, starts) = mpsc::channel();
-        let threads = start_threads(config(0, 100), run_task).unwrap();
+        let threads = start_threads(0..=100, run_task).unwrap();
         let mut running = Vec::new();
         for _ in 0..100 {
             let (task, let_go) = task(&started);
@@ -380,7 +360,7 @@ mod tests {
         assert!(threads.run(one_more).is_err(), "100 wait for 100 threads");
 
         // As `run` does for the first item.
-        threads.shared.start(threads.shared.lock()).unwrap();
+        threads.shared.start(lock(&threads.shared.state)).unwrap();
         let ids: HashSet<_> = (0..100)
             .map(|_| starts.recv_timeout(PATIENCE).unwrap())
             .collect();
@@ -390,7 +370,7 @@ mod tests {
     #[test]
     fn a_panic_costs_no_thread() {
         let (sender, answers) = mpsc::channel();
-        let threads = start_threads(config(1, 1), move |item: Option<&'static str>| {
+        let threads = start_threads(1..=1, move |item: Option<&'static str>| {
             sender.send(item.expect("a panic on purpose")).unwrap();
         })
         .unwrap();
@@ -399,27 +379,24 @@ mod tests {
             threads.enqueue(Some("next"));
             assert_eq!(answers.recv_timeout(PATIENCE), Ok("next"));
         }
-        assert_eq!(threads.shared.lock().threads, 1);
+        assert_eq!(lock(&threads.shared.state).threads, 1);
         assert_eq!(threads.close(in_a_minute()), 0);
     }
 
     #[test]
     fn a_thread_that_cannot_be_made_gives_the_item_back() {
-        let endless = PoolConfig {
-            stack_bytes: usize::MAX / 4 * 3, // More than any address space has in one piece.
-            ..config(0, 10)
-        };
-        let threads = start_threads(endless, |_: u32| {}).unwrap();
+        let endless = usize::MAX / 4 * 3; // More than any address space has in one piece.
+        let threads = Threads::new("test", 0..=10, endless, Box::new(|_: u32| {})).unwrap();
         for item in 0..3 {
             assert_eq!(threads.run(item), Err(item));
         }
-        let state = threads.shared.lock();
+        let state = lock(&threads.shared.state);
         assert_eq!((state.threads, state.ready, state.queue.len()), (0, 0, 0));
     }
 
     #[test]
     fn closing_says_how_many_have_not_come_back() {
-        let threads = start_threads(config(0, 10), run_task).unwrap();
+        let threads = start_threads(0..=10, run_task).unwrap();
         let (started, starts) = mpsc::channel();
         let mut running = Vec::new();
         for _ in 0..3 {
@@ -440,7 +417,7 @@ mod tests {
     #[test]
     fn what_waits_is_done_before_the_end() {
         let (sender, answers) = mpsc::channel();
-        let threads = start_threads(config(1, 1), move |n| sender.send(n).unwrap()).unwrap();
+        let threads = start_threads(1..=1, move |n| sender.send(n).unwrap()).unwrap();
         for n in 0..100 {
             threads.enqueue(n);
         }
@@ -450,12 +427,12 @@ mod tests {
 
     #[test]
     fn those_that_wait_end_when_it_is_dropped() {
-        let threads = start_threads(config(3, 3), |()| {}).unwrap();
+        let threads = start_threads(3..=3, |()| {}).unwrap();
         until_ready(&threads, 3);
         let shared = Arc::clone(&threads.shared);
         drop(threads);
         let give_up = in_a_minute();
-        while shared.lock().threads > 0 {
+        while lock(&shared.state).threads > 0 {
             assert!(Instant::now() < give_up);
             thread::yield_now();
         }

@@ -32,7 +32,7 @@ use crate::connections::SharedStream;
 use crate::lock::lock;
 use crate::socket::try_write;
 use crate::stream::{CHECK_INTERVAL, EventStream, State};
-use crate::threads::{self, PoolConfig, Threads};
+use crate::threads::{self, Threads};
 
 /// Stack of the hub's threads in bytes: they run no user code.
 pub(crate) const STACK_BYTES: usize = 256 * 1024;
@@ -104,14 +104,10 @@ impl Fast {
         if config.writer_threads == 0 {
             return Ok(None);
         }
-        let pool = PoolConfig {
-            name: "sse-catch-up",
-            // One stays, since a writer that puts a reader into the queue starts none.
-            min_threads: 1,
-            max_threads: config.catch_up_threads.max(1),
-            stack_bytes: STACK_BYTES,
-        };
-        let catch_up = Threads::new(pool, Box::new(Member::serve))?;
+        // One stays, since a writer that puts a reader into the queue starts none.
+        let limits = 1..=config.catch_up_threads.max(1);
+        let serve = Box::new(Member::serve);
+        let catch_up = Threads::new("sse-catch-up", limits, STACK_BYTES, serve)?;
         let mut writers = Vec::new();
         for _ in 0..config.writer_threads {
             let (messages, received) = mpsc::channel();
