@@ -58,7 +58,6 @@ pub(crate) fn serve(mut socket: Socket, router: &Router) {
 fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
     let mut connection = Connection::new(socket);
     while connection.await_request() {
-        connection.socket.has_served = true;
         let mut response = match connection.read_request(router) {
             Ok(handler) => router.answer(&connection.request, &handler),
             Err(refusal) => refusal?,
@@ -96,11 +95,13 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
         }
         if !connection.request.keep_alive {
             let rest = connection.reader.get_mut();
-            rest.set_deadline(LINGER);
+            rest.set_deadline(LINGER, 0);
             connection.socket.linger(rest);
             return None;
         }
-        connection.clear();
+        connection.request.clear();
+        connection.out.clear();
+        connection.out.shrink_to(HEAD_BYTES);
         // Yields once before it sleeps: a request that comes now costs no wake-up.
         thread::yield_now();
     }
@@ -110,7 +111,7 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
 /// Reads a request and responds that there is no room.
 pub(crate) fn refuse(socket: Socket) {
     let mut connection = Connection::new(socket);
-    connection.reader.get_mut().set_deadline(REFUSAL_TIMEOUT);
+    connection.reader.get_mut().set_deadline(REFUSAL_TIMEOUT, 0);
     let refusal = match connection.read_head() {
         Ok(()) => Some(connection.overload()),
         Err(refusal) => refusal,
@@ -145,17 +146,18 @@ impl Connection {
         if !self.reader.buffer().is_empty() {
             return true;
         }
-        if self.socket.has_served && !self.socket.start_idle() {
+        let is_new = self.socket.is_new();
+        if !is_new && !self.socket.start_idle() {
             return false;
         }
         let config = self.socket.config();
-        let time = match self.socket.has_served {
+        let time = match is_new {
             // The client has opened a new connection for a request.
-            false if self.socket.is_closing() => NEW_TIME,
-            false => config.head_timeout,
-            true => config.idle_timeout,
+            true if self.socket.is_closing() => NEW_TIME,
+            true => config.head_timeout,
+            false => config.idle_timeout,
         };
-        self.reader.get_mut().set_deadline(time);
+        self.reader.get_mut().set_deadline(time, 0);
         let has_request = self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
         self.socket.end_idle();
         has_request
@@ -165,7 +167,7 @@ impl Connection {
     #[inline(never)] // For the stack, as with `answer_requests`.
     fn read_request<'a>(&mut self, router: &'a Router) -> Read<Found<'a>> {
         let time = self.socket.config().head_timeout;
-        self.reader.get_mut().set_deadline(time);
+        self.reader.get_mut().set_deadline(time, 0);
         self.check_first_byte()?;
         self.read_head()?;
         self.request.client_ip = client_ip(&self.request, &self.socket.config().trusted_proxies);
@@ -187,7 +189,8 @@ impl Connection {
             self.socket.write_all(go_on).map_err(|_| None)?;
         }
         let config = self.socket.config();
-        self.reader.get_mut().set_body_deadline(config);
+        let (time, min_rate) = (config.body_timeout, config.min_bytes_per_second);
+        self.reader.get_mut().set_deadline(time, min_rate);
         match read_body(&mut self.reader, request.framing, max_bytes) {
             Ok(body) => request.body = body,
             Err(error) => return Err(self.refusal(error)),
@@ -242,13 +245,6 @@ impl Connection {
         self.request.keep_alive = false;
         let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
         Response::retry_after(&self.request, wait)
-    }
-
-    /// Clears the buffers for the next request, as [`Request::clear`] does.
-    fn clear(&mut self) {
-        self.request.clear();
-        self.out.clear();
-        self.out.shrink_to(HEAD_BYTES);
     }
 
     /// Sends a response with its length. The first bytes of the body leave with the head.

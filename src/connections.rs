@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::config::Config;
@@ -23,7 +23,7 @@ pub(crate) struct Connections {
     /// Responses by class of status: 2xx to 5xx.
     responses: [AtomicUsize; 4],
     /// The number of waits for a next request so far, which tells what wait began first.
-    idle_waits: AtomicUsize,
+    pub(crate) idle_waits: AtomicUsize,
     table: Mutex<Table>,
     emptied: Condvar,
 }
@@ -137,7 +137,7 @@ impl Connections {
         let is_proxy = self.config.trusted_proxies.contains(&address);
         let address = (!is_proxy).then_some(address);
         self.accepted.fetch_add(1, Ordering::Relaxed);
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         let is_welcome = address.is_none_or(|address| table.has_room_for(address, &self.config));
         let mut evicted = None;
         if is_welcome && table.len() >= self.config.max_connections {
@@ -160,7 +160,7 @@ impl Connections {
 
     /// Has the connection that has been idle longest close, so that its thread is free; false when no connection is idle.
     pub(crate) fn evict_idle(&self) -> bool {
-        let evicted = self.choose_idle(&mut self.lock());
+        let evicted = self.choose_idle(&mut lock(&self.table));
         evicted.inspect(|evicted| evicted.end_wait()).is_some()
     }
 
@@ -187,12 +187,6 @@ impl Connections {
         }
     }
 
-    /// Returns the mark of a wait that begins now.
-    pub(crate) fn next_idle_mark(&self) -> usize {
-        let wait = self.idle_waits.fetch_add(1, Ordering::SeqCst);
-        wait.max(NEW + 1)
-    }
-
     /// Counts a response in the class of its status.
     pub(crate) fn count_response(&self, status: u16) {
         let class = usize::from(status / 100).saturating_sub(2);
@@ -203,7 +197,7 @@ impl Connections {
     pub(crate) fn stats(&self) -> ServerStats {
         let is_stream =
             |connected: &&Arc<SharedStream>| connected.is_stream.load(Ordering::Relaxed);
-        let connections = self.lock().len();
+        let connections = lock(&self.table).len();
         ServerStats {
             connections,
             streams: self.everyone().iter().filter(is_stream).count(),
@@ -249,7 +243,7 @@ impl Connections {
     pub(crate) fn wait_until_empty(&self, deadline: Instant) -> usize {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let is_open = |table: &mut Table| !table.is_empty();
-        let waited = (self.emptied).wait_timeout_while(self.lock(), remaining, is_open);
+        let waited = (self.emptied).wait_timeout_while(lock(&self.table), remaining, is_open);
         let (table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         table.entries.len() - table.free.len()
     }
@@ -257,12 +251,11 @@ impl Connections {
     /// Returns all connections, so that none of them is dealt with under the lock.
     fn everyone(&self) -> Vec<Arc<SharedStream>> {
         let connected = |entry: &Entry| entry.connected.upgrade();
-        self.lock().entries.iter().filter_map(connected).collect()
-    }
-
-    /// Locks the table.
-    fn lock(&self) -> MutexGuard<'_, Table> {
         lock(&self.table)
+            .entries
+            .iter()
+            .filter_map(connected)
+            .collect()
     }
 }
 
@@ -297,7 +290,7 @@ impl ConnectionPermit {
         if config.max_connections_per_address.is_none() {
             return true;
         }
-        let mut table = self.connections.lock();
+        let mut table = lock(&self.connections.table);
         let has_room =
             table.entries[entry].address == Some(address) || table.has_room_for(address, config);
         if has_room {
@@ -309,7 +302,7 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut table = self.connections.lock();
+        let mut table = lock(&self.connections.table);
         if let Some(entry) = self.entry {
             let left = mem::take(&mut table.entries[entry]);
             table.leaving -= usize::from(left.is_leaving);
@@ -369,7 +362,8 @@ mod tests {
         };
         let table: Vec<_> = (0..5).map(|_| connect()).collect();
         let wait = |index: usize| {
-            let mark = connections.next_idle_mark();
+            let mark = connections.idle_waits.fetch_add(1, Ordering::SeqCst);
+            let mark = mark.max(NEW + 1);
             table[index].0.idle.store(mark, Ordering::SeqCst);
         };
         // The marks wrap around while they wait.
@@ -379,18 +373,18 @@ mod tests {
         [0, 1, 2, 0].into_iter().for_each(wait);
         table[4].0.idle.store(BUSY, Ordering::SeqCst);
         let evicted = || {
-            let connected = connections.choose_idle(&mut connections.lock())?;
+            let connected = connections.choose_idle(&mut lock(&connections.table))?;
             table
                 .iter()
                 .position(|(table, _)| Arc::ptr_eq(table, &connected))
         };
         assert_eq!(evicted(), Some(1));
         assert_eq!(evicted(), Some(2));
-        assert_eq!(connections.lock().len(), 3);
+        assert_eq!(lock(&connections.table).len(), 3);
         assert_eq!(evicted(), Some(0));
         assert_eq!(evicted(), None); // One has not asked yet, one is in a request.
         drop(table);
-        let table = connections.lock();
+        let table = lock(&connections.table);
         assert_eq!((table.len(), table.leaving), (0, 0));
     }
 }

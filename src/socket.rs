@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::connections::{BUSY, ConnectionPermit, Connections, SharedStream};
+use crate::connections::{BUSY, ConnectionPermit, Connections, NEW, SharedStream};
 
 /// Maximum bytes that a client may send on an event stream: requests that it pipelines.
 const MAX_STRAY_BYTES: usize = 64 * 1024;
@@ -41,8 +41,6 @@ pub(crate) struct Socket {
     has_write_timeout: bool,
     /// The connection goes on with another request after this response.
     pub(crate) keep_alive: bool,
-    /// The client has sent a request on this connection.
-    pub(crate) has_served: bool,
     /// The connection was chosen to give way to another one.
     gives_way: bool,
     /// Bytes of the next request that came before the response to this one had ended.
@@ -68,7 +66,6 @@ impl Socket {
             streaming: false,
             has_write_timeout: false,
             keep_alive: false,
-            has_served: false,
             gives_way: false,
             early: Vec::new(),
             stray_bytes: 0,
@@ -95,10 +92,16 @@ impl Socket {
         DeadlineReader::new(Arc::clone(&self.connected), mem::take(&mut self.early))
     }
 
+    /// Whether the client has sent no request on this connection yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.connected.idle.load(Ordering::SeqCst) == NEW
+    }
+
     /// Marks the connection as waiting for its next request; false when it is to close.
     pub(crate) fn start_idle(&self) -> bool {
         // The mark comes before the check, so that a shutdown between the two sees the mark.
-        let mark = self.permit.connections.next_idle_mark();
+        let waits = &self.permit.connections.idle_waits;
+        let mark = waits.fetch_add(1, Ordering::SeqCst).max(NEW + 1);
         self.connected.idle.store(mark, Ordering::SeqCst);
         self.may_stay()
     }
@@ -295,20 +298,14 @@ impl DeadlineReader {
         }
     }
 
-    /// Sets the time for all reads from now on.
-    pub(crate) fn set_deadline(&mut self, time: Duration) {
+    /// Sets the time for all reads from now on, and the minimum rate at which bytes must come after [`BODY_GRACE`]; zero for none.
+    pub(crate) fn set_deadline(&mut self, time: Duration, bytes_per_second: u64) {
         self.deadline = from_now(time);
-        self.rate_deadline = self.deadline;
-        self.bytes_per_second = 0;
-    }
-
-    /// Sets the time for a body, and the minimum rate at which it must come after [`BODY_GRACE`].
-    pub(crate) fn set_body_deadline(&mut self, config: &Config) {
-        self.set_deadline(config.body_timeout);
-        if config.min_bytes_per_second > 0 {
-            self.rate_deadline = Instant::now() + BODY_GRACE;
-            self.bytes_per_second = u32::try_from(config.min_bytes_per_second).unwrap_or(u32::MAX);
-        }
+        self.rate_deadline = match bytes_per_second {
+            0 => self.deadline,
+            _ => Instant::now() + BODY_GRACE,
+        };
+        self.bytes_per_second = u32::try_from(bytes_per_second).unwrap_or(u32::MAX);
     }
 }
 
@@ -402,7 +399,7 @@ mod tests {
     fn each_byte_of_a_body_buys_time() {
         let (mut client, connected) = pair();
         let mut reader = DeadlineReader::new(connected, Vec::new());
-        reader.set_deadline(Duration::from_secs(60));
+        reader.set_deadline(Duration::from_secs(60), 0);
         let until = Instant::now() + Duration::from_secs(30);
         (reader.rate_deadline, reader.bytes_per_second) = (until, 10);
         client.write_all(b"12345").unwrap();
@@ -421,11 +418,7 @@ mod tests {
         let (_client, connected) = pair();
         let mut reader = DeadlineReader::new(connected, Vec::new());
         for (rate, expected) in [(0, 0), (1, 1), (u64::MAX, u32::MAX)] {
-            let config = Config {
-                min_bytes_per_second: rate,
-                ..Config::default()
-            };
-            reader.set_body_deadline(&config);
+            reader.set_deadline(Duration::from_secs(60), rate);
             assert_eq!(reader.bytes_per_second, expected);
             assert_eq!(reader.rate_deadline == reader.deadline, rate == 0);
         }

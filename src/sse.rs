@@ -226,9 +226,7 @@ impl Source for Events {
 
 impl fmt::Debug for Sse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sse")
-            .field("options", &self.options)
-            .finish_non_exhaustive()
+        f.debug_struct("Sse").finish_non_exhaustive()
     }
 }
 

@@ -213,9 +213,7 @@ impl<S: Source> EventStream<S> {
             }
             let heartbeat_at = self.last_sent + self.keep_alive.interval;
             let remaining = match wait {
-                true => until
-                    .min(heartbeat_at)
-                    .saturating_duration_since(Instant::now()),
+                true => (until.min(heartbeat_at)).saturating_duration_since(Instant::now()),
                 false => Duration::ZERO,
             };
             match (self.source).send(&self.socket, self.coding, remaining)? {
