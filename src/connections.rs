@@ -139,17 +139,16 @@ impl Connections {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let mut table = lock(&self.table);
         let is_welcome = address.is_none_or(|address| table.has_room_for(address, &self.config));
-        let mut evicted = None;
-        if is_welcome && table.len() >= self.config.max_connections {
-            evicted = self.choose_idle(&mut table);
-        }
-        let room = is_welcome && table.len() < self.config.max_connections;
+        let max = self.config.max_connections;
+        let is_full = is_welcome && table.len() >= max;
+        let evicted = is_full.then(|| self.choose_idle(&mut table)).flatten();
+        let has_room = is_welcome && table.len() < max;
         let entry = Entry {
             connected: Arc::downgrade(connected),
             is_leaving: false,
             address,
         };
-        let entry = room.then(|| table.add(entry));
+        let entry = has_room.then(|| table.add(entry));
         drop(table);
         ConnectionPermit {
             connections: Arc::clone(self),

@@ -287,25 +287,19 @@ impl Server {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn answer(&self, mut request: Request) -> Response {
-        if let Err(error) = self.check() {
-            return Response::failed(error);
+        if let Some(problem) = &self.router.invalid {
+            return Response::failed(problem);
         }
         request.client_ip = client_ip(&request, &self.config.trusted_proxies);
         let handler = self.router.find(&mut request);
         self.router.answer(&request, &handler)
     }
 
-    /// Returns the error of the first pattern that was refused.
-    fn check(&self) -> io::Result<()> {
-        match &self.router.invalid {
-            Some(problem) => Err(io::Error::new(ErrorKind::InvalidInput, &**problem)),
-            None => Ok(()),
-        }
-    }
-
     /// Starts the threads that accept connections. They end at once where the server was shut down before.
     fn start(self) -> io::Result<Arc<Running>> {
-        self.check()?;
+        if let Some(problem) = self.router.invalid {
+            return Err(io::Error::new(ErrorKind::InvalidInput, problem));
+        }
         let mut config = self.config;
         let most = open_file_limit().unwrap_or(usize::MAX);
         let fitting = most.saturating_sub(SPARE_DESCRIPTORS).max(1);

@@ -13,7 +13,7 @@ use crate::socket::Socket;
 use crate::stream::{
     EventStream, KeepAlive, Source, StreamOptions, Supply, Unsent, append_event, event_stream,
 };
-use crate::threads;
+use crate::threads::{self, USER_STACK_BYTES};
 use crate::user_code::guarded;
 
 /// Maximum bytes of waiting events that go into one write.
@@ -76,7 +76,8 @@ impl Sse {
     pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {
         Sse::from_producer(Box::new(|| {
             let (sender, receiver) = mpsc::sync_channel(SPAWN_QUEUE_EVENTS);
-            threads::spawn("sse-producer", None, Box::new(|| producer(sender)))?;
+            let run = Box::new(|| producer(sender));
+            threads::spawn("sse-producer", USER_STACK_BYTES, run)?;
             Ok(receiver)
         }))
     }

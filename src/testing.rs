@@ -11,7 +11,7 @@ use crate::connections::Connections;
 use crate::event::{Decoded, Decoder, Message};
 use crate::http::{Body, Coding, Response, StreamHead};
 use crate::socket::Socket;
-use crate::threads;
+use crate::threads::{self, USER_STACK_BYTES};
 
 /// The time that a test waits for an event. It is less than the default heartbeat, so that a read times out.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Response {
                 drop(stream(StreamHead { bytes, coding }, socket));
             }
         };
-        threads::spawn("sse-connection", None, Box::new(send))?;
+        threads::spawn("sse-connection", USER_STACK_BYTES, Box::new(send))?;
         Ok(Events(Stream::new(client), Decoder::new()))
     }
 }

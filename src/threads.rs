@@ -16,21 +16,15 @@ use crate::user_code::guarded;
 /// How long a thread waits for another item before it ends.
 const KEEP: Duration = Duration::from_secs(5);
 
-/// The stack of the thread that runs callbacks: the default of std.
-const CALLBACK_STACK_BYTES: usize = 2 * 1024 * 1024;
+/// Stack in bytes of a thread that runs user code, as std would make it.
+pub(crate) const USER_STACK_BYTES: usize = 2 << 20;
 
-/// Starts a thread of this name. Without `stack_bytes` its stack has std's default size. The closure is boxed, since std's code
-/// is compiled once for each type of closure.
-pub(crate) fn spawn(name: &str, stack_bytes: Option<usize>, run: Job) -> io::Result<()> {
-    let mut builder = thread::Builder::new().name(name.to_string());
-    if let Some(bytes) = stack_bytes {
-        builder = builder.stack_size(bytes);
-    }
+/// Starts a thread of this name. The closure is boxed, since std's code is compiled once for each type of closure.
+pub(crate) fn spawn(name: &str, stack_bytes: usize, run: Job) -> io::Result<()> {
+    let builder = thread::Builder::new().name(name.to_string());
     // std aborts the process when the payload of a thread's panic panics in its own `Drop`.
-    let run = || {
-        guarded(run);
-    };
-    builder.spawn(run).map(drop)
+    let run = || drop(guarded(run));
+    builder.stack_size(stack_bytes).spawn(run).map(drop)
 }
 
 /// What a thread runs.
@@ -41,7 +35,7 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(crate) fn run_apart(job: Job) {
     static CALLBACKS: LazyLock<Option<Threads<Job>>> = LazyLock::new(|| {
         let run = Box::new(|job: Job| job());
-        Threads::new("sse-callbacks", 1..=1, CALLBACK_STACK_BYTES, run).ok()
+        Threads::new("sse-callbacks", 1..=1, USER_STACK_BYTES, run).ok()
     });
     match &*CALLBACKS {
         Some(thread) => thread.enqueue(job),
@@ -173,7 +167,7 @@ impl<T: Send + 'static> Shared<T> {
         drop(state);
         let shared = Arc::clone(self);
         let serve = Box::new(|| shared.serve());
-        let started = spawn(self.name, Some(self.stack_bytes), serve);
+        let started = spawn(self.name, self.stack_bytes, serve);
         if started.is_err() {
             let mut state = lock(&self.state);
             state.threads -= 1;

@@ -114,7 +114,7 @@ impl Fast {
             let (joins, joining) = mpsc::channel();
             let (permit, permits) = mpsc::sync_channel(1);
             let writer = Writer::new(received, joining, permit);
-            threads::spawn("sse-writer", Some(STACK_BYTES), Box::new(|| writer.run()))?;
+            threads::spawn("sse-writer", STACK_BYTES, Box::new(|| writer.run()))?;
             writers.push(Sending {
                 messages,
                 joins,
