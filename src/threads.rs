@@ -23,7 +23,7 @@ pub(crate) const USER_STACK_BYTES: usize = 2 << 20;
 pub(crate) fn spawn(name: &str, stack_bytes: usize, run: Job) -> io::Result<()> {
     let builder = thread::Builder::new().name(name.to_string());
     // std aborts the process when the payload of a thread's panic panics in its own `Drop`.
-    let run = || drop(guarded(run));
+    let run = || guarded(run).unwrap_or_default();
     builder.stack_size(stack_bytes).spawn(run).map(drop)
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn run_apart(job: Job) {
     });
     match &*CALLBACKS {
         Some(thread) => thread.enqueue(job),
-        None => drop(guarded(job)),
+        None => guarded(job).unwrap_or_default(),
     }
 }
 
