@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::mpsc::SendError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::chunked::Coding;
@@ -29,7 +28,7 @@ use crate::socket::Socket;
 /// | error | response |
 /// | --- | --- |
 /// | a `Response` | itself |
-/// | from reading what the client sent: [`Utf8Error`](std::str::Utf8Error), [`ParseIntError`](std::num::ParseIntError) and the like, [`InvalidField`](crate::InvalidField) | 400 with the error's text |
+/// | from reading what the client sent: [`Utf8Error`](std::str::Utf8Error), `FromUtf8Error`, [`ParseIntError`](std::num::ParseIntError), `ParseFloatError`, `AddrParseError`, [`InvalidField`](crate::InvalidField) | 400 with the error's text |
 /// | [`PublishError`](crate::PublishError) | 400, 413 or 503 |
 /// | [`io::Error`](std::io::Error), `Box<dyn Error>` | 500, as of [`Response::failed`] |
 /// | any other | does not compile: `.map_err(Response::failed)?` makes it 500 |
@@ -472,22 +471,13 @@ macro_rules! from_errors {
 
 from_errors! {
     std::io::Error => Response::failed;
-    fmt::Error => Response::failed;
     Box<dyn std::error::Error> => Response::failed;
     Box<dyn std::error::Error + Send + Sync> => Response::failed;
     std::str::Utf8Error => Response::malformed;
     std::string::FromUtf8Error => Response::malformed;
     std::num::ParseIntError => Response::malformed;
     std::num::ParseFloatError => Response::malformed;
-    std::str::ParseBoolError => Response::malformed;
-    std::char::ParseCharError => Response::malformed;
     std::net::AddrParseError => Response::malformed;
-}
-
-impl<T> From<SendError<T>> for Response {
-    fn from(error: SendError<T>) -> Response {
-        Response::failed(error)
-    }
 }
 
 /// Makes bytes of a text without a copy.
