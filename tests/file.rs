@@ -1245,6 +1245,24 @@ fn a_file_that_is_removed_begins_anew() {
     }
 }
 
+#[test]
+fn a_receiver_goes_back_in_the_file() {
+    let folder = Folder::new("back");
+    let hub = open(&folder.file());
+    // More than a receiver takes out of the file at a time.
+    let text = |number: u64| format!("{number} {}", "x".repeat(10_000));
+    let first = say(&hub, "a", &text(1));
+    for number in 2..=20 {
+        say(&hub, "a", &text(number));
+    }
+    let data = |event: Event| event.message().unwrap().data;
+    let mut receiver = hub.receiver("a").unwrap().earliest();
+    let some = receiver.by_ref().take(10).map(data);
+    assert!(some.eq((1..=10).map(text)));
+    let again = receiver.after(&first).take(19).map(data);
+    assert!(again.eq((2..=20).map(text)));
+}
+
 const CHILD: &str = "TINY_SSE_FILE";
 
 /// Publishes for ever, in the process that will be killed: says each number when it has been acknowledged.

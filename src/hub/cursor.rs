@@ -35,11 +35,10 @@ pub enum OpeningId {
     None,
 }
 
-/// A position in the log, with its topics, and with the archive where memory has too little. While it lives, its topics are
-/// remembered and its group gets a share of each batch.
+/// A position in the log, and in the archive where memory has too little. While it lives, its topics are remembered and its
+/// group gets a share of each batch.
 pub(crate) struct Cursor {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) topics: TopicSet,
     /// The group of these topics, which the cursor is a member of.
     pub(crate) group: GroupId,
     pub(crate) position: Position,
@@ -53,20 +52,15 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Takes a position in the log, and joins the group of its topics in the same step: what is published after that step is
-    /// kept for the reader.
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        log: &mut Log,
-        topics: &TopicSet,
-        position: Position,
-    ) -> Cursor {
+    /// Takes the newest position in the log, and joins the group of its topics in the same step: what is published after that
+    /// step is kept for the reader.
+    pub(crate) fn new(shared: &Arc<Shared>, topics: &TopicSet) -> Cursor {
+        let mut log = shared.log();
         let (group, topics) = log.join(topics);
         Cursor {
             shared: Arc::clone(shared),
             group,
-            topics,
-            position,
+            position: log.latest(&topics),
             retained_after: None,
             opening_id: OpeningId::None,
             archive: None,
@@ -83,6 +77,7 @@ impl Cursor {
         opening_id: OpeningId,
     ) {
         (self.position, self.returns) = (position, log.returns);
+        self.archive = None;
         self.retained_after = retained.then_some(0);
         self.opening_id = opening_id;
     }
@@ -108,9 +103,7 @@ impl Cursor {
 
     /// Whether the reader has everything, and may get more.
     pub(crate) fn is_at_head(&self, log: &Log) -> bool {
-        !self.is_opening()
-            && log.returns == self.returns
-            && log.is_at_head(&self.topics, &self.position)
+        !self.is_opening() && log.returns == self.returns && log.is_at_head(&self.position)
     }
 
     /// What comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing: from the look at the log to
@@ -126,7 +119,7 @@ impl Cursor {
             return Next::Unknown;
         }
         if let Some(after) = self.retained_after {
-            let retained = log.retained(&self.topics, after, self.position.cursor, max_bytes);
+            let retained = log.retained(&self.position, after, max_bytes);
             if !retained.is_empty() {
                 return Next::Events(retained);
             }
@@ -135,7 +128,7 @@ impl Cursor {
         if let Some(note) = Cursor::opening_note(&mut self.opening_id, &self.position, &log) {
             return Next::Note(note);
         }
-        let next = log.next(&self.topics, &mut self.position, max_bytes);
+        let next = log.next(&mut self.position, max_bytes);
         drop(log);
         self.or_from_archive(next, max_bytes)
     }
@@ -163,7 +156,7 @@ impl Cursor {
 
     /// As [`next`](Cursor::next), for a reader that only wants the newest event.
     pub(crate) fn newest(&mut self) -> Next {
-        let next = self.shared.log().newest(&self.topics, &mut self.position);
+        let next = self.shared.log().newest(&mut self.position);
         self.or_from_archive(next, 0)
     }
 
@@ -172,7 +165,7 @@ impl Cursor {
         let log = self.shared.log();
         if log.returns != self.returns {
             let from = log.position_id(self.position.cursor).to_string();
-            self.position = log.latest(&self.topics);
+            self.position = log.latest(&self.position.topics);
             self.position.unknown_id = Some(from);
             self.returns = log.returns;
         }
@@ -197,18 +190,18 @@ impl Cursor {
         let archive = self.archive.get_or_insert_default();
         let id = |sequence| self.shared.log().id(sequence);
         let head = self.shared.log().head;
-        let cursor = &mut self.position.cursor;
-        match archive.read(&**log, &self.topics, *cursor, head, max_bytes.max(1), &id) {
+        let position = &mut self.position;
+        let (topics, cursor) = (&position.topics, position.cursor);
+        match archive.read(&**log, topics, cursor, head, max_bytes.max(1), &id) {
             Ok(events) => {
                 if events.is_empty() {
-                    *cursor = archive.read_to;
+                    position.cursor = archive.read_to;
                 }
                 Next::Events(events)
             }
             Err(Some(lost_to)) => {
                 self.archive = None;
-                let log = self.shared.log();
-                Next::Note(log.gap_to(lost_to, &self.topics, &mut self.position))
+                Next::Note(self.shared.log().gap_to(lost_to, position))
             }
             Err(None) => Next::Unknown,
         }

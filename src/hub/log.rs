@@ -24,7 +24,7 @@
 //!
 //! # What a reader gets
 //!
-//! A reader is a set of topics and a [`Position`]. [`Log::next`] says what comes next, in this order:
+//! A reader has topics and a place among their events, which is a [`Position`]. [`Log::next`] says what comes next, in this order:
 //!
 //! 1. a gap, if something is lost between the position and the oldest event that is still there;
 //! 2. the word that only the archive has it, if something after the position is in memory no more;
@@ -114,6 +114,7 @@ type ScopedId = (Arc<str>, Arc<str>);
 /// left may be of a topic that lost nothing. `gap_reported_to` then says that the loss has been told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
+    pub(crate) topics: TopicSet,
     pub(crate) cursor: u64,
     /// Losses up to this sequence have been reported, or are older than the reader's start.
     gap_reported_to: u64,
@@ -122,9 +123,10 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// The position of a reader that has everything up to this sequence.
-    pub(crate) fn at(cursor: u64) -> Position {
+    /// The position of a reader that has everything of these topics up to this sequence.
+    fn at(topics: &TopicSet, cursor: u64) -> Position {
         Position {
+            topics: Arc::clone(topics),
             cursor,
             gap_reported_to: cursor,
             unknown_id: None,
@@ -546,7 +548,12 @@ impl Log {
 
     /// Skips the numbers up to this one, which exist nowhere, and returns the gap that live readers get.
     pub(crate) fn lose(&mut self, to: u64) -> Vec<GroupBatch> {
-        let gap = self.report_gap(&mut Position::at(self.head), to, to, None);
+        let gap = self.report_gap(
+            &mut Position::at(&TopicSet::default(), self.head),
+            to,
+            to,
+            None,
+        );
         self.forget_all(to);
         let groups = self.groups.keys();
         self.hand_out(groups.map(|id| (*id, vec![(to, gap.clone())])).collect())
@@ -577,7 +584,7 @@ impl Log {
     pub(crate) fn latest(&self, topics: &TopicSet) -> Position {
         let finished = topics.iter().map(|name| self.topics.get(name)?.finished);
         let first = finished.min().flatten();
-        Position::at(first.map_or(self.head, |first| first - 1))
+        Position::at(topics, first.map_or(self.head, |first| first - 1))
     }
 
     /// The position before all events that are kept. Older events do not count as lost.
@@ -588,12 +595,13 @@ impl Log {
     /// The position of a reader that begins, and to which events up to this one do not count as lost. An archive has all that
     /// follows. Memory alone may have older events, of topics that evicted less than others.
     fn start_after(&self, lost_to: u64, topics: &TopicSet) -> Position {
+        let cursor = match self.archive_lost_to {
+            Some(_) => lost_to,
+            None => self.before_next(topics, 0),
+        };
         Position {
             gap_reported_to: lost_to,
-            ..Position::at(match self.archive_lost_to {
-                Some(_) => lost_to,
-                None => self.before_next(topics, 0),
-            })
+            ..Position::at(topics, cursor)
         }
     }
 
@@ -604,14 +612,14 @@ impl Log {
             return self.earliest(topics);
         }
         if let Some(sequence) = self.find(id, topics) {
-            return Position::at(sequence);
+            return Position::at(topics, sequence);
         }
         let position = match parse(id).map(|id| id.epoch) {
             // Not the beginning of a file, whose end a client that is cut off often would never reach.
             None => self.start_after(self.evicted(topics), topics),
             Some(epoch) => match self.last_of(epoch) {
                 // The event was given out and then lost, with the power: all that came after it is new to this reader.
-                Some(last) if epoch != self.next_id().epoch => Position::at(last),
+                Some(last) if epoch != self.next_id().epoch => Position::at(topics, last),
                 _ => self.earliest(topics),
             },
         };
@@ -649,19 +657,14 @@ impl Log {
 
     /// Moves a position on to the oldest event that the subscription replays. A client that brought an id is told of a gap, if
     /// that skips an event of its topics.
-    pub(crate) fn limit_replay(
-        &self,
-        position: Position,
-        id: Option<&str>,
-        replay: Replay,
-        topics: &TopicSet,
-    ) -> Position {
+    pub(crate) fn limit_replay(&self, position: &mut Position, id: Option<&str>, replay: Replay) {
+        let topics = &position.topics;
         let skipped = match replay {
             // A history of no events keeps events for readers that are there, not for those that come back.
             _ if self.history.events == 0 && self.archive_lost_to.is_none() => {
                 self.newest_to(topics, u64::MAX)
             }
-            Replay::All => return position,
+            Replay::All => return,
             Replay::Events(count) => {
                 let kept = topics.iter().filter_map(|name| self.topics.get(name));
                 let newest_first = kept.map(|topic| topic.kept.iter().rev().map(|n| u64::MAX - n));
@@ -671,12 +674,10 @@ impl Log {
             Replay::Age(age) => self.newest_before(topics, Instant::now().checked_sub(age)),
         };
         let cursor = skipped.max(self.evicted(topics));
-        if position.cursor >= cursor {
-            return position;
-        }
-        Position {
-            unknown_id: position.unknown_id.or(id.map(str::to_string)),
-            ..Position::at(cursor)
+        if position.cursor < cursor {
+            (position.cursor, position.gap_reported_to) = (cursor, cursor);
+            let unknown = position.unknown_id.take();
+            position.unknown_id = unknown.or(id.map(str::to_string));
         }
     }
 
@@ -757,16 +758,12 @@ impl Log {
 
 /// Reading.
 impl Log {
-    /// What comes next for a reader of these topics, at most `max_bytes` or one event.
-    pub(crate) fn next(
-        &self,
-        topics: &TopicSet,
-        position: &mut Position,
-        max_bytes: usize,
-    ) -> Next {
-        if let Some(gap) = self.gap(topics, position) {
+    /// What comes next for a reader, at most `max_bytes` or one event.
+    pub(crate) fn next(&self, position: &mut Position, max_bytes: usize) -> Next {
+        if let Some(gap) = self.gap(position) {
             return Next::Note(gap);
         }
+        let topics = &position.topics;
         if self.archive_lost_to.is_some() && self.evicted(topics) > position.cursor {
             return Next::InArchive;
         }
@@ -780,17 +777,18 @@ impl Log {
 
     /// Whether a reader has everything, and may get more. Under the log's lock this is certain: the reader can wait, or join a
     /// writer, before anything else is appended.
-    pub(crate) fn is_at_head(&self, topics: &TopicSet, position: &Position) -> bool {
-        self.next(topics, &mut position.clone(), 0) == Next::AtHead
+    pub(crate) fn is_at_head(&self, position: &Position) -> bool {
+        self.next(&mut position.clone(), 0) == Next::AtHead
     }
 
     /// As [`next`](Log::next), for a reader that only wants the newest event: it is told of what it skips.
-    pub(crate) fn newest(&self, topics: &TopicSet, position: &mut Position) -> Next {
+    pub(crate) fn newest(&self, position: &mut Position) -> Next {
+        let topics = &position.topics;
         let newest = self.newest_to(topics, u64::MAX);
         let evicted = self.evicted(topics);
         let to = evicted.max(self.newest_while(topics, |kept| kept < newest));
         if newest <= position.cursor || to <= position.cursor.max(position.gap_reported_to) {
-            return self.next(topics, position, 0);
+            return self.next(position, 0);
         }
         // Counting is a step like any other: of more than that the number is not known.
         let skipped = self.kept_after(topics, position.cursor).take(STEP_EVENTS);
@@ -799,20 +797,15 @@ impl Log {
         Next::Note(self.report_gap(position, to, newest - 1, is_known.then_some(skipped)))
     }
 
-    /// The newest event of each topic up to a cursor, in order of sequence: those after `after`, at most `max_bytes` of them
+    /// The newest event of each topic up to a position, in order of sequence: those after `after`, at most `max_bytes` of them
     /// or one.
-    pub(crate) fn retained(
-        &self,
-        topics: &TopicSet,
-        after: u64,
-        cursor: u64,
-        max_bytes: usize,
-    ) -> Events {
+    pub(crate) fn retained(&self, position: &Position, after: u64, max_bytes: usize) -> Events {
         if self.history.events == 0 {
             return Vec::new();
         }
-        let topics = topics.iter().filter_map(|name| self.topics.get(name));
-        let newest = topics.filter_map(|topic| topic.newest_while(|kept| kept <= cursor));
+        let topics = position.topics.iter();
+        let topics = topics.filter_map(|name| self.topics.get(name));
+        let newest = topics.filter_map(|it| it.newest_while(|kept| kept <= position.cursor));
         let newest = newest.filter(|newest| *newest > after);
         up_to_bytes(self.in_memory(merge(newest.map(iter::once))), max_bytes)
     }
@@ -825,14 +818,15 @@ impl Log {
     }
 
     /// The gap to report at a position, which is moved so that the next one is not reported again.
-    fn gap(&self, topics: &TopicSet, position: &mut Position) -> Option<Frame> {
+    fn gap(&self, position: &mut Position) -> Option<Frame> {
+        let topics = &position.topics;
         let lost_to = self.lost_to(topics);
         let reported = position.cursor.max(position.gap_reported_to);
         if position.unknown_id.is_none() && lost_to <= reported {
             return None;
         }
         if self.archive_lost_to.is_some() {
-            return Some(self.gap_to(lost_to, topics, position));
+            return Some(self.gap_to(lost_to, position));
         }
         // The next reconnect resumes right before what comes now.
         let resume = self.before_next(topics, position.cursor);
@@ -844,8 +838,8 @@ impl Log {
     }
 
     /// The gap for a reader that the archive has nothing for up to `to`, unless memory has what follows.
-    pub(crate) fn gap_to(&self, to: u64, topics: &TopicSet, position: &mut Position) -> Frame {
-        let to = to.min(self.evicted(topics)).max(position.cursor);
+    pub(crate) fn gap_to(&self, to: u64, position: &mut Position) -> Frame {
+        let to = to.min(self.evicted(&position.topics)).max(position.cursor);
         self.report_gap(position, to, to, None)
     }
 
@@ -1027,19 +1021,19 @@ mod tests {
         }
 
         fn reader(&mut self, topics: &str, position: Position) -> Reader {
-            let topics = set(topics);
-            Reader {
-                group: self.log.join(&topics).0,
-                topics,
-                position,
-            }
+            let (group, _) = self.log.join(&set(topics));
+            let position = Position {
+                topics: set(topics),
+                ..position
+            };
+            Reader { group, position }
         }
 
         /// All that a reader gets now: numbers, and gaps as written.
         fn read(&self, reader: &mut Reader) -> String {
             let mut all = Vec::new();
             loop {
-                match self.log.next(&reader.topics, &mut reader.position, 60) {
+                match self.log.next(&mut reader.position, 60) {
                     Next::AtHead | Next::InArchive | Next::Unknown => return all.join(" "),
                     Next::Finished => return all.join(" ") + " end",
                     Next::Note(frame) => all.push(gap_text(&frame)),
@@ -1057,7 +1051,6 @@ mod tests {
 
     struct Reader {
         group: GroupId,
-        topics: TopicSet,
         position: Position,
     }
 
@@ -1085,7 +1078,7 @@ mod tests {
             let position = log.log.after(&id, &set(topics));
             let mut reader = log.reader(topics, position);
             assert_eq!(log.read(&mut reader), expected, "{topics} behind {cursor}");
-            assert!(log.log.is_at_head(&reader.topics, &reader.position));
+            assert!(log.log.is_at_head(&reader.position));
             log.log.leave(reader.group);
         }
         check(&mut log, "a", 7, ""); // At the head.
@@ -1161,7 +1154,7 @@ mod tests {
         for topics in ["b", "b", "a", "a", "a"] {
             log.publish(topics); // a holds 4 and 5; b holds 1 and 2.
         }
-        let next = log.log.next(&reader.topics, &mut reader.position, 60);
+        let next = log.log.next(&mut reader.position, 60);
         let Next::Note(gap) = next else {
             panic!("{next:?}")
         };
@@ -1245,12 +1238,12 @@ mod tests {
         for topics in ["a", "b", "c", "a"] {
             log.publish(topics);
         }
-        let next = log.log.newest(&reader.topics, &mut reader.position);
+        let next = log.log.newest(&mut reader.position);
         let Next::Note(gap) = next else {
             panic!("{next:?}")
         };
         assert_eq!(gap_text(&gap), "gap(0,2,2)@3"); // The third is of another topic.
-        let next = log.log.newest(&reader.topics, &mut reader.position);
+        let next = log.log.newest(&mut reader.position);
         let Next::Events(events) = next else {
             panic!("{next:?}")
         };
@@ -1265,17 +1258,17 @@ mod tests {
         log.publish("b");
         log.publish("b");
         log.log.raise_archive_lost_to(Some(1));
-        let next = log.log.newest(&reader.topics, &mut reader.position);
+        let next = log.log.newest(&mut reader.position);
         assert_eq!(next, Next::AtHead, "memory knows that it was of b");
         log.log.evicted_of_any = 1;
-        let next = log.log.newest(&reader.topics, &mut reader.position);
+        let next = log.log.newest(&mut reader.position);
         let Next::Note(gap) = next else {
             panic!("{next:?}")
         };
         assert_eq!(gap_text(&gap), "gap(0,1,null)@1");
-        let next = log.log.newest(&reader.topics, &mut reader.position);
+        let next = log.log.newest(&mut reader.position);
         assert_eq!(next, Next::AtHead);
-        assert!(log.log.is_at_head(&reader.topics, &reader.position));
+        assert!(log.log.is_at_head(&reader.position));
     }
 
     #[test]
@@ -1321,9 +1314,8 @@ mod tests {
                 Some(id) => log.log.after(id, &topics),
                 None => log.log.earliest(&topics),
             };
-            let position = log
-                .log
-                .limit_replay(position, id.as_deref(), replay, &topics);
+            let mut position = position;
+            log.log.limit_replay(&mut position, id.as_deref(), replay);
             let mut reader = log.reader("a", position);
             assert_eq!(log.read(&mut reader), expected, "{replay:?}");
         }
@@ -1384,8 +1376,8 @@ mod tests {
         assert!(finishes.contains(&(both.group, false)));
         assert_eq!(log.read(&mut a), "1 2 end");
         assert_eq!(log.read(&mut both), "1 2"); // b goes on.
-        assert!(!log.log.is_at_head(&a.topics, &a.position), "it is to end");
-        assert!(log.log.is_at_head(&both.topics, &both.position));
+        assert!(!log.log.is_at_head(&a.position), "it is to end");
+        assert!(log.log.is_at_head(&both.position));
         let late = log.log.latest(&set("a"));
         let mut late = log.reader("a", late);
         assert_eq!(log.read(&mut late), "2 end"); // A late visitor gets the last event.
@@ -1404,14 +1396,20 @@ mod tests {
         for _ in 0..LIVE_BUFFER {
             log.publish("a");
         }
-        let all = |log: &Log, position, id| log.limit_replay(position, id, Replay::All, &set("a"));
+        let all = |log: &Log, mut position, id| {
+            log.limit_replay(&mut position, id, Replay::All);
+            position
+        };
         let id = log.log.id(1).to_string();
         let back = all(&log.log, log.log.after(&id, &set("a")), Some(&id));
         let mut back = log.reader("a", back);
         assert_eq!(log.read(&mut back), "gap(1,65,null)@65"); // It was not there.
         let early = all(&log.log, log.log.earliest(&set("a")), None);
         assert_eq!(early, log.log.latest(&set("a")));
-        assert_eq!(log.log.retained(&set("a"), 0, 99, 99), Vec::new());
+        assert_eq!(
+            log.log.retained(&Position::at(&set("a"), 99), 0, 99),
+            Vec::new()
+        );
         assert!(log.read(&mut there).starts_with("2 3 4"));
         log.check_counts();
         log.log.leave(there.group);
@@ -1477,14 +1475,16 @@ mod tests {
             log.publish(topics);
         }
         let check = |cursor: u64, expected: &[u64]| {
-            let all = log.log.retained(&set("a b"), 0, cursor, 999);
+            let position = Position::at(&set("a b"), cursor);
+            let all = log.log.retained(&position, 0, 999);
             let all: Vec<u64> = all.iter().map(|(sequence, _)| *sequence).collect();
             assert_eq!(all, expected, "up to {cursor}");
         };
         check(5, &[3, 4]); // 3 for b, 4 for a.
         check(3, &[3]); // The third is the last of both.
         check(0, &[]); // Before all.
-        let step = |after| log.log.retained(&set("a b"), after, 5, 1).len();
+        let position = Position::at(&set("a b"), 5);
+        let step = |after| log.log.retained(&position, after, 1).len();
         assert_eq!([0, 3, 4].map(step), [1, 1, 0]); // One at a time.
     }
 
@@ -1518,11 +1518,7 @@ mod tests {
                         let position = log.log.latest(&topics);
                         let (group, _) = log.log.join(&topics);
                         readers.push(Recorded {
-                            reader: Reader {
-                                group,
-                                topics,
-                                position,
-                            },
+                            reader: Reader { group, position },
                             start: log.log.head,
                             got: Vec::new(),
                             gaps: Vec::new(),
@@ -1570,11 +1566,9 @@ mod tests {
     impl Recorded {
         /// Takes what comes next; false when that is nothing.
         fn step(&mut self, log: &Log, max_bytes: usize) -> bool {
-            let Reader {
-                topics, position, ..
-            } = &mut self.reader;
+            let position = &mut self.reader.position;
             let from = position.cursor;
-            match log.next(topics, position, max_bytes) {
+            match log.next(position, max_bytes) {
                 Next::Events(events) => {
                     self.got
                         .extend(events.iter().map(|(sequence, _)| *sequence));
@@ -1596,7 +1590,9 @@ mod tests {
             let own = |(sequence, of): &&(u64, TopicSet)| {
                 *sequence > self.start
                     && *sequence <= head
-                    && of.iter().any(|name| self.reader.topics.contains(name))
+                    && of
+                        .iter()
+                        .any(|name| self.reader.position.topics.contains(name))
             };
             let own: BTreeSet<u64> = published.iter().filter(own).map(|(n, _)| *n).collect();
             let got: BTreeSet<u64> = self.got.iter().copied().collect();

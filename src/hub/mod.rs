@@ -362,10 +362,7 @@ impl Hub {
     /// [`InvalidName`] when a name cannot be a topic's.
     pub fn receiver(&self, topics: impl Topics) -> Result<HubReceiver, InvalidName> {
         let topics = topics::check(topics.names())?;
-        let mut log = self.0.shared.log();
-        let position = log.latest(&topics);
-        let cursor = Cursor::new(&self.0.shared, &mut log, &topics, position);
-        Ok(HubReceiver::new(cursor))
+        Ok(HubReceiver::new(Cursor::new(&self.0.shared, &topics)))
     }
 
     /// Returns the topics that have an event in memory or a reader, in no particular order.

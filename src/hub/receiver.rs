@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, OpeningId};
 use super::log::Next;
 use crate::event::Event;
 use crate::socket::from_now;
@@ -46,11 +47,13 @@ impl HubReceiver {
     /// Starts after the event with this id. If the hub does not know the id, or no longer keeps every event after it, the
     /// first event is a `gap`.
     #[must_use]
-    pub fn after(self, id: &str) -> HubReceiver {
-        let (shared, topics) = (self.cursor.shared.clone(), self.cursor.topics.clone());
-        let mut log = shared.log();
-        let position = log.after(id, &topics);
-        HubReceiver::new(Cursor::new(&shared, &mut log, &topics, position))
+    pub fn after(mut self, id: &str) -> HubReceiver {
+        let shared = Arc::clone(&self.cursor.shared);
+        let log = shared.log();
+        let position = log.after(id, &self.cursor.position.topics);
+        self.cursor.begin(&log, position, false, OpeningId::None);
+        self.ready.clear();
+        self
     }
 
     /// Waits for the next event. Returns `None` when no more events will come.

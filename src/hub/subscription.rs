@@ -90,10 +90,8 @@ impl Subscription {
             Method::Head => Duration::ZERO,
             _ => shared.config.poll_timeout,
         };
-        let mut log = shared.log();
-        let latest = log.latest(&topics);
-        let cursor = Cursor::new(shared, &mut log, &topics, latest);
-        let topics = Arc::clone(&cursor.topics);
+        let cursor = Cursor::new(shared, &topics);
+        let topics = Arc::clone(&cursor.position.topics);
         Subscription {
             cursor,
             fast: fast.cloned(),
@@ -229,13 +227,13 @@ impl Subscription {
             return false;
         };
         let start = if self.earliest { "earliest" } else { "latest" };
-        let position = match self.last_event_id.as_deref().unwrap_or(start) {
+        let mut position = match self.last_event_id.as_deref().unwrap_or(start) {
             // Before the hub has followed anything, the newest event is not known.
             "latest" if shared.follows => log.latest(topics),
             "latest" => self.cursor.position.clone(),
             id => log.after(id, topics),
         };
-        let position = log.limit_replay(position, own_id, self.replay, topics);
+        log.limit_replay(&mut position, own_id, self.replay);
         let retained = self.retained && own_id.is_none();
         self.cursor.begin(&log, position, retained, self.opening_id);
         true
