@@ -68,23 +68,10 @@ impl Cursor {
         }
     }
 
-    /// Moves to where a client begins, and puts what its stream begins with in front of the events.
-    pub(crate) fn begin(
-        &mut self,
-        log: &Log,
-        position: Position,
-        retained: bool,
-        opening_id: OpeningId,
-    ) {
+    /// Moves to where a client begins.
+    pub(crate) fn begin(&mut self, log: &Log, position: Position) {
         (self.position, self.returns) = (position, log.returns);
         self.archive = None;
-        self.retained_after = retained.then_some(0);
-        self.opening_id = opening_id;
-    }
-
-    /// The sequence up to which the reader has everything.
-    pub(crate) fn sequence(&self) -> u64 {
-        self.position.cursor
     }
 
     /// The id with which the reader would come back; `None` where its position means nothing any more.

@@ -7,7 +7,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cursor::{Cursor, OpeningId};
+use super::cursor::Cursor;
 use super::log::Next;
 use crate::event::Event;
 use crate::socket::from_now;
@@ -51,7 +51,7 @@ impl HubReceiver {
         let shared = Arc::clone(&self.cursor.shared);
         let log = shared.log();
         let position = log.after(id, &self.cursor.position.topics);
-        self.cursor.begin(&log, position, false, OpeningId::None);
+        self.cursor.begin(&log, position);
         self.ready.clear();
         self
     }

@@ -107,7 +107,7 @@ impl Source for Subscriber {
         let is_note = matches!(next, Next::Note(_));
         let events = match next {
             Next::Events(events) => events,
-            Next::Note(frame) => vec![(self.cursor.sequence(), frame)],
+            Next::Note(frame) => vec![(self.cursor.position.cursor, frame)],
             Next::Finished => {
                 self.end = EndReason::Finished;
                 return Ok(Supply::End(Vec::new()));

@@ -235,7 +235,10 @@ impl Subscription {
         };
         log.limit_replay(&mut position, own_id, self.replay);
         let retained = self.retained && own_id.is_none();
-        self.cursor.begin(&log, position, retained, self.opening_id);
+        self.cursor.begin(&log, position);
+        self.cursor.retained_after = retained.then_some(0);
+        // Not for a client that is sent away: its own id is the one to come back with.
+        self.cursor.opening_id = self.opening_id;
         true
     }
 
