@@ -662,7 +662,7 @@ impl Log {
         let skipped = match replay {
             // A history of no events keeps events for readers that are there, not for those that come back.
             _ if self.history.events == 0 && self.archive_lost_to.is_none() => {
-                self.newest_to(topics, u64::MAX)
+                self.newest_while(topics, |_| true)
             }
             Replay::All => return,
             Replay::Events(count) => {
@@ -784,7 +784,7 @@ impl Log {
     /// As [`next`](Log::next), for a reader that only wants the newest event: it is told of what it skips.
     pub(crate) fn newest(&self, position: &mut Position) -> Next {
         let topics = &position.topics;
-        let newest = self.newest_to(topics, u64::MAX);
+        let newest = self.newest_while(topics, |_| true);
         let evicted = self.evicted(topics);
         let to = evicted.max(self.newest_while(topics, |kept| kept < newest));
         if newest <= position.cursor || to <= position.cursor.max(position.gap_reported_to) {
@@ -830,7 +830,7 @@ impl Log {
         }
         // The next reconnect resumes right before what comes now.
         let resume = self.before_next(topics, position.cursor);
-        let to = match lost_to.max(self.newest_to(topics, resume)) {
+        let to = match lost_to.max(self.newest_while(topics, |kept| kept <= resume)) {
             0 => resume,
             missing => missing,
         };
@@ -876,11 +876,6 @@ impl Log {
         };
         let evicted = topics.iter().map(evicted);
         evicted.fold(self.evicted_of_any, u64::max)
-    }
-
-    /// The newest event of these topics in memory that is not newer than this one; 0 when there is none.
-    fn newest_to(&self, topics: &TopicSet, sequence: u64) -> u64 {
-        self.newest_while(topics, |kept| kept <= sequence)
     }
 
     /// As [`Topic::newest_while`], of several topics; 0 when there is none.
