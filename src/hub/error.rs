@@ -1,4 +1,4 @@
-//! Why an event was not published.
+//! Why an event was not published, and what the client of a handler is told that publishes.
 
 use std::error::Error;
 use std::{fmt, io};

@@ -17,6 +17,10 @@
 //! A writer never waits for a socket, for user code or for the log. The hub thread waits for the writers: a permit comes
 //! back when a writer takes a batch, so that at most one batch waits at each. What is published meanwhile waits in the
 //! inbox and becomes one batch, which each socket takes in one write.
+//!
+//! A reader of a writer has no thread that looks after it, so the writer does what that thread would: it *sweeps*. A sweep
+//! looks at each reader once, for three things: whether its stream is to end, whether a heartbeat is due, and whether the
+//! client has left. It is made in steps between the batches.
 
 use std::hint;
 use std::io;
@@ -61,6 +65,7 @@ pub(crate) type Batches = Arc<[GroupBatch]>;
 
 /// What a writer is told, by its channel of messages or that of joins.
 enum Message {
+    /// Write this to the readers.
     Batch(Batches),
     /// The reader joins after this batch, the last one sent: it has the events of that batch, and not those of the next.
     Join(usize, Member),
@@ -73,24 +78,34 @@ enum Message {
 /// A writer as the other threads see it. A join has a channel of its own, as it need not wake the writer: a wake-up is 3.5
 /// `futex` calls of the 16 system calls that a client costs which gets one event and leaves (`strace -c`).
 struct Sending {
+    /// Batches and commands. Each of them wakes the writer.
     messages: Sender<Message>,
+    /// Readers. Nobody waits at the other end of this channel.
     joins: Sender<Message>,
     /// The back-pressure: the hub thread takes a permit for each batch.
     permits: Mutex<Receiver<()>>,
 }
 
-/// A stream on its way between threads, with the way back.
+/// A stream on its way between threads, with the way back. The thread that has this value owns the stream, and no other
+/// thread touches its socket.
+///
+/// The streams keep the threads of their hub: when the hub has gone, its readers still get what was published before.
 pub(crate) struct Member {
+    /// The threads among which the stream goes around.
     pub(crate) fast: Arc<Fast>,
+    /// Boxed, since it is moved often.
     pub(crate) stream: Box<EventStream<Subscriber>>,
 }
 
-/// The writers and the catch-up pool.
+/// The writers and the catch-up pool. They end when the hub and its last stream have gone.
 pub(crate) struct Fast {
+    /// A reader's index in the registry says which of them it joins.
     writers: Vec<Sending>,
+    /// Threads that serve the readers which have not everything, each for a slice of time.
     catch_up: Threads<Member>,
-    /// How many batches were sent, and how many readers have joined. Both change under the log's lock.
+    /// How many batches were sent. It changes under the log's lock.
     sent: AtomicUsize,
+    /// How many readers have joined. It changes under the log's lock.
     joined: AtomicUsize,
 }
 
@@ -183,6 +198,9 @@ impl Member {
     }
 
     /// Hands the stream to a writer, or gives it back where it has not everything any more.
+    ///
+    /// This is the step on which order rests. Under the log's lock no batch can be appended or sent: the stream has all
+    /// batches up to `after`, and the writer gets all later ones.
     fn join(mut self) -> Option<Member> {
         // A visitor may be gone again when the writer first looks.
         self.stream.check_soon(WRITER_CHECK_INTERVAL);
@@ -210,39 +228,51 @@ impl Member {
     }
 }
 
-/// One writer's readers.
+/// A writer thread, with the readers that it owns.
 struct Writer {
+    /// Batches and commands.
     messages: Receiver<Message>,
+    /// Readers.
     joins: Receiver<Message>,
     /// A join that is to wait for batches that are in the channel of messages.
     early: Option<Message>,
+    /// Tells the hub thread that the next batch may come.
     permit: SyncSender<()>,
     /// How many batches were taken.
     taken: usize,
-    /// In order of their ids.
+    /// The readers by what they asked for, in order of the groups' ids.
     groups: Vec<Group>,
+    /// When the next sweep begins.
     next_sweep: Instant,
+    /// How long after that the next one begins: the shortest heartbeat of any reader so far, and at most a second.
     period: Duration,
     /// Where a sweep goes on: in this group, with the members below this index.
     unswept: Option<(GroupId, usize)>,
 }
 
-/// The readers of one group. Each of them has all events up to `cursor`, or joined after that event.
+/// The readers of one group. Each of them has all events up to `cursor`, or joined after that event. What all of them have
+/// in common is noted once for the group: a delivery notes nothing for each reader.
 struct Group {
+    /// The group's id in the log.
     id: GroupId,
+    /// In no order.
     live: Vec<Live>,
+    /// The last event that was delivered.
     cursor: u64,
     /// Events that were delivered to each member that was there all the time.
     events: u64,
+    /// When something was sent to all members. A heartbeat is due so long after that.
     last_batch: Instant,
 }
 
 /// A reader. Beside it stands all that a delivery needs, which the caches do not hold from one event to the next: each step
 /// through memory to the connection costs about 0.1 µs, where a whole delivery costs 3 to 4.
 struct Live {
+    /// The connection of the member's socket.
     connected: Arc<SharedStream>,
     /// The group's `events` when the reader joined.
     joined_at: u64,
+    /// The reader's stream, for all that is no delivery.
     member: Member,
 }
 
@@ -344,7 +374,8 @@ impl Writer {
         self.groups.binary_search_by_key(&id, |group| group.id)
     }
 
-    /// Writes a batch to each reader of its group. A reader whose socket does not take all of it leaves the group.
+    /// Writes a batch to each reader of its group. A reader whose socket does not take all of it leaves the group, with its
+    /// exact position inside the event.
     fn deliver(&mut self, batch: &GroupBatch) {
         let Ok(index) = self.find(batch.group) else {
             return;
@@ -387,7 +418,9 @@ impl Writer {
         }
     }
 
-    /// Looks at a few members. A new sweep begins when it is time and the last one has seen all.
+    /// Looks at a few members: one step of a sweep. A new sweep begins when it is time and the last one has seen all.
+    ///
+    /// A sweep sees each member that is there from its beginning to its end. Members that come meanwhile may wait for the next.
     fn sweep_step(&mut self) {
         let now = Instant::now();
         let (id, below) = self.unswept.take().unwrap_or_else(|| {
@@ -426,7 +459,7 @@ impl Writer {
 }
 
 impl Group {
-    /// Takes a member out, with its position.
+    /// Takes a member out, and tells it what it got here: from now on the member has its own position again.
     fn remove(&mut self, index: usize) -> Member {
         let live = self.live.swap_remove(index);
         let mut member = live.member;

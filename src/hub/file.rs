@@ -6,7 +6,19 @@
 //! | `history.00000000000000000001` | an older, full segment, named by its first sequence |
 //! | `history.next` | the sequence after the last acknowledged event, so that recovery notices a lost end |
 //!
-//! A hub locks the segments themselves. A lock on a name would not keep out a hub that comes through another name.
+//! **Writing.** A batch is one write at the end of the newest segment. A write that fails is cut off again, at once or before
+//! the next one: nobody may find an event that was refused. A full segment is renamed, and a new one takes its name. The
+//! oldest segments are removed while all together are too large.
+//!
+//! **Recovery.** Opening a history reads all segments into the log, which keeps what it has room for. Bytes that are no record
+//! are reported, passed over, and left where they are: at the end of the newest segment as in the middle of any. A new epoch
+//! begins after the last event that may have been acknowledged. Where events are missing before it, their readers are told.
+//!
+//! **Reading.** A reader that needs what memory has no more opens the segment that has it, and goes on from segment to segment.
+//! It takes no lock while it reads. It may find events of a batch that is just being written, and of one that will be refused:
+//! [`ArchiveReader`](super::archive::ArchiveReader) takes none after the newest event of the log.
+//!
+//! **Locks.** A hub locks the segments themselves. A lock on a name would not keep out a hub that comes through another name.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, TryLockError};
@@ -85,7 +97,11 @@ pub(crate) fn open(
     Ok((store, FileLog(segments)))
 }
 
-/// Gives the log what one segment holds, and returns where its last whole record ends.
+/// Gives the log what one segment holds, and returns where its last whole record ends. Reports what is not a record.
+///
+/// # Errors
+///
+/// What the system says; `InvalidData` when nothing in the file is a record, and the file is no history that was just begun.
 fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
     let report = |from, to| {
         let name = path.display();
@@ -139,6 +155,7 @@ type FileId = (u64, u64);
 /// A segment's file. No other hub, in this process or in another one, can open the file until this value is dropped.
 struct LockedFile {
     file: File,
+    /// Shows at the next append whether this is still the file that a restart would find.
     id: FileId,
 }
 
@@ -166,12 +183,16 @@ impl Drop for LockedFile {
 }
 
 /// Writes the newest segment, and removes the oldest ones.
+///
+/// The hub thread owns it. Readers share the list of segments with it, and nothing else.
 pub(crate) struct FileStore {
     /// The path that the caller gave, under which a restart will look for the newest segment.
     given: PathBuf,
     /// The same without symbolic links.
     path: PathBuf,
+    /// The limits.
     history: History,
+    /// The segment that is written: the last of `segments`.
     newest: LockedFile,
     /// Those of `segments` before the last.
     full: Vec<LockedFile>,
@@ -181,9 +202,11 @@ pub(crate) struct FileStore {
     len: u64,
     /// The file may have more bytes, of a write that failed. The next write cuts them off first.
     has_partial_tail: bool,
+    /// The epoch of this hub, which stands at the beginning of each segment too.
     epoch: Epoch,
     /// The last sequence that was removed at the old end.
     removed_to: u64,
+    /// Locked while a segment is added, renamed or removed.
     segments: Segments,
 }
 
@@ -241,6 +264,10 @@ impl FileStore {
     }
 
     /// Begins a new segment with the event `next`, where the newest one is full or was removed.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; and when something else is in the file's place, since a restart would not find what is written.
     fn make_room(&mut self, next: u64) -> io::Result<()> {
         let found = fs::metadata(&self.given).ok();
         let is_in_place = found.is_some();
@@ -312,7 +339,7 @@ impl FileStore {
     }
 }
 
-/// The segments as readers see them.
+/// The segments as readers see them. They stay readable when the hub has gone.
 pub(crate) struct FileLog(Segments);
 
 impl EventLog for FileLog {

@@ -1,4 +1,13 @@
 //! Encoded events: each once as a chunk for all readers, and several in one write that may be partial.
+//!
+//! ```text
+//! 1a CR LF  id: e-1 LF data: 0123456789 LF LF  CR LF
+//!           └────────── the event ──────────┘
+//! └───────────────── the chunk ────────────────────┘
+//! ```
+//!
+//! A chunked stream sends the chunk. A close-delimited stream sends the event, which also goes into the history's file and to
+//! code in this process. An event is encoded once for all who get it out of memory.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -10,6 +19,7 @@ use crate::stream::Unsent;
 /// An event's bytes as one chunk (RFC 9112 section 7.1), shared by all who send them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
+    /// The chunk's size, the event, and their line ends.
     chunk: Arc<[u8]>,
     /// Where the event begins, after the chunk size. It ends before the chunk's last CRLF.
     text: u8,
@@ -74,6 +84,7 @@ pub(crate) type Events = Vec<(u64, Frame)>;
 /// Events that leave in one write.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    /// How the streams that get the batch are coded, all in the same way.
     coding: Coding,
     events: Events,
     /// All bytes, put together by the first thread that needs them. A single event needs no copy.

@@ -11,6 +11,17 @@
 //!
 //! The comment has the event's sequence, a checksum, the event's length in bytes, and its topics with tabs between them.
 //! `cat`, `grep` and every parser of event streams can read the file.
+//!
+//! ```abnf
+//! file   = *(epoch / record)
+//! epoch  = ": epoch " 16HEXDIG " from " 1*DIGIT " " sum LF LF
+//! record = ": " 1*DIGIT " " sum " " 1*DIGIT " " topic *(HTAB topic) LF event
+//! sum    = 16HEXDIG
+//! ```
+//!
+//! Anything else is damage, which is passed over: the next record begins after a blank line. A comment that was published
+//! within an event may have the form of a record. It is not taken for one, since only the end of an event is a blank line. A
+//! record is whole if its comment is, byte for byte, the one that its text would get.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
@@ -30,12 +41,15 @@ const BLOCK_BYTES: usize = 64 * 1024;
 
 /// A comment line of ours, with the event that follows it.
 pub(crate) enum Record {
+    /// An event, as it goes back into the log.
     Event(Numbered),
+    /// The events from here on have this epoch, until the next such line.
     Epoch(Epoch),
 }
 
-/// Reads the records of a file, in order.
+/// Reads the records of a file, in order. What is no record is passed over.
 pub(crate) struct Records {
+    /// Buffered, since most records are small.
     file: BufReader<File>,
     /// Where the last record ends.
     pub(crate) position: u64,

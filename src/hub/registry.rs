@@ -1,4 +1,8 @@
 //! Who reads: one entry for each event stream, for figures and for closing. No event waits for its lock.
+//!
+//! A close must reach every stream whose client the handler has let in, however far the request is. It notes the time, and
+//! then marks the readers in the list. A stream goes into the list, and then looks at the time: where a close came after its
+//! request, the stream ends before its first event. One of the two sees the other, whichever comes first.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,6 +25,7 @@ pub struct Reader {
     pub label: String,
     /// When the client subscribed.
     pub since: Instant,
+    /// What it reads.
     pub(super) topics: TopicSet,
     /// Its index in the registry, which changes when others leave.
     pub(super) index: AtomicUsize,
@@ -66,9 +71,10 @@ impl Reader {
     }
 }
 
-/// All readers of one hub.
+/// All readers of one hub. Each of its locks is held for a step that calls nothing.
 #[derive(Default)]
 pub(crate) struct Registry {
+    /// Each at its index, so that a reader leaves without a search.
     readers: Mutex<Vec<Arc<Reader>>>,
     /// When readers were closed the last time.
     last_close: Mutex<Option<Instant>>,

@@ -1,4 +1,12 @@
 //! What all parts of one hub share: the log behind its lock, the readers, and figures.
+//!
+//! | lock | who holds it, for one step |
+//! | --- | --- |
+//! | the log's | the hub thread, to append a batch and hand it to the writers; a reader, to take its next events or to join a writer |
+//! | the list of readers | a stream that begins or ends; a call that lists or closes readers |
+//! | the figures | whoever has published or delivered something |
+//!
+//! A thread that holds one of the last two takes no other lock.
 
 use std::fmt;
 use std::io;
@@ -20,10 +28,12 @@ const KNOWLEDGE_WAIT: Duration = Duration::from_secs(1);
 
 /// What a hub's handles, its threads and its readers share.
 pub(crate) struct Shared {
+    /// The limits, and the error hook.
     pub(crate) config: HubConfig,
     /// Held by the hub thread while it appends a batch and hands it to the writers, and by a reader while it takes its
     /// next events or goes to a writer. Never held while something waits for a peer, the disk or user code.
     log: Mutex<Log>,
+    /// The event streams. Long-polls and receivers are not among them.
     pub(crate) registry: Registry,
     /// The figures that are counted. The others are looked up.
     counters: Mutex<Stats>,

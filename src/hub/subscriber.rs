@@ -1,4 +1,9 @@
 //! A hub's reader as the source of an event stream: its cursor, what happens when it is too slow, and what follows its end.
+//!
+//! The stream's loop is the same for all sources. A reader that has everything once is *lagging* from the first write that
+//! takes only a part of its batch until it has everything again. What then happens is a matter of its [`Lag`]: it goes on from
+//! its cursor, it skips to the newest event, or its stream ends. A reader that has not had everything yet is new or has come
+//! back, which is no fault of its own: it gets what it missed, whatever its `Lag`.
 
 use std::fmt;
 use std::io;
@@ -26,6 +31,7 @@ pub(crate) type OnEnd = Box<dyn FnOnce(&StreamEnd) + Send>;
 pub(crate) struct Subscriber {
     pub(crate) cursor: Cursor,
     pub(crate) reader: Arc<Reader>,
+    /// What happens when it is too slow.
     lag: Lag,
     /// It had everything once, so that it is behind by its own fault.
     was_at_head: bool,
@@ -33,7 +39,9 @@ pub(crate) struct Subscriber {
     is_lagging: bool,
     /// Events handed to the socket.
     pub(crate) events: u64,
+    /// Why the stream ends, as far as is known: a client leaves without a word.
     end: EndReason,
+    /// Called on a thread for user code when the stream has ended.
     on_end: Vec<OnEnd>,
 }
 
@@ -83,7 +91,7 @@ impl Subscriber {
         Ok(progress.unsent)
     }
 
-    /// Notes that the stream was cut off by this error.
+    /// Notes that the stream was cut off by this error: a time-out is the client's own fault, and anything else its leaving.
     pub(crate) fn failed(&mut self, error: &io::Error) {
         if error.kind() == io::ErrorKind::TimedOut {
             self.end = EndReason::Stalled;
@@ -143,6 +151,7 @@ impl Source for Subscriber {
     }
 }
 
+/// However a stream ends, its reader leaves the registry, is counted, and is told to those who asked.
 impl Drop for Subscriber {
     fn drop(&mut self) {
         let shared = &self.cursor.shared;

@@ -1,4 +1,9 @@
 //! A request's subscription: where its reader begins, what goes with it, and the response that it becomes.
+//!
+//! 1. The handler subscribes. The cursor is after the newest event now, and what is published from here on is kept for it.
+//! 2. The handler returns the subscription, which becomes a response: a stream, a long-poll, or a refusal.
+//! 3. The head of the stream is about to be written. Only now does the cursor move to where the client begins, which may take
+//!    a look at the client's id, and only now is there a reader. A response that a middleware drops has started nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -55,16 +60,21 @@ use crate::stream::{EventStream, KeepAlive, StreamOptions, event_stream};
 pub struct Subscription {
     /// After the newest event at the time when the handler asked, until the response begins.
     cursor: Cursor,
+    /// The hub's writers, where it has some.
     fast: Option<Arc<Fast>>,
     /// The stream's entry in the registry, should a stream begin.
     reader: Reader,
+    /// A client without an id begins with the oldest event.
     earliest: bool,
+    /// How far back a client may go.
     replay: Replay,
+    /// The client's id, or one of the words `earliest` and `latest`.
     last_event_id: Option<String>,
     /// The response in place of any event.
     refusal: Option<Response>,
     /// How long a long-poll waits; `None` for a stream.
     poll_timeout: Option<Duration>,
+    /// The server is shutting down.
     closing: Arc<AtomicBool>,
     /// When the request came.
     received: Instant,
@@ -72,10 +82,12 @@ pub struct Subscription {
     opening_id: OpeningId,
     lag: Lag,
     options: StreamOptions,
+    /// Called when the stream has ended. The values of guards are in such callbacks too.
     on_end: Vec<OnEnd>,
 }
 
 impl Subscription {
+    /// Makes the subscription of a request's client, with the defaults of all builders.
     pub(crate) fn new(
         shared: &Arc<Shared>,
         fast: Option<&Arc<Fast>>,
@@ -256,7 +268,7 @@ impl Subscription {
         poll::respond(self.cursor, first, timeout, &self.closing, self.received)
     }
 
-    /// Serves the stream, on the connection's thread for as long as it keeps it.
+    /// Serves the stream on the connection's thread: to its end, or until a writer takes it.
     fn serve(mut self, head: StreamHead, socket: Socket) {
         let is_known = self.begin();
         let subscriber = Subscriber::new(self.cursor, self.reader, self.lag, self.on_end);
