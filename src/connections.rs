@@ -250,11 +250,8 @@ impl Connections {
     /// Returns all connections, so that none of them is dealt with under the lock.
     fn everyone(&self) -> Vec<Arc<SharedStream>> {
         let connected = |entry: &Entry| entry.connected.upgrade();
-        lock(&self.table)
-            .entries
-            .iter()
-            .filter_map(connected)
-            .collect()
+        let table = lock(&self.table);
+        (table.entries.iter()).filter_map(connected).collect()
     }
 }
 
