@@ -1,4 +1,16 @@
 //! One connection: requests and their responses one after the other, and streams among them (RFC 9112 section 9).
+//!
+//! ```text
+//!        ┌──────────────── keep-alive ─────────────────┐
+//!        ▼                                             │
+//!  await_request ──▶ read_request ──▶ router ──▶ whole response ──close──▶ linger
+//!        ▲                                └────▶ stream, on this thread or others
+//!        │                                             │
+//!        └── with new buffers, where the stream kept the connection
+//! ```
+//!
+//! Whatever goes wrong with a request is a response that ends the connection, or the end without a response: after a framing
+//! error nobody knows where the next request begins.
 
 use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
@@ -33,7 +45,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long a client that is refused may take for its request head and for reading the response.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection with its buffers, which are used for one request after the other.
+/// A connection with its buffers, which are used for one request after the other. They are freed before a stream begins, as it
+/// may be open for days.
 struct Connection {
     socket: Socket,
     reader: BufReader<DeadlineReader>,
@@ -42,7 +55,8 @@ struct Connection {
     out: Vec<u8>,
 }
 
-/// Serves a connection until it ends or has become a stream that other threads carry on.
+/// Serves a connection until it ends or has become a stream that other threads carry on. A stream that ended by itself may give
+/// the socket back for the next request.
 pub(crate) fn serve(mut socket: Socket, router: &Router) {
     while let Some((stream, head, stream_socket)) = answer_requests(socket, router) {
         match stream(head, stream_socket) {
@@ -108,7 +122,8 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
     None
 }
 
-/// Reads a request and responds that there is no room.
+/// Reads a request and responds that there is no room. The request decides the form: an `EventSource` that gets a 503 never
+/// comes back.
 pub(crate) fn refuse(socket: Socket) {
     let mut connection = Connection::new(socket);
     connection.reader.get_mut().set_deadline(REFUSAL_TIMEOUT, 0);
@@ -141,7 +156,8 @@ impl Connection {
         }
     }
 
-    /// Waits for the first byte of a request; false when none comes.
+    /// Waits for the first byte of a request; false when none comes. Only this wait may be ended from outside, by a shutdown or
+    /// for another connection.
     fn await_request(&mut self) -> bool {
         if !self.reader.buffer().is_empty() {
             return true;
@@ -163,7 +179,8 @@ impl Connection {
         has_request
     }
 
-    /// Reads one request and finds its handler.
+    /// Reads one request and finds its handler. The body is read before the handler runs, so that the next request begins where
+    /// this one ends, whatever the handler does.
     #[inline(never)] // For the stack, as with `answer_requests`.
     fn read_request<'a>(&mut self, router: &'a Router) -> Read<Found<'a>> {
         let time = self.socket.config().head_timeout;

@@ -1,4 +1,16 @@
 //! The open connections of a server: their number, its limits, and the way to reach all of them at shutdown.
+//!
+//! A thread that waits for a request cannot be interrupted by std. To have it end, the reading side of its socket is shut down:
+//! the read returns, with the request if one has come. What a connection does stands in a number that its own thread writes
+//! and others compare, so that a request costs no lock:
+//!
+//! ```text
+//!  NEW ──first byte──▶ BUSY ──response──▶ number of the wait ──next request──▶ BUSY
+//!                                                 │
+//!                                                 └──chosen to give way, by another thread──▶ BUSY
+//! ```
+//!
+//! A thread that finds BUSY after its wait knows that its connection was chosen.
 
 use std::fmt;
 use std::mem;
@@ -11,20 +23,24 @@ use crate::config::Config;
 use crate::lock::lock;
 use crate::user_code::{ErrorHook, guarded};
 
-/// The open connections of one server, and its counters.
+/// The open connections of one server, and its counters. Shared by the threads that accept and all connections.
 pub(crate) struct Connections {
     pub(crate) config: Config,
     on_error: ErrorHook,
     /// Set when the server shuts down.
     pub(crate) closing: Arc<AtomicBool>,
+    /// A client has tried TLS, and the error hook knows.
     pub(crate) has_reported_tls: AtomicBool,
+    /// Connections that were accepted, refused ones included.
     accepted: AtomicUsize,
+    /// Connections for which there was no room.
     pub(crate) refused: AtomicUsize,
     /// Responses by class of status: 2xx to 5xx.
     responses: [AtomicUsize; 4],
     /// The number of waits for a next request so far, which tells what wait began first.
     pub(crate) idle_waits: AtomicUsize,
     table: Mutex<Table>,
+    /// Notified when the last connection of a server that shuts down has ended.
     emptied: Condvar,
 }
 
@@ -231,7 +247,8 @@ impl Connections {
         }
     }
 
-    /// Cuts off all connections. Their threads see it at their next read or write.
+    /// Cuts off all connections, in both directions. Their threads see it at their next read or write, also where they wait in
+    /// one now.
     pub(crate) fn cut_off(&self) {
         for connected in self.everyone() {
             let _ = connected.stream.shutdown(Shutdown::Both);
@@ -330,7 +347,8 @@ impl Table {
         (config.max_connections_per_address).is_none_or(|most| count() < most)
     }
 
-    /// Puts an entry at a free index, and returns the index.
+    /// Puts an entry at a free index, and returns the index. Indexes are used again, so that the table is as long as the
+    /// largest number of connections so far.
     fn add(&mut self, taken: Entry) -> usize {
         let Some(entry) = self.free.pop() else {
             self.entries.push(taken);

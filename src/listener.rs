@@ -1,5 +1,9 @@
 //! The sockets that a server accepts connections from: a TCP address, a Unix socket's path, or what another process hands
 //! over.
+//!
+//! Without `unsafe`, std turns a `UnixStream` into its descriptor and a descriptor into a `TcpStream`. Reading, writing,
+//! time-outs and shutting down are the same system calls for both, so the rest of the server knows one type of stream. Only
+//! `accept` and addresses differ, and stay here.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -49,7 +53,8 @@ impl Listener {
         Ok(Listener::Tcp(listener))
     }
 
-    /// Listens on a path, in place of a socket there that nobody serves any more.
+    /// Listens on a path, in place of a socket there that nobody serves any more. The new file takes the path in one step, with its
+    /// mode, so a client never finds the path empty or open to all.
     #[cfg(unix)]
     pub(crate) fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
         let bind = || {
@@ -156,7 +161,8 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Checks that nothing is at a path but a socket that nobody serves.
+/// Checks that nothing is at a path but a socket that nobody serves. A file of the user's is never removed, and neither is the
+/// socket of a server that runs.
 #[cfg(unix)]
 fn check_is_free(path: &Path) -> io::Result<()> {
     let (kind, problem) = match fs::symlink_metadata(path) {

@@ -359,7 +359,8 @@ fn open_file_limit() -> Option<usize> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// A server that has been started.
+/// A server that has been started: its threads, and its connections. The threads that accept hold it, and its state while it
+/// runs; the end of the server drops it with all handlers.
 struct Running {
     accept_threads: Threads<(Arc<Running>, Arc<Listener>)>,
     connection_threads: Threads<Socket>,
@@ -392,7 +393,8 @@ fn accept((running, listener): (Arc<Running>, Arc<Listener>)) {
 }
 
 impl Running {
-    /// Gives a new connection to a thread, or refuses it.
+    /// Gives a new connection to a thread, or refuses it. Called by the threads that accept, which must not be held up: nothing
+    /// here waits for a client.
     fn hand_over(&self, mut socket: Socket) {
         if socket.permit.is_taken() {
             match self.connection_threads.run(socket) {
@@ -413,6 +415,10 @@ impl Running {
     }
 
     /// Ends all streams and connections, and waits for their threads.
+    ///
+    /// Idle connections and streams know already that the server closes. In order of time, new connections whose request does
+    /// not come within [`NEW_TIME`] end, then at the deadline everything that is left is cut off, and then threads have
+    /// [`CUT_OFF`] to notice it.
     fn finish(&self, deadline: Instant) -> Result<(), StillOpen> {
         self.stop_accepting(deadline);
         let soon = deadline.min(Instant::now() + NEW_TIME);

@@ -2,6 +2,10 @@
 //!
 //! A socket is blocking while it serves requests and non-blocking while it carries a stream. Only the thread that owns the
 //! connection changes the mode, since the mode belongs to the socket and not to a handle of it.
+//!
+//! Three clocks stop a peer that takes its time. A head, a body and a wait each have a deadline for the whole: a time-out for
+//! each read would start again at each byte. A body must also come at a minimum rate. And a peer that does not read has a
+//! [`Pace`], which looks at the time since the last byte that it took and at its average.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -34,6 +38,7 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Socket {
     /// The connection itself. A writer thread has it too, and drops it before the socket, which frees the permit.
     pub(crate) connected: Arc<SharedStream>,
+    /// The client's address, or that of a proxy in between.
     pub(crate) peer: SocketAddr,
     /// The socket is non-blocking.
     streaming: bool,
@@ -116,7 +121,7 @@ impl Socket {
         !self.is_closing() && !self.gives_way
     }
 
-    /// Makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
+    /// Begins a stream and makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
     pub(crate) fn start_stream(&mut self) -> io::Result<()> {
         self.streaming = true;
         self.stray_bytes = self.early.len();
@@ -165,6 +170,9 @@ impl Socket {
     }
 
     /// Writes what the socket takes at once, or waits at most `wait` until it takes something. Leaves a stream non-blocking.
+    ///
+    /// std has no call that waits until a socket can be written to. A blocking write of one byte with a time-out stands in for
+    /// it.
     pub(crate) fn write_waiting(&mut self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
         self.has_write_timeout = false;
         self.stream().set_nonblocking(true)?;
@@ -271,7 +279,8 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
     }
 }
 
-/// Reads until a point in time. A time-out for each read would start again at each byte.
+/// Reads until a point in time. The owner of a connection has it beside the [`Socket`], for as long as it reads requests: a
+/// stream keeps none of its fields.
 pub(crate) struct DeadlineReader {
     connected: Arc<SharedStream>,
     /// Bytes that were read from the socket earlier. They come first.

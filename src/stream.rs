@@ -96,7 +96,8 @@ pub(crate) enum State {
     Over,
 }
 
-/// A socket and the source of its events; owned by one thread at a time.
+/// A socket and the source of its events; owned by one thread at a time. What is `unsent` goes out before anything else, so that
+/// no heartbeat and no last chunk stands inside an event.
 pub(crate) struct EventStream<S> {
     pub(crate) source: S,
     pub(crate) socket: Socket,
@@ -110,8 +111,10 @@ pub(crate) struct EventStream<S> {
     /// How fast the client takes what it is behind with; `None` while it is not behind. Boxed, as most streams have none.
     pace: Option<Box<Pace>>,
     last_sent: Instant,
+    /// When to look whether the client has left, and how long the pause before that was.
     next_check: Instant,
     check_pause: Duration,
+    /// The end of the stream's lifetime, where it has one.
     ends_at: Option<Instant>,
 }
 

@@ -1,7 +1,14 @@
 //! A pool of threads with a queue: each item is handled on a reused or a new thread, within a limit.
 //!
 //! Starting a thread costs some 100 µs, reusing one a wake-up. A caller starts a thread only where none is on its way to the
-//! queue; a thread that finds more items in the queue than threads on their way to it starts the next one.
+//! queue; a thread that finds more items in the queue than threads on their way to it starts the next one. So a caller that
+//! accepts connections is held up by one start at most, however many come at once.
+//!
+//! ```text
+//!           start                  item                      handled
+//!  (none) ────────▶ ready ─────────────────▶ busy ──────────────────────▶ ready
+//!                     └── nothing for 5 s, or the pool is closed ──▶ (ended)
+//! ```
 
 use std::collections::VecDeque;
 use std::io;
@@ -56,7 +63,9 @@ struct Shared<T> {
     stack_bytes: usize,
     handle: Box<dyn Fn(T) + Send + Sync>,
     state: Mutex<State<T>>,
+    /// Notified for each item in the queue.
     wake: Condvar,
+    /// Notified when the last thread has ended.
     gone: Condvar,
 }
 
@@ -64,9 +73,11 @@ struct Shared<T> {
 /// an item leaves `queue` no longer than `ready`, starts another thread, or is one of the maximum number.
 struct State<T> {
     queue: VecDeque<T>,
+    /// The threads that run, those that have just been started included.
     threads: usize,
     /// Of the threads, those on their way to the queue: they wait for an item, or have just been started.
     ready: usize,
+    /// Threads end when the queue is empty, and nothing is taken any more.
     closed: bool,
 }
 
@@ -160,7 +171,8 @@ impl<T: Send + 'static> Drop for Threads<T> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Counts and starts one more thread.
+    /// Counts and starts one more thread. Starting takes long, so the lock is let go for it: the thread counts as ready at once,
+    /// and not any more where it could not be started.
     fn start(self: &Arc<Shared<T>>, mut state: MutexGuard<'_, State<T>>) -> io::Result<()> {
         state.threads += 1;
         state.ready += 1;
