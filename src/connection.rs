@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::http::{
     Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, client_ip,
-    is_token, read_body,
+    is_token, malformed, read_body,
 };
 use crate::random::jitter;
 use crate::router::{Found, Router};
@@ -230,10 +230,7 @@ impl Connection {
                 self.socket.peer
             ));
         }
-        Err(self.refusal(RequestError {
-            status: Some(400),
-            reason: "this is not HTTP",
-        }))
+        Err(self.refusal(malformed("this is not HTTP")))
     }
 
     /// Reads the head of a request into `request`.

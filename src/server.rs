@@ -431,16 +431,15 @@ impl Running {
         let grace = deadline.max(Instant::now()) + CUT_OFF;
         // Idle threads end while this one waits for the connections.
         self.connection_threads.close(Instant::now());
-        let connections = self.connections.wait_until_empty(grace);
-        let threads = self.connection_threads.close(grace)
-            + self.refusal_threads.close(grace)
-            + self.stop_accepting(grace);
-        match connections + threads {
+        let left = StillOpen {
+            connections: self.connections.wait_until_empty(grace),
+            threads: self.connection_threads.close(grace)
+                + self.refusal_threads.close(grace)
+                + self.stop_accepting(grace),
+        };
+        match left.connections + left.threads {
             0 => Ok(()),
-            _ => Err(StillOpen {
-                connections,
-                threads,
-            }),
+            _ => Err(left),
         }
     }
 

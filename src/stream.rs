@@ -173,11 +173,9 @@ impl<S: Source> EventStream<S> {
     /// When the connection fails; `TimedOut` when the client takes nothing, or too little, for too long.
     pub(crate) fn serve(&mut self) -> io::Result<()> {
         loop {
-            let mut state = self.run(self.next_check, true, &|| Duration::MAX)?;
-            if state != State::Over {
-                state = self.check(Instant::now(), self.last_sent, CHECK_INTERVAL);
-            }
-            if state == State::Over {
+            if self.run(self.next_check, true, &|| Duration::MAX)? == State::Over
+                || self.check(Instant::now(), self.last_sent, CHECK_INTERVAL) == State::Over
+            {
                 return Ok(());
             }
         }

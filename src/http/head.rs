@@ -46,7 +46,7 @@ pub(super) const fn refused(status: u16, reason: &'static str) -> RequestError {
 }
 
 /// Makes the error for a request that does not follow the grammar: 400.
-pub(super) const fn malformed(reason: &'static str) -> RequestError {
+pub(crate) const fn malformed(reason: &'static str) -> RequestError {
     refused(400, reason)
 }
 

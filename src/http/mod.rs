@@ -18,7 +18,7 @@ pub(crate) use body::{chunk_size, read_body};
 pub(crate) use chunked::Coding;
 pub use cookie::{Cookie, SameSite};
 pub(crate) use forwarded::client_ip;
-pub(crate) use head::{Framing, RequestError, Version, is_token};
+pub(crate) use head::{Framing, RequestError, Version, is_token, malformed};
 pub use request::{Method, Request};
 pub(crate) use response::{Body, Stream, StreamHead, method_list};
 pub use response::{IntoResponse, Response};
