@@ -161,7 +161,7 @@ impl Delivery {
 /// What the hub thread works with.
 pub(crate) struct HubThread {
     pub(crate) delivery: Delivery,
-    pub(crate) inbox: Receiver<Message>,
+    pub(crate) inbox: Receiver<Box<Message>>,
     pub(crate) store: Option<FileStore>,
     /// Why events were refused whose publishers did not wait; the next flush reports it.
     pub(crate) unreported: Option<PublishError>,
@@ -194,7 +194,7 @@ impl HubThread {
 
     /// Waits for the writers, and takes all messages that are there by then, up to a batch. Numbers and encodes the events. Only
     /// this thread appends, so the numbers go on from the log's head.
-    fn take(&mut self, first: Option<Message>) -> (Vec<Numbered>, Vec<Waiting>) {
+    fn take(&mut self, first: Option<Box<Message>>) -> (Vec<Numbered>, Vec<Waiting>) {
         self.delivery.wait_for_writers();
         let mut id = self.delivery.shared.log().next_id();
         let (mut batch, mut waiting) = (NewBatch::default(), Vec::new());
