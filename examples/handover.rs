@@ -22,7 +22,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use tiny_sse::{Config, Event, History, Hub, HubConfig, Request, Response, Server, ServerHandle};
+use tiny_sse::{Config, Event, Hub, HubConfig, Request, Response, Server, ServerHandle};
 
 /// Tells a process that its standard input is the listener.
 const INHERITED: &str = "HANDOVER_INHERITED";
@@ -74,7 +74,7 @@ fn open_history() -> io::Result<Hub> {
     let give_up = Instant::now() + DEADLINE;
     loop {
         let opened = Hub::open(HubConfig {
-            history: History::file(&path),
+            history_file: Some(path.clone()),
             ..HubConfig::default()
         });
         match opened {

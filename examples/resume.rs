@@ -29,12 +29,12 @@
 use std::time::Duration;
 use std::{env, io, thread};
 
-use tiny_sse::{Event, History, Hub, HubConfig, Server};
+use tiny_sse::{Event, Hub, HubConfig, Server};
 
 fn main() -> io::Result<()> {
     let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::open(HubConfig {
-        history: History::events(20),
+        history_events: 20,
         ..HubConfig::default()
     })?;
     let clock = hub.clone();

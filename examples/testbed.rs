@@ -15,8 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tiny_sse::{
-    Config, Event, History, Hub, HubConfig, KeepAlive, PublishError, Request, Response, Server,
-    Sse, Subscription,
+    Config, Event, Hub, HubConfig, KeepAlive, PublishError, Request, Response, Server, Sse,
+    Subscription,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,15 +65,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 const POLL: &str = r#"{"status":"ok","value":1234.5678,"unit":"widgets","message":"nothing has changed since then"}"#;
 
 fn open_hub(events: usize) -> std::io::Result<Hub> {
-    // Only the number of events is bounded, because the load tool publishes events of any size.
-    let history = History {
-        bytes: usize::MAX,
-        ..History::events(events)
-    };
     let writers = env::var("WRITERS").ok();
     let writers = writers.and_then(|writers| writers.parse().ok());
     Hub::open(HubConfig {
-        history,
+        // Only the number of events is bounded, because the load tool publishes events of any size.
+        history_events: events,
+        history_bytes: usize::MAX,
         max_event_bytes: 8 * 1024 * 1024,
         writer_threads: writers.unwrap_or(2),
         ..HubConfig::default()

@@ -204,9 +204,9 @@ pub use guard::{
 pub use http::{Cookie, IntoResponse, Method, Request, Response, SameSite};
 #[cfg(feature = "hub")]
 pub use hub::{
-    Durability, EndReason, Entries, Entry, EventId, EventLog, Feed, History, Hub, HubConfig,
-    HubReceiver, InvalidName, Lag, OpeningId, PublishError, Reader, Replay, Stats, StreamEnd,
-    Subscription, Topics,
+    Durability, EndReason, Entries, Entry, EventId, EventLog, Feed, Hub, HubConfig, HubReceiver,
+    InvalidName, Lag, OpeningId, PublishError, Reader, Replay, Stats, StreamEnd, Subscription,
+    Topics,
 };
 pub use router::{Middleware, Next};
 pub use server::{Server, ServerHandle, StillOpen};

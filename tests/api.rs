@@ -42,7 +42,6 @@ fn types_can_move_between_threads_and_be_compared() {
     value::<SameSite>();
     value::<Cors>();
     value::<KeepAlive>();
-    value::<History>();
     value::<Durability>();
     value::<Lag>();
     value::<Replay>();

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use browser::{Browser, findings, script};
-use tiny_sse::{Config, Event, History, Hub, HubConfig, Response, Server};
+use tiny_sse::{Config, Event, Hub, HubConfig, Response, Server};
 
 #[test]
 #[ignore = "needs Chromium"]
@@ -67,7 +67,7 @@ impl Stage {
     fn new() -> Stage {
         let hub = |events| {
             Hub::open(HubConfig {
-                history: History::events(events),
+                history_events: events,
                 ..HubConfig::default()
             })
             .unwrap()

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use support::{Client, EventSource, PATIENCE, Random, TestServer, eventually, start};
 use tiny_sse::{
-    Config, Durability, Event, History, Hub, HubConfig, PublishError, Replay, Request, Response,
+    Config, Durability, Event, Hub, HubConfig, PublishError, Replay, Request, Response,
 };
 
 /// A folder of its own for each test, gone with it.
@@ -45,23 +45,23 @@ impl Drop for Folder {
 
 type Errors = Arc<Mutex<Vec<String>>>;
 
-fn open_with(history: History) -> (Hub, Errors) {
+fn open_with(config: HubConfig) -> (Hub, Errors) {
     let errors = Errors::default();
     let hook = Arc::clone(&errors);
     let config = HubConfig {
-        history,
         on_error: Arc::new(move |problem: &str| hook.lock().unwrap().push(problem.to_string())),
-        ..HubConfig::default()
+        ..config
     };
     (Hub::open(config).unwrap(), errors)
 }
 
 /// A hub with a few events in memory and the rest in the file.
 fn open(path: &Path) -> Hub {
-    open_with(History {
+    open_with(HubConfig {
         durability: Durability::Os,
-        events: 5,
-        ..History::file(path)
+        history_events: 5,
+        history_file: Some(path.into()),
+        ..HubConfig::default()
     })
     .0
 }
@@ -239,9 +239,10 @@ fn a_client_resumes_over_restarts() {
 #[test]
 fn a_history_without_memory_is_read_from_the_file() {
     let folder = Folder::new("no-memory");
-    let history = || History {
-        events: 0,
-        ..History::file(folder.file())
+    let history = || HubConfig {
+        history_events: 0,
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, _) = open_with(history());
     let ids = ["1", "2", "3", "4"].map(|text| say(&hub, "a", text));
@@ -261,10 +262,11 @@ fn a_history_without_memory_is_read_from_the_file() {
 #[test]
 fn a_handler_limits_the_replay_of_a_file() {
     let folder = Folder::new("replay");
-    let history = || History {
+    let history = || HubConfig {
         durability: Durability::Os,
-        events: 2,
-        ..History::file(folder.file())
+        history_events: 2,
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, _) = open_with(history());
     let ids = ["1", "2", "3", "4", "5", "6"].map(|text| say(&hub, "a", text));
@@ -340,11 +342,12 @@ fn a_rare_topic_is_found_behind_all_that_others_said() {
 #[test]
 fn segments_come_and_go() {
     let folder = Folder::new("segments");
-    let history = History {
+    let history = HubConfig {
         durability: Durability::Os,
-        events: 3,
+        history_events: 3,
         file_bytes: 64 * 1024,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, errors) = open_with(history.clone());
     let server = serve(&hub);
@@ -392,11 +395,12 @@ fn segments_come_and_go() {
 fn a_segment_may_be_full_while_a_reader_opens_it() {
     for _ in 0..20 {
         let folder = Folder::new("rotation");
-        let history = History {
+        let history = HubConfig {
             durability: Durability::Os,
-            events: 1,
+            history_events: 1,
             file_bytes: 160 * 1024,
-            ..History::file(folder.file())
+            history_file: Some(folder.file()),
+            ..HubConfig::default()
         }; // Parts of 10 KiB, and all of them fit.
         let (hub, _) = open_with(history);
         let mut reader = hub.receiver("a").unwrap();
@@ -417,11 +421,12 @@ fn a_segment_may_be_full_while_a_reader_opens_it() {
 fn a_file_without_one_whole_event_begins_anew() {
     let folder = Folder::new("garbage");
     fs::write(folder.file(), ": epoch 5c0f9a3b").unwrap();
-    let history = History {
+    let history = HubConfig {
         durability: Durability::Os,
-        events: 3,
+        history_events: 3,
         file_bytes: 64 * 1024,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, errors) = open_with(history);
     assert_eq!(errors.lock().unwrap().len(), 1);
@@ -449,10 +454,8 @@ fn refused_elsewhere(path: &Path, test: &str) -> Option<String> {
 
 fn refused(path: impl Into<PathBuf>) -> String {
     let config = HubConfig {
-        history: History {
-            durability: Durability::Os,
-            ..History::file(path)
-        },
+        durability: Durability::Os,
+        history_file: Some(path.into()),
         ..HubConfig::default()
     };
     Hub::open(config).unwrap_err().to_string()
@@ -467,10 +470,11 @@ fn one_hub_has_the_file() {
     }
     let folder = Folder::new("lock");
     let at = |name: &str| folder.0.join(name);
-    let history = History {
+    let history = HubConfig {
         durability: Durability::Os,
         file_bytes: 64 * 1024,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, _) = open_with(history);
     say(&hub, "a", "1");
@@ -634,9 +638,10 @@ fn what_cannot_be_read_is_refused_or_stays() {
         }
         let before = format!("{}{kept}{tail}", &whole[..last]);
         fs::write(folder.file(), &before).unwrap();
-        let (hub, errors) = open_with(History {
+        let (hub, errors) = open_with(HubConfig {
             durability: Durability::Os,
-            ..History::file(folder.file())
+            history_file: Some(folder.file()),
+            ..HubConfig::default()
         });
         say(&hub, "a", "on");
         let after = fs::read_to_string(folder.file()).unwrap();
@@ -662,7 +667,7 @@ fn opening_survives_its_error_hook() {
     }
     if let Ok(path) = std::env::var(CHILD) {
         let config = HubConfig {
-            history: History::file(path),
+            history_file: Some(path.into()),
             ..HubConfig::default()
         };
         say(&Hub::open(config).unwrap(), "a", "1");
@@ -672,7 +677,7 @@ fn opening_survives_its_error_hook() {
     let torn = || fs::write(folder.file(), ": epoch 5c0f9a3b").unwrap();
     torn();
     let config = HubConfig {
-        history: History::file(folder.file()),
+        history_file: Some(folder.file()),
         on_error: Arc::new(|_: &str| std::panic::panic_any(Bomb)),
         ..HubConfig::default()
     };
@@ -692,10 +697,11 @@ fn opening_survives_its_error_hook() {
 #[test]
 fn a_lost_end_is_told_to_readers_that_were_before_it() {
     let folder = Folder::new("end");
-    let history = History {
+    let history = HubConfig {
         durability: Durability::Os,
         file_bytes: 64 * 1024,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, _) = open_with(history.clone());
     let text = "x".repeat(1_400);
@@ -785,9 +791,10 @@ fn damage_without_loss_is_no_gap() {
         whole.replace(&line, ": epoch 0000000000000000 "),
     )
     .unwrap();
-    let (hub, errors) = open_with(History {
+    let (hub, errors) = open_with(HubConfig {
         durability: Durability::Os,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     });
     assert_eq!(errors.lock().unwrap().len(), 1);
     let server = serve(&hub);
@@ -814,7 +821,7 @@ fn a_file_that_is_no_history_stays_as_it_is() {
     for other in refused {
         fs::write(folder.file(), other).unwrap();
         let config = HubConfig {
-            history: History::file(folder.file()),
+            history_file: Some(folder.file()),
             ..HubConfig::default()
         };
         let error = Hub::open(config).unwrap_err();
@@ -955,11 +962,12 @@ fn no_damage_is_passed_over_in_silence() {
     let rounds = std::env::var("FILE_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
     let mut random = Random::new(20_261_128);
     let whole = Folder::new("several");
-    let history = |folder: &Folder| History {
+    let history = |folder: &Folder| HubConfig {
         durability: Durability::Os,
-        events: 4,
+        history_events: 4,
         file_bytes: 64 * 1024,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     // Of each topic, the sequences and ids.
     let mut published: [Vec<(u64, String)>; 2] = Default::default();
@@ -993,9 +1001,8 @@ fn no_damage_is_passed_over_in_silence() {
             _ => fs::write(&path, bytes).unwrap(),
         }
         let config = HubConfig {
-            history: history(&folder),
             on_error: Arc::new(|_: &str| {}),
-            ..HubConfig::default()
+            ..history(&folder)
         };
         let hub = match Hub::open(config) {
             Ok(hub) => hub,
@@ -1042,10 +1049,11 @@ fn sequence(id: &str) -> u64 {
 #[test]
 fn what_cannot_be_written_is_an_error_and_not_delivered() {
     let folder = Folder::new("full");
-    let history = History {
+    let history = HubConfig {
         durability: Durability::Os,
         file_bytes: 64 * 1024,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, errors) = open_with(history);
     let server = serve(&hub);
@@ -1086,10 +1094,8 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
 /// A hub whose history cannot be written for a while, and can be again.
 fn fails_and_recovers(folder: &Path, config: HubConfig) {
     let hub = Hub::open(HubConfig {
-        history: History {
-            file_bytes: 64 * 1024,
-            ..History::file(folder.join("history"))
-        },
+        file_bytes: 64 * 1024,
+        history_file: Some(folder.join("history")),
         ..config
     });
     let hub = hub.unwrap();
@@ -1152,10 +1158,8 @@ fn a_hook_may_publish_what_it_is_told() {
     let (told, tells) = mpsc::channel();
     let publisher = Arc::clone(&hub);
     let config = HubConfig {
-        history: History {
-            file_bytes: 64 * 1024,
-            ..History::file(folder.file())
-        },
+        file_bytes: 64 * 1024,
+        history_file: Some(folder.file()),
         on_error: Arc::new(move |problem: &str| {
             let published = publisher
                 .wait()
@@ -1183,9 +1187,10 @@ fn a_hook_may_publish_what_it_is_told() {
 /// first one whole.
 #[cfg(unix)]
 fn publish_until_full(path: &str) {
-    let (hub, _) = open_with(History {
+    let (hub, _) = open_with(HubConfig {
         durability: Durability::Os,
-        ..History::file(path)
+        history_file: Some(path.into()),
+        ..HubConfig::default()
     });
     for _ in 0..3 {
         let hub = hub.clone();
@@ -1268,10 +1273,11 @@ const CHILD: &str = "TINY_SSE_FILE";
 /// Publishes for ever, in the process that will be killed: says each number when it has been acknowledged.
 fn publish_for_ever(path: &str) {
     let begin: u64 = std::env::var("TINY_SSE_BEGIN").unwrap().parse().unwrap();
-    let history = History {
+    let history = HubConfig {
         file_bytes: 400 * 1024,
-        events: 20,
-        ..History::file(path)
+        history_events: 20,
+        history_file: Some(path.into()),
+        ..HubConfig::default()
     };
     let (hub, _) = open_with(history);
     let threads: Vec<_> = (0..4_u64)
@@ -1338,10 +1344,11 @@ fn what_is_acknowledged_survives_a_kill() {
         child.wait().unwrap();
         lines.for_each(|line| take(&line.unwrap()));
 
-        let (hub, _) = open_with(History {
+        let (hub, _) = open_with(HubConfig {
             file_bytes: 400 * 1024,
-            events: 20,
-            ..History::file(folder.file())
+            history_events: 20,
+            history_file: Some(folder.file()),
+            ..HubConfig::default()
         });
         server.serve(&hub);
         let mut stream = resume(&server, "a", &last_id);
@@ -1408,10 +1415,11 @@ fn what_was_published_before_the_end_of_the_program_is_in_the_file() {
 #[test]
 fn an_own_id_that_memory_has_no_more_goes_on_where_memory_begins() {
     let folder = Folder::new("own-id");
-    let history = History {
-        events: 10,
+    let history = HubConfig {
+        history_events: 10,
         durability: Durability::Os,
-        ..History::file(folder.file())
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
     };
     let (hub, _) = open_with(history);
     let server = Served::new();

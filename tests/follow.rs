@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::{EventSource, TestServer, eventually, start};
-use tiny_sse::{Config, Entries, Entry, Event, EventLog, Feed, History, Hub, HubConfig, Request};
+use tiny_sse::{Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, Request};
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -157,10 +157,7 @@ fn a_log_that_panics_leaves_no_poll_behind() {
 #[test]
 fn events_that_are_too_old_leave_memory_though_nothing_follows() {
     let config = HubConfig {
-        history: History {
-            age: Some(Duration::from_millis(1)),
-            ..History::default()
-        },
+        history_age: Some(Duration::from_millis(1)),
         ..HubConfig::default()
     };
     let (hub, mut feed) = Hub::follow(config, InMemory::default()).unwrap();

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use support::{Child, Client, EventSource, eventually, serve_parent};
-use tiny_sse::{Config, Event, History, Hub, HubConfig, Request, Response, Server, Stats};
+use tiny_sse::{Config, Event, Hub, HubConfig, Request, Response, Server, Stats};
 
 /// The limit of the histories that are filled.
 const HISTORY_BYTES: usize = 8 << 20;
@@ -24,10 +24,8 @@ fn site(server: Server) -> Server {
         .post("/open", |request: &Request| {
             let number = |name| request.query(name).unwrap().parse().unwrap();
             let config = HubConfig {
-                history: History {
-                    bytes: number("bytes"),
-                    ..History::events(usize::MAX)
-                },
+                history_bytes: number("bytes"),
+                history_events: usize::MAX,
                 writer_threads: number("writers"),
                 // What waits in the inbox is not in the history.
                 inbox_events: 4,

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tiny_sse::{Config, History, HubConfig};
+use tiny_sse::{Config, Durability, HubConfig};
 
 #[test]
 fn the_limits_of_a_server_are_all_told() {
@@ -62,7 +62,12 @@ fn the_limits_of_a_server_are_all_told() {
 #[test]
 fn the_limits_of_a_hub_are_all_told() {
     let HubConfig {
-        history,
+        history_events,
+        history_age,
+        history_bytes,
+        history_file,
+        durability,
+        file_bytes,
         max_event_bytes,
         inbox_events,
         writer_threads,
@@ -71,16 +76,15 @@ fn the_limits_of_a_hub_are_all_told() {
         max_polls,
         on_error: _,
     } = HubConfig::default();
-    let told = History {
-        bytes: 64 * 1024 * 1024,
-        ..History::events(1024)
-    };
-    assert_eq!(history, told);
+    assert_eq!((history_age, history_file), (None, None));
+    assert_eq!(durability, Durability::Sync);
     check(&[
-        (
-            "history",
-            "1,024 events a topic, any age, 64 MiB".to_string(),
-        ),
+        ("history_events", number(history_events)),
+        ("history_age", "none".to_string()),
+        ("history_bytes", bytes(history_bytes)),
+        ("history_file", "none".to_string()),
+        ("durability", "`Sync`".to_string()),
+        ("file_bytes", bytes(file_bytes as usize)),
         ("max_event_bytes", bytes(max_event_bytes)),
         ("inbox_events", number(inbox_events)),
         ("writer_threads", number(writer_threads)),
@@ -256,6 +260,7 @@ fn number(value: usize) -> String {
 /// Whole KiB and MiB.
 fn bytes(value: usize) -> String {
     match value / 1024 {
+        kib if kib >= 1024 * 1024 => format!("{} GiB", kib / 1024 / 1024),
         kib if kib >= 1024 => format!("{} MiB", kib / 1024),
         kib => format!("{kib} KiB"),
     }

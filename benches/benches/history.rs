@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use tiny_sse::{Durability, Event, History, Hub, HubConfig};
+use tiny_sse::{Durability, Event, Hub, HubConfig};
 
 fn main() {
     let mebibytes = env::args()
@@ -24,15 +24,22 @@ fn main() {
     );
     for publishers in [1, 8, 64] {
         let rates = [
-            rate(History::default(), publishers),
+            rate(HubConfig::default(), publishers),
             rate(
-                History {
+                HubConfig {
                     durability: Durability::Os,
-                    ..History::file(&path)
+                    history_file: Some(path.clone()),
+                    ..HubConfig::default()
                 },
                 publishers,
             ),
-            rate(History::file(&path), publishers),
+            rate(
+                HubConfig {
+                    history_file: Some(path.clone()),
+                    ..HubConfig::default()
+                },
+                publishers,
+            ),
         ];
         println!(
             "{publishers:>10} {:>10.0} {:>10.0} {:>10.0}",
@@ -42,12 +49,13 @@ fn main() {
     fs::remove_dir_all(&folder).expect("the folder is ours");
     fs::create_dir_all(&folder).expect("a folder for temporary files");
 
-    let history = History {
+    let config = HubConfig {
         durability: Durability::Os,
         file_bytes: u64::MAX,
-        ..History::file(&path)
+        history_file: Some(path.clone()),
+        ..HubConfig::default()
     };
-    let hub = open(history.clone());
+    let hub = open(config.clone());
     let text = "x".repeat(1000);
     for _ in 0..mebibytes * 1024 {
         hub.publish("a", Event::data(&text)).expect("an open hub");
@@ -55,12 +63,12 @@ fn main() {
     hub.publish_wait("a", Event::data("last"))
         .expect("an open hub");
     drop(hub);
-    let hub = open(history.clone());
+    let hub = open(config.clone());
     drop(hub);
     // A hub lets go of its file when its thread has ended.
     thread::sleep(Duration::from_millis(200));
     let start = Instant::now();
-    let hub = open(history);
+    let hub = open(config);
     let took = start.elapsed();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status
@@ -75,11 +83,7 @@ fn main() {
     fs::remove_dir_all(&folder).expect("the folder is ours");
 }
 
-fn open(history: History) -> Hub {
-    let config = HubConfig {
-        history,
-        ..HubConfig::default()
-    };
+fn open(config: HubConfig) -> Hub {
     loop {
         match Hub::open(config.clone()) {
             Ok(hub) => return hub,
@@ -90,8 +94,8 @@ fn open(history: History) -> Hub {
 }
 
 /// Publishes for two seconds, each publisher the next event when its last one is acknowledged.
-fn rate(history: History, publishers: usize) -> f64 {
-    let hub = open(history);
+fn rate(config: HubConfig, publishers: usize) -> f64 {
+    let hub = open(config);
     let text = "x".repeat(100);
     let start = Instant::now();
     let count: u64 = thread::scope(|scope| {

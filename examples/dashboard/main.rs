@@ -10,7 +10,7 @@ mod figures;
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server};
+use tiny_sse::{Event, Hub, HubConfig, Request, Response, Server};
 
 use figures::Sampler;
 
@@ -23,7 +23,7 @@ const FIVE_MINUTES: usize = 300;
 fn main() -> io::Result<()> {
     let port = env::args().nth(1).unwrap_or("7733".to_string());
     let hub = Hub::open(HubConfig {
-        history: History::events(FIVE_MINUTES),
+        history_events: FIVE_MINUTES,
         ..HubConfig::default()
     })?;
     let readers = hub.clone();

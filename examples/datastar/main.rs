@@ -12,7 +12,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs, io};
 
-use tiny_sse::{Event, History, Hub, HubConfig, InvalidField, Request, Response, Server};
+use tiny_sse::{Event, Hub, HubConfig, InvalidField, Request, Response, Server};
 
 /// The page, after the head that the pages of all examples share.
 const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
@@ -22,7 +22,7 @@ fn main() -> io::Result<()> {
     let port = arguments.next().unwrap_or("7733".to_string());
     let script = arguments.next().map(fs::read).transpose()?;
     let hub = Hub::open(HubConfig {
-        history: History::events(1),
+        history_events: 1,
         ..HubConfig::default()
     })?;
     let readers = hub.clone();

@@ -12,7 +12,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::time::Duration;
 use std::{env, thread};
 
-use tiny_sse::{Event, History, Hub, HubConfig, Request, Response, Server};
+use tiny_sse::{Event, Hub, HubConfig, Request, Response, Server};
 
 /// The page, after the head that the pages of all examples share.
 const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
@@ -22,10 +22,8 @@ fn main() -> io::Result<()> {
     let port = arguments.next().unwrap_or("7733".to_string());
     let path = env::temp_dir().join("tiny-sse-journal");
     let hub = Hub::open(HubConfig {
-        history: History {
-            file_bytes: 64 * 1024 * 1024,
-            ..History::file(&path)
-        },
+        file_bytes: 64 * 1024 * 1024,
+        history_file: Some(path.clone()),
         ..HubConfig::default()
     })?;
     let readers = hub.clone();

@@ -26,7 +26,7 @@ pub struct Entry {
 /// Entries in the order of their sequence numbers, from [`EventLog::read`].
 pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 
-/// A log of numbered events outside the hub's memory: the file of [`History::file`](crate::History::file), or a log that
+/// A log of numbered events outside the hub's memory: the file of [`HubConfig::history_file`](crate::HubConfig::history_file), or a log that
 /// several hubs follow ([`Hub::follow`](crate::Hub::follow)). A reader that needs older events than the hub has in memory gets
 /// them from the log.
 ///

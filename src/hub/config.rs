@@ -7,10 +7,63 @@ use std::time::Duration;
 use crate::user_code::{ErrorHook, guarded, stderr_hook};
 
 /// The limits of a [`Hub`](crate::Hub). Start from [`HubConfig::default`] and change what you need.
+///
+/// The first fields say what the hub keeps for clients that come back. An event that exceeds any of the limits of memory is
+/// evicted from memory. A history in a file has the event there, until the file exceeds a limit of its own.
+///
+/// ```
+/// use std::time::Duration;
+/// use tiny_sse::{Hub, HubConfig};
+///
+/// let hub = Hub::open(HubConfig {
+///     history_events: 100,
+///     history_age: Some(Duration::from_secs(3600)),
+///     ..HubConfig::default()
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct HubConfig {
-    /// What is kept for readers that come back. Default: [`History::default`].
-    pub history: History,
+    /// How many events of each topic are kept in memory. Default: 1,024.
+    ///
+    /// With 0, and without a file, clients that come back are told of a gap. For connected readers, up to 64 events of a topic
+    /// wait until they are sent.
+    pub history_events: usize,
+    /// How long an event is kept in memory. Default: `None`, its age does not matter.
+    ///
+    /// A history in a file keeps an older event there, and readers get it from the file. Limit the file by
+    /// [`file_bytes`](HubConfig::file_bytes), and what a reader gets by [`Replay::Age`](crate::Replay::Age).
+    pub history_age: Option<Duration>,
+    /// How many bytes the events of all topics take in memory together. The oldest events are evicted first. Default: 64 MiB.
+    /// These bytes are counted:
+    ///
+    /// - for each event: its size on the wire, about 300 bytes, and 40 for each topic after the first;
+    /// - for an event with an id of its own: the id, and 80 bytes for each topic;
+    /// - for each topic that has events: its name, and 440 bytes.
+    ///
+    /// The history takes less than one and a half times this limit of the process's memory. In addition, a reader that stops
+    /// reading in the middle of an event keeps this event in memory, even if the history evicts it, until
+    /// [`Config::write_timeout`] ends the stream. A reader that stops while it reads from a file keeps an event and 64 KiB.
+    ///
+    /// [`Config::write_timeout`]: crate::Config::write_timeout
+    pub history_bytes: usize,
+    /// The file in which the history outlives the process. Default: `None`.
+    ///
+    /// Clients resume from the file after a restart of the server. The newest events are in memory too, within the limits
+    /// above. A reader that needs older events reads them from the file.
+    ///
+    /// The file is an event stream, which `cat` shows. Each full part becomes a file beside it, with the same name and a number.
+    /// Only one hub at a time can open a history, also through another path.
+    ///
+    /// Damage destroys nothing: [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing. What it cannot read
+    /// of a history stays in the file, and is reported at each start until its part is removed.
+    pub history_file: Option<PathBuf>,
+    /// When an event counts as written to the file. It has no effect without a file. Default: [`Durability::Sync`].
+    pub durability: Durability,
+    /// The size of the file and its parts together, in bytes, which is kept approximately: when it is exceeded, the oldest part
+    /// is removed. It has no effect without a file. A part has 1/16 of the size, but at least 4 KiB and at most 16 MiB, or
+    /// 1/256 of the size if that is more. Default: 1 GiB.
+    pub file_bytes: u64,
     /// The maximum size of an event in bytes on the wire, without its id. Publishing a larger event fails. Default: 1 MiB.
     pub max_event_bytes: usize,
     /// The maximum number of events in the inbox, where they wait for the hub thread. While the inbox is full, publishers wait.
@@ -38,7 +91,12 @@ pub struct HubConfig {
 impl Default for HubConfig {
     fn default() -> HubConfig {
         HubConfig {
-            history: History::default(),
+            history_events: 1024,
+            history_age: None,
+            history_bytes: 64 * 1024 * 1024,
+            history_file: None,
+            durability: Durability::default(),
+            file_bytes: 1024 * 1024 * 1024,
             max_event_bytes: 1024 * 1024,
             inbox_events: 1024,
             writer_threads: 2,
@@ -60,53 +118,9 @@ impl HubConfig {
 impl fmt::Debug for HubConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubConfig")
-            .field("history", &self.history)
+            .field("history_file", &self.history_file)
             .finish_non_exhaustive()
     }
-}
-
-/// What a hub keeps for clients that come back: how many events of each topic, for how long, and how many bytes of all topics
-/// together. An event that exceeds any of these limits is evicted from memory. A history in a [`file`](History::file) has the
-/// event there, until the file exceeds a limit of its own.
-///
-/// ```
-/// use std::time::Duration;
-/// use tiny_sse::{History, Hub, HubConfig};
-///
-/// let history = History { age: Some(Duration::from_secs(3600)), ..History::events(100) };
-/// let hub = Hub::open(HubConfig { history, ..HubConfig::default() })?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct History {
-    /// How many events of each topic are kept in memory. Default: 1,024.
-    pub events: usize,
-    /// How long an event is kept in memory. Default: `None`, its age does not matter.
-    ///
-    /// A history in a file keeps an older event there, and readers get it from the file. Limit the file by
-    /// [`file_bytes`](History::file_bytes), and what a reader gets by [`Replay::Age`](crate::Replay::Age).
-    pub age: Option<Duration>,
-    /// How many bytes the events of all topics take in memory together. The oldest events are evicted first. Default: 64 MiB.
-    /// These bytes are counted:
-    ///
-    /// - for each event: its size on the wire, about 300 bytes, and 40 for each topic after the first;
-    /// - for an event with an id of its own: the id, and 80 bytes for each topic;
-    /// - for each topic that has events: its name, and 440 bytes.
-    ///
-    /// The history takes less than one and a half times this limit of the process's memory. In addition, a reader that stops
-    /// reading in the middle of an event keeps this event in memory, even if the history evicts it, until
-    /// [`Config::write_timeout`] ends the stream. A reader that stops while it reads from a file keeps an event and 64 KiB.
-    ///
-    /// [`Config::write_timeout`]: crate::Config::write_timeout
-    pub bytes: usize,
-    /// The file in which the history outlives the process. Default: `None`.
-    pub file: Option<PathBuf>,
-    /// When an event counts as written. It has no effect without a file. Default: [`Durability::Sync`].
-    pub durability: Durability,
-    /// The size of the file and its parts together, in bytes, which is kept approximately: when it is exceeded, the oldest part
-    /// is removed. It has no effect without a file. A part has 1/16 of the size, but at least 4 KiB and at most 16 MiB, or
-    /// 1/256 of the size if that is more. Default: 1 GiB.
-    pub file_bytes: u64,
 }
 
 /// When an event counts as written to a history's file. Only then do readers get it.
@@ -120,49 +134,6 @@ pub enum Durability {
     /// When the operating system has it. The event survives a crash of the process. A loss of power may lose the events of the
     /// last seconds; a reader that has seen them is told of a gap.
     Os,
-}
-
-impl Default for History {
-    /// Makes a history of 1,024 events of each topic, of any age, and 64 MiB of all topics together, in memory.
-    fn default() -> History {
-        History {
-            events: 1024,
-            age: None,
-            bytes: 64 * 1024 * 1024,
-            file: None,
-            durability: Durability::default(),
-            file_bytes: 1024 * 1024 * 1024,
-        }
-    }
-}
-
-impl History {
-    /// Makes a history in a file, from which clients resume after a restart of the server. The newest events are in memory
-    /// too, within the other limits. A reader that needs older events reads them from the file.
-    ///
-    /// The file has a limit of its own: 1 GiB in parts of 16 MiB, unless [`file_bytes`](History::file_bytes) changes it. It is
-    /// an event stream, which `cat` shows. Each full part becomes a file beside it, with the same name and a number. Only one
-    /// hub at a time can open a history, also through another path.
-    ///
-    /// Damage destroys nothing: [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing. What it cannot read
-    /// of a history stays in the file, and is reported at each start until its part is removed.
-    pub fn file(path: impl Into<PathBuf>) -> History {
-        History {
-            file: Some(path.into()),
-            ..History::default()
-        }
-    }
-
-    /// Makes a history in memory, of this many events of each topic.
-    ///
-    /// With 0, clients that come back are told of a gap. For connected readers, up to 64 events of a topic wait until they are
-    /// sent.
-    pub fn events(events: usize) -> History {
-        History {
-            events,
-            ..History::default()
-        }
-    }
 }
 
 /// What happens to a reader that takes events more slowly than they are published. It never delays other readers. A reader

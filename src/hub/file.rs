@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::archive::{Entries, Entry, EventLog};
-use super::config::{Durability, History, HubConfig};
+use super::config::{Durability, HubConfig};
 use super::log::{Epoch, Log, Numbered};
 use super::record::{self, Record, Records};
 use crate::lock::lock;
@@ -79,7 +79,7 @@ pub(crate) fn open(
     let mut store = FileStore {
         given: given.to_path_buf(),
         path,
-        history: config.history.clone(),
+        config: config.clone(),
         newest,
         full,
         mark,
@@ -191,7 +191,7 @@ pub(crate) struct FileStore {
     /// The same without symbolic links.
     path: PathBuf,
     /// The limits.
-    history: History,
+    config: HubConfig,
     /// The segment that is written: the last of `segments`.
     newest: LockedFile,
     /// Those of `segments` before the last.
@@ -243,7 +243,7 @@ impl FileStore {
             file.seek(SeekFrom::Start(self.len))?;
         }
         let mut written = file.write_all(bytes);
-        if self.history.durability == Durability::Sync {
+        if self.config.durability == Durability::Sync {
             written = written.and_then(|()| file.sync_data());
         }
         match &written {
@@ -274,7 +274,7 @@ impl FileStore {
         if found.is_some_and(|found| file_id(&found) != self.newest.id) {
             return Err(self.replaced());
         }
-        let bytes = self.history.file_bytes;
+        let bytes = self.config.file_bytes;
         // Each segment holds a descriptor: at most 256 of them.
         let max_len = (bytes / 16).clamp(4 * 1024, (bytes / 256).max(16 * 1024 * 1024));
         if is_in_place && self.len < max_len {
@@ -316,7 +316,7 @@ impl FileStore {
         let mut segments = lock(&self.segments);
         let len = |segment: &Segment| fs::metadata(&segment.path).map_or(0, |it| it.len());
         let mut bytes: u64 = segments.iter().map(len).sum();
-        while segments.len() > 1 && bytes > self.history.file_bytes {
+        while segments.len() > 1 && bytes > self.config.file_bytes {
             let oldest = len(&segments[0]);
             if fs::remove_file(&segments[0].path).is_err() && oldest > 0 {
                 break;
@@ -331,7 +331,7 @@ impl FileStore {
     /// Makes a rename and a new file survive a power failure. Windows opens no folders.
     fn sync_folder(&self) -> io::Result<()> {
         match self.path.parent() {
-            Some(folder) if self.history.durability == Durability::Sync && cfg!(unix) => {
+            Some(folder) if self.config.durability == Durability::Sync && cfg!(unix) => {
                 File::open(folder)?.sync_all()
             }
             _ => Ok(()),
@@ -463,13 +463,11 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("history");
         let config = HubConfig {
-            history: History {
-                durability: Durability::Os,
-                ..History::file(&path)
-            },
+            durability: Durability::Os,
+            history_file: Some(path.clone()),
             ..HubConfig::default()
         };
-        let mut log = Log::new(config.history.clone());
+        let mut log = Log::new(config.clone());
         let (mut store, archive) = open(&path, &config, &mut log).unwrap();
         let mut reader = ArchiveReader::default();
         let mut cursor = 0;

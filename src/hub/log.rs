@@ -14,7 +14,7 @@
 //! # What is in memory
 //!
 //! Every event is in memory once, whatever number of topics it has. A topic *holds* its newest events, as many as
-//! [`History`] says. An event leaves memory when no topic holds it, or when it is the oldest of all and the history is
+//! [`HubConfig`] says. An event leaves memory when no topic holds it, or when it is the oldest of all and the history is
 //! too old or too large. So a quiet topic keeps its events beside a loud one, and a topic may have more events in memory
 //! than it holds.
 //!
@@ -40,7 +40,7 @@ use std::iter;
 use std::sync::{Arc, Condvar};
 use std::time::{Duration, Instant};
 
-use super::config::History;
+use super::config::HubConfig;
 use super::frame::{Batch, Events, Frame};
 use super::id::{self, EventId};
 use super::topics::TopicSet;
@@ -179,7 +179,7 @@ pub(crate) struct GroupBatch {
 /// The log of one hub. See the module's drawing for its marks.
 #[derive(Default)]
 pub(crate) struct Log {
-    history: History,
+    config: HubConfig,
     /// Oldest first. Numbers are given out in the newest.
     epochs: Vec<Epoch>,
     /// The last sequence number given out.
@@ -270,9 +270,9 @@ fn up_to_bytes<'a>(events: impl Iterator<Item = &'a Numbered>, max_bytes: usize)
 /// What the log is, and its ids.
 impl Log {
     /// A log without events, which begins with its first epoch.
-    pub(crate) fn new(history: History) -> Log {
+    pub(crate) fn new(config: HubConfig) -> Log {
         Log {
-            history,
+            config,
             ..Log::default()
         }
     }
@@ -450,7 +450,7 @@ impl Log {
 
     /// How many events a topic holds at most.
     fn limit(&self, topic: &Topic) -> usize {
-        match self.history.events {
+        match self.config.history_events {
             0 if !topic.groups.is_empty() => LIVE_BUFFER,
             limit => limit,
         }
@@ -473,10 +473,10 @@ impl Log {
         let mut budget = STEP_EVICTIONS;
         loop {
             let (&sequence, (event, since)) = self.events.first_key_value()?;
-            let due = match self.bytes > self.history.bytes {
+            let due = match self.bytes > self.config.history_bytes {
                 true => now,
                 // An age past the clock's end is no limit.
-                false => since.checked_add(self.history.age?)?,
+                false => since.checked_add(self.config.history_age?)?,
             };
             if due > now || budget == 0 {
                 return Some(due);
@@ -661,7 +661,7 @@ impl Log {
         let topics = &position.topics;
         let skipped = match replay {
             // A history of no events keeps events for readers that are there, not for those that come back.
-            _ if self.history.events == 0 && self.archive_lost_to.is_none() => {
+            _ if self.config.history_events == 0 && self.archive_lost_to.is_none() => {
                 self.newest_while(topics, |_| true)
             }
             Replay::All => return,
@@ -734,7 +734,7 @@ impl Log {
                 if let Some(topic) = self.topics.get_mut(name) {
                     topic.groups.retain(|other| *other != id);
                 }
-                if self.history.events == 0 {
+                if self.config.history_events == 0 {
                     self.release(name, LIVE_BUFFER);
                 }
                 self.drop_topic_if_unused(name);
@@ -800,7 +800,7 @@ impl Log {
     /// The newest event of each topic up to a position, in order of sequence: those after `after`, at most `max_bytes` of them
     /// or one.
     pub(crate) fn retained(&self, position: &Position, after: u64, max_bytes: usize) -> Events {
-        if self.history.events == 0 {
+        if self.config.history_events == 0 {
             return Vec::new();
         }
         let topics = position.topics.iter();
@@ -935,8 +935,8 @@ mod tests {
         now: Instant,
     }
 
-    fn log(history: History) -> Fixture {
-        let mut log = Log::new(history);
+    fn log(config: HubConfig) -> Fixture {
+        let mut log = Log::new(config);
         log.begin_epoch((EPOCH, 1));
         let now = Instant::now();
         Fixture { log, now }
@@ -1063,7 +1063,10 @@ mod tests {
 
     #[test]
     fn a_reader_gets_what_is_behind_its_cursor() {
-        let mut log = log(History::events(3));
+        let mut log = log(HubConfig {
+            history_events: 3,
+            ..HubConfig::default()
+        });
         for topics in ["a", "b", "a b", "a", "c", "a", "b"] {
             log.publish(topics); // a keeps 3, 4 and 6; b keeps 2, 3 and 7; c keeps 5.
         }
@@ -1090,7 +1093,10 @@ mod tests {
 
     #[test]
     fn what_an_id_means_is_known_or_a_gap() {
-        let mut log = log(History::events(2));
+        let mut log = log(HubConfig {
+            history_events: 2,
+            ..HubConfig::default()
+        });
         log.publish_with("a", Some("row 1"));
         log.publish_with("a", Some("row 2"));
         log.publish_with("a", Some("row 2"));
@@ -1123,7 +1129,10 @@ mod tests {
 
     #[test]
     fn a_reader_that_stays_is_told_what_it_lost() {
-        let mut log = log(History::events(2));
+        let mut log = log(HubConfig {
+            history_events: 2,
+            ..HubConfig::default()
+        });
         let position = log.log.latest(&set("a"));
         let mut a = log.reader("a", position.clone());
         let mut both = log.reader("a b", position);
@@ -1143,7 +1152,10 @@ mod tests {
 
     #[test]
     fn a_gap_is_told_once() {
-        let mut log = log(History::events(2));
+        let mut log = log(HubConfig {
+            history_events: 2,
+            ..HubConfig::default()
+        });
         let position = log.log.latest(&set("a"));
         let mut reader = log.reader("a b", position);
         for topics in ["b", "b", "a", "a", "a"] {
@@ -1160,7 +1172,10 @@ mod tests {
 
     #[test]
     fn what_memory_has_of_a_quiet_topic_is_not_lost_with_the_file() {
-        let mut log = log(History::events(2));
+        let mut log = log(HubConfig {
+            history_events: 2,
+            ..HubConfig::default()
+        });
         for topics in ["a", "a", "b", "b", "b"] {
             log.publish(topics); // a keeps 1 and 2; b keeps 4 and 5.
         }
@@ -1193,7 +1208,10 @@ mod tests {
 
     #[test]
     fn what_a_file_no_longer_had_when_it_was_opened_may_have_been_of_any_topic() {
-        let mut log = log(History::events(2));
+        let mut log = log(HubConfig {
+            history_events: 2,
+            ..HubConfig::default()
+        });
         log.log.epochs.clear();
         log.log.begin_epoch((EPOCH, 5)); // As the oldest segment begins.
         log.publish("b");
@@ -1207,9 +1225,10 @@ mod tests {
 
     #[test]
     fn an_age_past_all_clocks_is_none() {
-        let mut log = log(History {
-            age: Some(Duration::MAX),
-            ..History::events(2)
+        let mut log = log(HubConfig {
+            history_age: Some(Duration::MAX),
+            history_events: 2,
+            ..HubConfig::default()
         });
         log.publish("a");
         assert_eq!((log.log.expire(log.now), log.log.len()), (None, 1));
@@ -1217,7 +1236,10 @@ mod tests {
 
     #[test]
     fn an_id_has_the_epoch_that_gave_it_out() {
-        let mut log = log(History::events(10));
+        let mut log = log(HubConfig {
+            history_events: 10,
+            ..HubConfig::default()
+        });
         log.publish("a");
         log.log.begin_epoch((0xf, 2));
         log.publish("a");
@@ -1227,7 +1249,10 @@ mod tests {
 
     #[test]
     fn one_that_skips_gets_the_newest() {
-        let mut log = log(History::events(10));
+        let mut log = log(HubConfig {
+            history_events: 10,
+            ..HubConfig::default()
+        });
         let position = log.log.latest(&set("a"));
         let mut reader = log.reader("a b", position);
         for topics in ["a", "b", "c", "a"] {
@@ -1247,7 +1272,10 @@ mod tests {
 
     #[test]
     fn one_that_skips_comes_to_the_head_whatever_the_file_has_let_go_of() {
-        let mut log = log(History::events(10));
+        let mut log = log(HubConfig {
+            history_events: 10,
+            ..HubConfig::default()
+        });
         let position = log.log.latest(&set("a"));
         let mut reader = log.reader("a", position);
         log.publish("b");
@@ -1270,7 +1298,10 @@ mod tests {
     fn own_ids_mean_an_event_of_the_readers_topics() {
         #[track_caller]
         fn check(published: &[(&str, &str)], topics: &str, id: &str, expected: &str) {
-            let mut log = log(History::events(2));
+            let mut log = log(HubConfig {
+                history_events: 2,
+                ..HubConfig::default()
+            });
             for (topics, id) in published {
                 log.publish_with(topics, Some(id));
             }
@@ -1296,7 +1327,10 @@ mod tests {
 
     #[test]
     fn a_client_goes_back_only_so_far() {
-        let mut log = log(History::events(10));
+        let mut log = log(HubConfig {
+            history_events: 10,
+            ..HubConfig::default()
+        });
         for topics in ["a", "b", "a", "b", "a"] {
             log.now += Duration::from_secs(10);
             log.publish(topics);
@@ -1334,7 +1368,10 @@ mod tests {
 
     #[test]
     fn the_age_of_a_replay_is_found_by_time() {
-        let mut log = log(History::events(10));
+        let mut log = log(HubConfig {
+            history_events: 10,
+            ..HubConfig::default()
+        });
         let start = log.now;
         for _ in 0..5 {
             log.now += Duration::from_secs(10);
@@ -1349,7 +1386,10 @@ mod tests {
 
     #[test]
     fn finished_topics_come_to_an_end() {
-        let mut log = log(History::events(10));
+        let mut log = log(HubConfig {
+            history_events: 10,
+            ..HubConfig::default()
+        });
         log.publish("a b");
         let finish = |log: &mut Fixture, topics: &str| {
             let event = Numbered {
@@ -1384,7 +1424,10 @@ mod tests {
 
     #[test]
     fn with_no_history_readers_that_are_there_have_a_buffer() {
-        let mut log = log(History::events(0));
+        let mut log = log(HubConfig {
+            history_events: 0,
+            ..HubConfig::default()
+        });
         log.publish("a");
         let position = log.log.latest(&set("a"));
         let mut there = log.reader("a", position);
@@ -1414,9 +1457,10 @@ mod tests {
 
     #[test]
     fn history_ends_by_number_age_and_size() {
-        let mut by_age = log(History {
-            age: Some(Duration::from_secs(10)),
-            ..History::events(100)
+        let mut by_age = log(HubConfig {
+            history_age: Some(Duration::from_secs(10)),
+            history_events: 100,
+            ..HubConfig::default()
         });
         by_age.publish("a");
         by_age.now += Duration::from_secs(9);
@@ -1427,9 +1471,10 @@ mod tests {
         assert_eq!(by_age.log.oldest().unwrap().sequence, 2); // Ten seconds old is too old.
         assert_eq!(by_age.log.topics().len(), 1); // And a topic that nobody needs is gone.
 
-        let mut shared = log(History {
-            age: Some(Duration::from_secs(10)),
-            ..History::events(1)
+        let mut shared = log(HubConfig {
+            history_age: Some(Duration::from_secs(10)),
+            history_events: 1,
+            ..HubConfig::default()
         });
         shared.publish("a b");
         shared.now += Duration::from_secs(9);
@@ -1438,12 +1483,13 @@ mod tests {
         shared.log.expire(shared.now);
         assert_eq!(shared.log.oldest().unwrap().sequence, 2); // And nothing newer goes with it.
 
-        let mut one = log(History::default());
+        let mut one = log(HubConfig::default());
         one.publish("a");
         let of_one = one.log.bytes;
-        let mut by_size = log(History {
-            bytes: 2 * of_one,
-            ..History::events(100)
+        let mut by_size = log(HubConfig {
+            history_bytes: 2 * of_one,
+            history_events: 100,
+            ..HubConfig::default()
         });
         for topics in ["a", "b", "a", "b"] {
             by_size.publish(topics);
@@ -1451,7 +1497,10 @@ mod tests {
         assert!(by_size.log.oldest().unwrap().sequence > 1); // The oldest of all topics goes.
         assert!(by_size.log.bytes <= 2 * of_one);
 
-        let mut none = log(History::events(0));
+        let mut none = log(HubConfig {
+            history_events: 0,
+            ..HubConfig::default()
+        });
         none.publish("a");
         assert_eq!(
             (none.log.len(), none.log.bytes, none.log.topics().len()),
@@ -1465,7 +1514,10 @@ mod tests {
 
     #[test]
     fn the_last_values_come_in_order() {
-        let mut log = log(History::events(10));
+        let mut log = log(HubConfig {
+            history_events: 10,
+            ..HubConfig::default()
+        });
         for topics in ["b", "a", "a b", "a", "c"] {
             log.publish(topics);
         }
@@ -1498,11 +1550,12 @@ mod tests {
         let names = ["a", "b", "a b", "c", "a c", "a b c"];
         for round in 0..300 {
             // By number and by size: neither, one or the other evicts more.
-            let history = History {
-                bytes: random(9000) as usize,
-                ..History::events(random(6) as usize)
+            let config = HubConfig {
+                history_bytes: random(9000) as usize,
+                history_events: random(6) as usize,
+                ..HubConfig::default()
             };
-            let mut log = log(history);
+            let mut log = log(config);
             let mut published: Vec<(u64, TopicSet)> = Vec::new();
             let mut readers: Vec<Recorded> = Vec::new();
             for _ in 0..160 {

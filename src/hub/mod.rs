@@ -52,7 +52,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 pub use self::archive::{Entries, Entry, EventLog};
-pub use self::config::{Durability, History, HubConfig, Lag};
+pub use self::config::{Durability, HubConfig, Lag};
 pub use self::cursor::OpeningId;
 pub use self::error::PublishError;
 pub use self::follow::Feed;
@@ -146,7 +146,7 @@ impl Hub {
     pub fn open(config: HubConfig) -> io::Result<Hub> {
         let mut shared = Shared::new(config);
         let mut store = None;
-        match &shared.config.history.file {
+        match &shared.config.history_file {
             Some(path) => {
                 let opened = file::open(path, &shared.config, &mut shared.log())?;
                 store = Some(opened.0);
@@ -175,7 +175,7 @@ impl Hub {
     /// Makes a hub that follows a log outside this process, such as a Redis stream that several servers share. The log
     /// numbers the events. The [`Feed`] tells the hub what is in the log.
     ///
-    /// The hub keeps the newest events in memory, within the limits of `config.history`, and reads older ones from the log.
+    /// The hub keeps the newest events in memory, within the limits of `config`, and reads older ones from the log.
     /// An id means the same event on every hub that follows the log, so a client can resume at any of them. To publish an
     /// event, append it to the log: [`publish`](Hub::publish) fails with [`PublishError::Closed`].
     ///

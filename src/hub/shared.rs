@@ -55,7 +55,7 @@ impl Shared {
     /// Begins with an empty log, and no archive.
     pub(crate) fn new(config: HubConfig) -> Shared {
         Shared {
-            log: Mutex::new(Log::new(config.history.clone())),
+            log: Mutex::new(Log::new(config.clone())),
             config,
             registry: Registry::default(),
             counters: Mutex::default(),
@@ -185,7 +185,7 @@ pub struct Stats {
     pub polls: usize,
     /// Events kept in memory.
     pub history_events: usize,
-    /// The memory that these events take, as [`History::bytes`](crate::History::bytes) counts it.
+    /// The memory that these events take, as [`HubConfig::history_bytes`](crate::HubConfig::history_bytes) counts it.
     pub history_bytes: usize,
     /// Topics that have an event in memory or a reader.
     pub topics: usize,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Client, EventSource, Message, Random, TestServer, eventually, start};
 use tiny_sse::{
-    Config, Entries, Entry, Event, EventLog, Feed, History, Hub, HubConfig, PublishError, Request,
+    Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, PublishError, Request,
 };
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
@@ -137,7 +137,7 @@ type Known = Arc<Mutex<Vec<(u64, u64)>>>;
 fn node(log: &SharedLog, writer_threads: usize) -> (TestServer, Feed, Known) {
     let known = Known::default();
     let config = HubConfig {
-        history: History::events(20),
+        history_events: 20,
         writer_threads,
         poll_timeout: Duration::from_millis(20),
         ..HubConfig::default()

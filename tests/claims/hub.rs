@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::support::{Child, Client, EventSource, TestServer, eventually, serve_parent, start};
 use tiny_sse::{
-    Config, Event, History, Hub, HubConfig, KeepAlive, Lag, OpeningId, PublishError, Replay,
+    Config, Event, Hub, HubConfig, KeepAlive, Lag, OpeningId, PublishError, Replay,
     Request, Response, Server, Sse, StreamEnd,
 };
 
@@ -37,10 +37,10 @@ fn limits() -> HubConfig {
     }
 }
 
-fn hub_of(history: History) -> Hub {
+fn hub_of(config: HubConfig) -> Hub {
     Hub::open(HubConfig {
-        history,
-        ..limits()
+        writer_threads: WRITER_THREADS,
+        ..config
     })
     .unwrap()
 }
@@ -57,7 +57,7 @@ fn say(hub: &Hub, topic: &str, text: &str) -> String {
 
 #[test]
 fn the_bytes_are_as_written_down() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let mut client = server.connect();
     client.request("GET", "/events?topic=a", &[], b"");
@@ -146,7 +146,7 @@ fn a_handler_refuses_with_what_the_hub_says() {
 
 #[test]
 fn an_event_of_several_topics_comes_once_to_a_reader_of_both() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let mut both = EventSource::open(server.addr(), "/events?topic=a&topic=b", &[]);
     let mut other = EventSource::open(server.addr(), "/events?topic=c", &[]);
@@ -160,7 +160,7 @@ fn an_event_of_several_topics_comes_once_to_a_reader_of_both() {
 
 #[test]
 fn a_client_goes_on_where_it_was() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let target = "/events?topic=a&topic=b";
     // One that drops before its first event knows where it was, too.
@@ -196,7 +196,7 @@ fn a_client_goes_on_where_it_was() {
 
 #[test]
 fn ids_of_the_caller_are_carried_and_resume() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     for id in ["row 1", "Zeile 2 é", "row 3", "row 1"] {
         hub.publish_wait("a", Event::data(id).id(id).unwrap())
@@ -213,7 +213,7 @@ fn ids_of_the_caller_are_carried_and_resume() {
 
 #[test]
 fn what_is_not_known_is_a_gap() {
-    let hub = hub_of(History::events(2));
+    let hub = hub_of(HubConfig { history_events: 2, ..HubConfig::default() });
     let server = serve(&hub);
     let first = say(&hub, "a", "1");
     let epoch = first.strip_suffix("-1").unwrap().to_string();
@@ -253,7 +253,7 @@ fn what_is_not_known_is_a_gap() {
 
 #[test]
 fn a_history_of_none_tells_of_a_gap() {
-    let hub = hub_of(History::events(0));
+    let hub = hub_of(HubConfig { history_events: 0, ..HubConfig::default() });
     let server = serve(&hub);
     let mut live = EventSource::open(server.addr(), "/events?topic=a", &[]);
     // Until it is live, an event that nobody keeps may be gone before it is sent.
@@ -278,7 +278,7 @@ fn a_history_of_none_tells_of_a_gap() {
 #[test]
 fn a_snapshot_continues_without_a_hole() {
     // All of it, so that a reader that waits for a processor is not told of a gap.
-    let hub = hub_of(History::events(2000));
+    let hub = hub_of(HubConfig { history_events: 2000, ..HubConfig::default() });
     let readers = hub.clone();
     let count = Arc::new(Mutex::new(0));
     let state = Arc::clone(&count);
@@ -315,7 +315,7 @@ fn a_snapshot_continues_without_a_hole() {
 
 #[test]
 fn the_last_value_comes_to_those_who_are_new() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/last", move |request: &Request| {
@@ -336,7 +336,7 @@ fn the_last_value_comes_to_those_who_are_new() {
 
 #[test]
 fn readers_begin_where_the_code_says() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/all", move |request: &Request| {
@@ -358,7 +358,7 @@ fn readers_begin_where_the_code_says() {
 
 #[test]
 fn http_1_0_readers_get_the_same_bare() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     say(&hub, "a", "1");
     let mut client = server.connect();
@@ -379,7 +379,7 @@ fn http_1_0_readers_get_the_same_bare() {
 
 #[test]
 fn heartbeats_come_to_the_silent_and_only_to_them() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events/{topic}", move |request: &Request| {
@@ -409,7 +409,7 @@ fn heartbeats_come_to_the_silent_and_only_to_them() {
 
 #[test]
 fn a_reader_that_lags_is_disconnected_where_that_is_asked_for() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events", move |request: &Request| {
@@ -429,7 +429,7 @@ fn a_reader_that_lags_is_disconnected_where_that_is_asked_for() {
 
 #[test]
 fn one_that_takes_nothing_is_dropped_and_costs_the_others_nothing() {
-    let hub = hub_of(History::events(4));
+    let hub = hub_of(HubConfig { history_events: 4, ..HubConfig::default() });
     let config = Config {
         write_timeout: Duration::from_millis(300),
         ..Config::default()
@@ -449,7 +449,7 @@ fn one_that_takes_nothing_is_dropped_and_costs_the_others_nothing() {
 
 #[test]
 fn long_poll_answers_with_json() {
-    let hub = hub_of(History::events(2));
+    let hub = hub_of(HubConfig { history_events: 2, ..HubConfig::default() });
     let server = serve(&hub);
     let first = say(&hub, "a", "1");
     let epoch = first.strip_suffix("-1").unwrap();
@@ -542,7 +542,7 @@ fn a_poll_that_waits_ends_with_the_hub() {
 
 #[test]
 fn a_poll_that_waits_ends_with_the_server() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     thread::scope(|scope| {
         let poll = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
@@ -554,7 +554,7 @@ fn a_poll_that_waits_ends_with_the_server() {
 
 #[test]
 fn topics_of_a_client_are_checked() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let check = |target: &str, text: &str| {
         let answer = server.connect().get(target);
@@ -596,7 +596,7 @@ fn what_cannot_be_published_is_refused_by_name() {
 
 #[test]
 fn stats_count_what_there_is() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let mut a = EventSource::open(server.addr(), "/events?topic=a", &[]);
     let mut ab = EventSource::open(server.addr(), "/events?topic=a&topic=b", &[]);
@@ -642,7 +642,7 @@ impl Drop for Presence {
 
 #[test]
 fn a_guard_lives_as_long_as_its_stream() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let (left, leaves) = mpsc::channel();
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
@@ -672,7 +672,7 @@ fn a_guard_lives_as_long_as_its_stream() {
 
 #[test]
 fn a_streams_end_is_told_with_its_reason() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let (end, ends) = mpsc::channel();
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
@@ -707,7 +707,7 @@ fn a_streams_end_is_told_with_its_reason() {
 
 #[test]
 fn readers_are_closed_and_ended_wherever_they_are() {
-    let hub = hub_of(History::events(4));
+    let hub = hub_of(HubConfig { history_events: 4, ..HubConfig::default() });
     let server = serve(&hub);
     let mut live = EventSource::open(server.addr(), "/events?topic=a&label=ann", &[]);
     let mut stays = EventSource::open(server.addr(), "/events?topic=a&label=bob", &[]);
@@ -755,7 +755,7 @@ fn serve_shared(hub: &Hub) -> (TestServer, Arc<Mutex<Option<Hub>>>) {
 
 #[test]
 fn dropping_the_hub_ends_its_streams() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let (server, shared) = serve_shared(&hub);
     let mut streams: Vec<_> = (0..20)
         .map(|_| EventSource::open(server.addr(), "/events", &[]))
@@ -774,7 +774,7 @@ fn dropping_the_hub_ends_its_streams() {
 fn an_end_comes_behind_all_that_was_published_before() {
     for (size, for_good) in [(8_000, true), (8_000, false), (8, true), (8, false)] {
         let text = "x".repeat(size);
-        let hub = hub_of(History::events(1_001));
+        let hub = hub_of(HubConfig { history_events: 1_001, ..HubConfig::default() });
         let (server, shared) = serve_shared(&hub);
         let mut streams: Vec<_> = (0..8)
             .map(|_| EventSource::open(server.addr(), "/events", &[]))
@@ -803,7 +803,7 @@ fn an_end_comes_behind_all_that_was_published_before() {
 
 #[test]
 fn shutdown_ends_readers_wherever_they_are() {
-    let hub = hub_of(History::events(4));
+    let hub = hub_of(HubConfig { history_events: 4, ..HubConfig::default() });
     let server = serve(&hub);
     let mut live: Vec<_> = (0..20)
         .map(|_| EventSource::open(server.addr(), "/events?topic=a", &[]))
@@ -830,7 +830,7 @@ fn shutdown_ends_readers_wherever_they_are() {
 
 #[test]
 fn code_in_this_process_reads_the_same() {
-    let hub = hub_of(History::events(4));
+    let hub = hub_of(HubConfig { history_events: 4, ..HubConfig::default() });
     let mut events = hub.receiver(["a", "b"]).unwrap();
     assert_eq!(events.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Timeout));
     let first = say(&hub, "a", "1");
@@ -868,7 +868,7 @@ fn code_in_this_process_reads_the_same() {
 /// Without a history an event is gone at once, unless its topic has a reader.
 #[test]
 fn a_receiver_begins_where_it_is_asked_for() {
-    let hub = hub_of(History::events(0));
+    let hub = hub_of(HubConfig { history_events: 0, ..HubConfig::default() });
     let (go, rounds) = mpsc::sync_channel(0);
     let (end, ends) = mpsc::channel();
     let publisher = hub.clone();
@@ -895,7 +895,7 @@ fn a_receiver_begins_where_it_is_asked_for() {
 
 #[test]
 fn a_receiver_that_was_dropped_leaves_nothing_behind() {
-    let hub = hub_of(History::events(0));
+    let hub = hub_of(HubConfig { history_events: 0, ..HubConfig::default() });
     let receiver = hub.receiver(["a", "b"]).unwrap();
     assert_eq!(hub.stats().topics, 2);
     drop(receiver);
@@ -904,7 +904,7 @@ fn a_receiver_that_was_dropped_leaves_nothing_behind() {
 
 #[test]
 fn what_the_hub_keeps_can_be_read() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     for (topic, text) in [("a", "1"), ("b", "2"), ("a", "3")] {
         say(&hub, topic, text);
     }
@@ -920,7 +920,7 @@ fn what_the_hub_keeps_can_be_read() {
 
 #[test]
 fn the_classical_form_is_one_line_away() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events", move |_| {
@@ -988,7 +988,7 @@ fn each_of_many_silent_readers_has_its_heartbeat() {
 fn those_who_leave_take_their_threads_and_descriptors_along() {
     let name = "those_who_leave_take_their_threads_and_descriptors_along";
     let Some(child) = Child::of(&format!("{}::{name}", module_path!().split_once("::").unwrap().1)) else {
-        return serve_parent(Config::default(), routes(&hub_of(History::default())));
+        return serve_parent(Config::default(), routes(&hub_of(HubConfig::default())));
     };
     // One visit, so that the threads that stay are there.
     drop(EventSource::open(child.addr(), "/events?topic=a", &[]));
@@ -1011,7 +1011,7 @@ fn those_who_leave_take_their_threads_and_descriptors_along() {
 
 #[test]
 fn a_stream_lives_only_so_long() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let config = Config {
         max_stream_lifetime: Some(Duration::from_millis(10)),
         ..Config::default()
@@ -1026,7 +1026,7 @@ fn a_stream_lives_only_so_long() {
 
 #[test]
 fn a_client_may_spell_its_last_event_id_in_several_ways() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let first = say(&hub, "a", "1");
     say(&hub, "a", "2");
@@ -1050,7 +1050,7 @@ fn a_client_may_spell_its_last_event_id_in_several_ways() {
 
 #[test]
 fn a_handler_limits_how_far_back_a_client_goes() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events", move |request: &Request| {
@@ -1169,7 +1169,7 @@ fn a_stream_is_not_taken_for_a_long_poll() {
 #[test]
 fn a_close_reaches_requests_that_are_under_way() {
     for target in ["/events", "/events?poll"] {
-        let hub = hub_of(History::default());
+        let hub = hub_of(HubConfig::default());
         let readers = hub.clone();
         let (checked, is_checked) = mpsc::channel();
         let (go, goes) = mpsc::channel::<()>();
@@ -1195,7 +1195,7 @@ fn a_close_reaches_requests_that_are_under_way() {
         assert!(!text.contains("secret"), "{target}: {text}");
     }
     // A poll that waits is answered before the event, and not with it.
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     thread::scope(|scope| {
         let poll = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
@@ -1208,7 +1208,7 @@ fn a_close_reaches_requests_that_are_under_way() {
 
 #[test]
 fn a_topic_ends_for_all_who_read_it_now_or_later() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let mut there = EventSource::open(server.addr(), "/events?topic=call", &[]);
     let mut both = EventSource::open(server.addr(), "/events?topic=call&topic=other", &[]);
@@ -1252,7 +1252,7 @@ fn a_topic_ends_for_all_who_read_it_now_or_later() {
 
 #[test]
 fn delivered_counts_all_that_was_handed_over() {
-    let hub = hub_of(History::default());
+    let hub = hub_of(HubConfig::default());
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events", move |request: &Request| {
@@ -1277,7 +1277,7 @@ fn delivered_counts_all_that_was_handed_over() {
 #[test]
 fn a_slow_reader_of_http_1_0_skips_or_is_disconnected_too() {
     for lag in [Lag::Skip, Lag::Disconnect] {
-        let hub = hub_of(History::default());
+        let hub = hub_of(HubConfig::default());
         let readers = hub.clone();
         let server = start(Config::default(), move |server| {
             server.get("/events", move |request: &Request| {
@@ -1313,7 +1313,7 @@ fn a_slow_reader_of_http_1_0_skips_or_is_disconnected_too() {
 
 #[test]
 fn with_no_history_all_readers_get_what_is_published_while_they_are_there() {
-    let hub = hub_of(History::events(0));
+    let hub = hub_of(HubConfig { history_events: 0, ..HubConfig::default() });
     let server = serve(&hub);
     let mut old = server.connect();
     old.send("GET /events?topic=a HTTP/1.0\r\n\r\n");

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{Client, EventSource, Message, Random, TestServer, eventually, start};
-use tiny_sse::{Config, Event, History, Hub, HubConfig, Lag, Request};
+use tiny_sse::{Config, Event, Hub, HubConfig, Lag, Request};
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const PUBLISHERS: u64 = 8;
@@ -43,9 +43,8 @@ fn limits() -> HubConfig {
 }
 
 fn open_hub(events: usize) -> Hub {
-    let history = History::events(events);
     Hub::open(HubConfig {
-        history,
+        history_events: events,
         ..limits()
     })
     .unwrap()

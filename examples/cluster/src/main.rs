@@ -17,8 +17,7 @@ use std::{env, thread};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tiny_sse::{
-    Config, Event, History, Hub, HubConfig, Request, Response, Server, ServerHandle,
-    constant_time_eq,
+    Config, Event, Hub, HubConfig, Request, Response, Server, ServerHandle, constant_time_eq,
 };
 use tiny_sse_cluster::{LogConfig, Node, PublishError};
 
@@ -96,12 +95,9 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
         keep: number("keep")?,
         load: number("load")?,
     };
-    let history = History {
-        bytes: number("bytes")? as usize,
-        ..History::events(number("history")? as usize)
-    };
     let hub = HubConfig {
-        history,
+        history_events: number("history")? as usize,
+        history_bytes: number("bytes")? as usize,
         ..HubConfig::default()
     };
     let token = env::var("CLUSTER_TOKEN")

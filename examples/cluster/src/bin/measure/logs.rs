@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, net, thread};
 
-use tiny_sse::{Durability, Event, History, Hub, HubConfig};
+use tiny_sse::{Durability, Event, Hub, HubConfig};
 use tiny_sse_cluster::{LogConfig, Node};
 
 use crate::Result;
@@ -80,28 +80,26 @@ impl Log {
         events: usize,
         name: &str,
     ) -> Result<Log> {
-        let history = History {
-            bytes: 256 * 1024 * 1024,
-            ..History::events(events)
-        };
-        let config = |history| HubConfig {
-            history,
+        let config = HubConfig {
+            history_events: events,
+            history_bytes: 256 * 1024 * 1024,
             ..HubConfig::default()
         };
         let fsync = match kind {
-            Kind::Memory => return Ok(Log::Hub(Hub::open(config(history))?, None)),
+            Kind::Memory => return Ok(Log::Hub(Hub::open(config)?, None)),
             Kind::File(fsync) => {
                 let path = folder()?.join(name);
                 let durability = match fsync {
                     Fsync::Everysec => Durability::Os,
                     Fsync::Always => Durability::Sync,
                 };
-                let history = History {
-                    events: events,
-                    durability: durability,
-                    ..History::file(&path)
+                let config = HubConfig {
+                    history_events: events,
+                    history_file: Some(path.clone()),
+                    durability,
+                    ..HubConfig::default()
                 };
-                return Ok(Log::Hub(Hub::open(config(history))?, Some(path)));
+                return Ok(Log::Hub(Hub::open(config)?, Some(path)));
             }
             Kind::Redis(fsync) => fsync,
         };
@@ -111,7 +109,7 @@ impl Log {
             keep: 1_000_000,
             load: 1000,
         };
-        Ok(Log::Node(Node::start(log, config(history))?))
+        Ok(Log::Node(Node::start(log, config)?))
     }
 
     pub(crate) fn hub(&self) -> &Hub {
