@@ -48,7 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/config", &["user_code"]),
     ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
     ("hub/record", &["http"]), // The bytes of a stream without chunks.
-    ("hub/file", &["lock", "random"]),
+    ("hub/file", &["lock", "random", "user_code"]),
     ("hub/registry", &["lock"]),
     ("hub/shared", &["lock", "threads"]),
     ("hub/cursor", &[]), // The plain half ends with those who have a cursor:

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::user_code::{ErrorHook, guarded, stderr_hook};
+use crate::user_code::{ErrorHook, stderr_hook};
 
 /// The limits of a [`Hub`](crate::Hub). Start from [`HubConfig::default`] and change what you need.
 ///
@@ -105,13 +105,6 @@ impl Default for HubConfig {
             max_polls: 2_000,
             on_error: stderr_hook(),
         }
-    }
-}
-
-impl HubConfig {
-    /// Calls the error hook. The hook is user code: its panic ends this call alone.
-    pub(crate) fn report(&self, problem: &str) {
-        guarded(|| (self.on_error)(problem));
     }
 }
 

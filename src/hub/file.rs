@@ -34,6 +34,7 @@ use super::log::{Epoch, Log, Numbered};
 use super::record::{self, Record, Records};
 use crate::lock::lock;
 use crate::random::random_u64;
+use crate::user_code::guarded;
 
 /// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch. Returns the writing end and
 /// the reading end.
@@ -103,10 +104,10 @@ pub(crate) fn open(
 ///
 /// What the system says; `InvalidData` when nothing in the file is a record, and the file is no history that was just begun.
 fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
+    let name = path.display();
     let report = |from, to| {
-        let name = path.display();
-        let text = format!("{name} cannot be read from byte {from} to byte {to}");
-        config.report(&text);
+        let problem = format!("{name} cannot be read from byte {from} to byte {to}");
+        guarded(|| (config.on_error)(&problem));
     };
     let (mut records, mut end) = (Records::of(File::open(path)?), 0);
     while let Some((begin, record)) = records.next().transpose()? {
