@@ -92,7 +92,8 @@ pub trait EventLog: Send + Sync + 'static {
     fn read(&self, after: u64) -> io::Result<Entries>;
 }
 
-/// One reader's way through the log.
+/// One reader's way through the log, from the entry after its cursor up to the hub's newest one. It lives while the reader
+/// needs it, and holds what was read ahead: a file is read in blocks, and a write may be partial.
 #[derive(Default)]
 pub(crate) struct ArchiveReader {
     entries: Option<Entries>,

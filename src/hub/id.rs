@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::topics::{InvalidName, check_text};
 
-/// What marks the id of an event that ends a stream for good.
+/// What marks the id of an event that ends a stream for good. A client that brings such an id gets a 204 in place of a stream. If
+/// it asks for a single topic, the hub need not remember that the topic was finished.
 const END_MARK: &str = "-end";
 
 /// The hub's own id of an event: on the wire `epoch-sequence`, 16 hexadecimal digits and a decimal number.

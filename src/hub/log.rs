@@ -31,6 +31,18 @@
 //! 3. events from memory, merged from the queues of the reader's topics;
 //! 4. the end, if all of the topics are finished, or nothing.
 //!
+//! For example, with a history of two events for each topic, and these events:
+//!
+//! ```text
+//! sequence   1   2   3   4   5   6
+//! topics     a   a   b   a   a   b        a holds 4 and 5, b holds 3 and 6; 1 and 2 are evicted, both of a
+//!
+//! a reader of a at 2:        4, 5         nothing is lost: 2 is the last event that it has
+//! a reader of a at 0:        gap to 2, 4, 5
+//! a reader of b at 0:        3, 6         nothing of b is lost
+//! a reader of a and b at 0:  gap to 2, 3, 4, 5, 6
+//! ```
+//!
 //! A gap is told once. The reader misses the event that it ends with, unless the gap is for an id that the log does not
 //! know: then nobody can say what the reader has.
 
@@ -48,12 +60,17 @@ use crate::event::json_string;
 use crate::http::Coding;
 
 /// An epoch and its first sequence number. It ends where the next epoch begins.
+///
+/// The wire id of an event is its epoch and its sequence number. Each start of a hub begins an epoch with a random name, so
+/// that a number which was given out and then lost, with a crash or with memory, does not come back as the id of another
+/// event. The numbers go on from epoch to epoch, so that one number is a position in all of them.
 pub(crate) type Epoch = (u64, u64);
 
 /// A set of topics that at least one reader has asked for, by its hash.
 pub(crate) type GroupId = u64;
 
-/// Most events that a reader takes out of the log in one step.
+/// Most events that a reader takes out of the log in one step. A step of 1024 events takes some 20 µs for one topic and some
+/// 170 µs for 64 topics, for which the log is locked.
 const STEP_EVENTS: usize = 1024;
 
 /// Most topic entries that one step evicts: twice as many as a batch can add.
@@ -190,7 +207,8 @@ pub(crate) struct Log {
     evicted_of_any: u64,
     /// The newest event evicted from a topic that was dropped since.
     evicted_of_dropped: u64,
-    /// Every event in memory, and when it came.
+    /// Every event in memory, and when it came. A tree, since the oldest one goes first, and those after it are not always the
+    /// next: a topic may have evicted them.
     events: BTreeMap<u64, (Numbered, Instant)>,
     topics: HashMap<Arc<str>, Topic>,
     /// For each own id of an event in memory: the oldest event that it was given to, and how many of its events are in memory.
@@ -525,7 +543,7 @@ impl Log {
     }
 }
 
-/// Following a log that others number.
+/// Following a log that others number. The archive has all events, and memory has some of the newest.
 impl Log {
     /// Takes the epochs as the others have them. Where an epoch begins before the head, events were lost, and the numbers
     /// after the loss will be given to other events: goes back and returns the number to go on after.
@@ -578,7 +596,8 @@ impl Log {
     }
 }
 
-/// Positions: where a reader begins.
+/// Positions: where a reader begins. A position is taken in the same step in which the reader joins its group, so that what is
+/// published from then on is kept for it.
 impl Log {
     /// The position of a reader that has everything, or, where all topics are finished, everything but the end.
     pub(crate) fn latest(&self, topics: &TopicSet) -> Position {
@@ -694,7 +713,8 @@ fn parse(id: &str) -> Option<EventId> {
     EventId::parse(id).or_else(|| id::ended(id))
 }
 
-/// Groups of readers.
+/// Groups of readers: those with the same topics. Ten thousand readers of one topic are one group, which costs an event no more
+/// than one reader does, until the event is written to their sockets.
 impl Log {
     /// Makes a reader a member of its topics' group. The first member makes the group, and an entry for each topic that is new:
     /// from then on a topic remembers what it evicts. All members share one set of names: 80 bytes less for each.
@@ -758,7 +778,8 @@ impl Log {
 
 /// Reading.
 impl Log {
-    /// What comes next for a reader, at most `max_bytes` or one event.
+    /// What comes next for a reader, at most `max_bytes` or one event. A gap moves the position; events do not, as they may not
+    /// be sent after all.
     pub(crate) fn next(&self, position: &mut Position, max_bytes: usize) -> Next {
         if let Some(gap) = self.gap(position) {
             return Next::Note(gap);

@@ -16,7 +16,8 @@ use crate::http::{Method, Request, Response};
 use crate::socket::from_now;
 use crate::stream::CHECK_INTERVAL;
 
-/// Most bytes of events in one response; the client asks again for the rest.
+/// Most bytes of events in one response; the client asks again for the rest. The response is put together in memory, where
+/// a stream sends a part of the events at a time.
 const RESPONSE_BYTES: usize = 1024 * 1024;
 
 /// Whether a request is for one JSON response and not for a stream: it says `?poll`, or it accepts JSON and nothing that a
