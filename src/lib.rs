@@ -199,7 +199,7 @@ pub use config::Config;
 pub use connections::ServerStats;
 pub use event::{Decoded, Decoder, Event, EventTooLong, InvalidField, Message, json_string};
 pub use guard::{
-    Access, Cors, access_log, allow_hosts, allow_origins, allow_same_origin, constant_time_eq,
+    Cors, access_log, allow_hosts, allow_origins, allow_same_origin, constant_time_eq,
 };
 pub use http::{Cookie, IntoResponse, Method, Request, Response, SameSite};
 #[cfg(feature = "hub")]

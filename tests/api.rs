@@ -25,7 +25,6 @@ fn types_can_move_between_threads_and_be_compared() {
     shared::<ServerHandle>();
     shared::<Request>();
     shared::<Next>();
-    shared::<Access>();
     shared::<Decoder>();
     shared::<Hub>();
     shared::<HubConfig>();

@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let key = token.clone();
     let server = Server::bind(format!("127.0.0.1:{port}"))?
         // From the outside in: the log has refused requests too, and a preflight, which never has a key, gets its response.
-        .middleware(access_log(|access| println!("{access}")))
+        .middleware(access_log(|line| println!("{line}")))
         .middleware(Cors::origins([format!("http://127.0.0.1:{port}")])?)
         .middleware(move |request: &Request, next: Next<'_>| authenticate(&key, request, next))
         .get("/", |_request| Response::html(PAGE))

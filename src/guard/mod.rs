@@ -6,7 +6,7 @@ mod allow;
 mod cors;
 mod secret;
 
-pub use access::{Access, access_log};
+pub use access::access_log;
 pub use allow::{allow_hosts, allow_origins, allow_same_origin};
 pub use cors::Cors;
 pub use secret::constant_time_eq;
