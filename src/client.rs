@@ -330,7 +330,9 @@ impl Stream {
         while line.trim_end().is_empty() {
             line = self.read_line()?;
         }
-        match chunk_size(line.trim_end().as_bytes()) {
+        // What extensions a server writes is its own affair.
+        let size = line.split(';').next().unwrap_or_default();
+        match chunk_size(size.trim_end().as_bytes()) {
             Ok((0, _)) => Err(ended()),
             Ok((size, _)) => Ok(size),
             Err(_) => Err(io::Error::other("a chunk has no size")),

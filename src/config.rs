@@ -63,7 +63,7 @@ pub struct Config {
     /// Addresses of the proxies whose `X-Forwarded-For` is believed, or `Forwarded` where there is no `X-Forwarded-For`. A
     /// proxy that writes `Forwarded` must remove an `X-Forwarded-For` that its client sent. Default: none.
     pub trusted_proxies: Vec<IpAddr>,
-    /// Stack of a connection's thread in bytes. Default: 256 KiB, of which only touched pages count; 2 MiB, the usual
+    /// Stack of a thread that accepts or serves connections, in bytes. Default: 256 KiB, of which only touched pages count; 2 MiB, the usual
     /// size, can become one huge page.
     pub thread_stack_bytes: usize,
     /// Number of threads that accept connections. Default: 2. The kernel queues only 128 clients; where a single thread is

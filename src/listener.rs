@@ -60,7 +60,9 @@ impl Listener {
         let bind = || {
             check_is_free(path)?;
             // Under another name first, so that nobody can connect before the mode is set.
-            let hidden = path.with_extension(process::id().to_string());
+            let mut hidden = path.as_os_str().to_owned();
+            hidden.push(format!(".{}", process::id()));
+            let hidden = PathBuf::from(hidden);
             let listener = UnixListener::bind(&hidden)?;
             let inode = inode(&hidden)?;
             let mut file = SocketFile {

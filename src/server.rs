@@ -208,8 +208,9 @@ impl Server {
     /// Puts a middleware around all handlers, and around the server's own 404 and 405.
     ///
     /// The middleware either responds itself, or passes the request on with [`Next::run`], which returns the response. The one
-    /// that is added first is the outermost. An event stream passes through it as a response, before its first byte is sent. A
-    /// closure has to name the types of its arguments:
+    /// that is added first is the outermost. An event stream passes through it as a response, before its first byte is sent.
+    /// Where no route matches, the body of a request with `Expect: 100-continue` is not read: a route for `/{*path}` gets it.
+    /// A closure has to name the types of its arguments:
     ///
     /// ```
     /// use tiny_sse::{Next, Request, Response, Server};
@@ -443,16 +444,19 @@ impl Running {
         }
     }
 
-    /// Wakes the threads that accept and waits until all of them have ended, at most until the deadline. Returns how many
-    /// are left.
+    /// Wakes the threads that accept, also where the deadline has passed, and waits until all of them have ended, at most until
+    /// then. Returns how many are left.
     fn stop_accepting(&self, deadline: Instant) -> usize {
         let mut left = self.accept_threads.close(Instant::now());
-        while left > 0 && Instant::now() < deadline {
+        while left > 0 {
             // One connection for each thread. Another process that shares the listener may accept some of them, and without a
             // free descriptor none can be made: the next round tries again.
             (0..left).for_each(|_| (self.waker)());
-            let round = deadline.min(Instant::now() + BACK_OFF);
-            left = self.accept_threads.close(round);
+            let now = Instant::now();
+            left = self.accept_threads.close(deadline.min(now + BACK_OFF));
+            if now >= deadline {
+                break;
+            }
         }
         left
     }

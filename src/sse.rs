@@ -70,7 +70,7 @@ impl Sse {
 
     /// Starts a producer on a new thread and streams the events that it sends.
     ///
-    /// The thread starts just before the head is written. So none starts for a HEAD request, or for a request that a middleware
+    /// The thread has a stack of 2 MiB. It starts just before the head is written. So none starts for a HEAD request, or for a request that a middleware
     /// refuses. A send waits while 64 events have not been written. If the thread cannot be started, the client gets a `retry`
     /// and the end of the stream, and the error hook gets the reason.
     pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {

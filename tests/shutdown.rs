@@ -292,6 +292,11 @@ fn a_request_in_flight_finishes() {
 
 #[test]
 fn a_handler_that_does_not_return_is_cut_off_and_reported() {
+    check_stuck_handler(Duration::from_millis(50));
+    check_stuck_handler(Duration::ZERO); // The threads that accept are woken all the same.
+}
+
+fn check_stuck_handler(time: Duration) {
     let (let_go, wait) = mpsc::channel::<()>();
     let wait = Mutex::new(wait);
     let (entered, enters) = mpsc::channel();
@@ -305,7 +310,7 @@ fn a_handler_that_does_not_return_is_cut_off_and_reported() {
     let mut client = site.server.connect();
     client.request("GET", "/stuck", &[], b"");
     enters.recv_timeout(PATIENCE).unwrap();
-    let shut_down = || Ending::begin(site.handle.clone(), Duration::from_millis(50)).end();
+    let shut_down = || Ending::begin(site.handle.clone(), time).end();
     let left = shut_down().unwrap_err();
     assert_eq!((left.connections, left.threads), (1, 1));
     assert_eq!(left.to_string(), "1 connections and 1 threads are left");
