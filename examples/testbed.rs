@@ -15,8 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tiny_sse::{
-    Config, Event, Hub, HubConfig, KeepAlive, PublishError, Request, Response, Server, Sse,
-    Subscription,
+    Config, Event, Hub, HubConfig, PublishError, Request, Response, Server, Sse, Subscription,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -110,7 +109,7 @@ fn load_events(hub: &Hub, request: &Request) -> Subscription {
     let topic = request.query("topic").unwrap_or("load");
     hub.subscribe(request, topic)
         // A heartbeat during a measurement would be noise.
-        .keep_alive(KeepAlive::every(Duration::from_secs(60)))
+        .heartbeat(Duration::from_secs(60))
         .first([Event::data("hello")])
 }
 

@@ -16,7 +16,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::{env, thread};
 
-use tiny_sse::{Event, KeepAlive, Response, Server, Sse};
+use tiny_sse::{Event, Response, Server, Sse};
 
 const REQUEST: &str = "GET /events HTTP/1.1\r\n\
     Host: localhost\r\n\
@@ -46,7 +46,7 @@ fn answer() -> Result<Sse, Response> {
         thread::sleep(Duration::from_millis(1500));
         let _ = events.send(Event::data("goodbye"));
     });
-    Ok(stream.keep_alive(KeepAlive::every(Duration::from_secs(1))))
+    Ok(stream.heartbeat(Duration::from_secs(1)))
 }
 
 /// Prints each line as it arrives, until the end of the request or response.

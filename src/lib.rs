@@ -211,7 +211,6 @@ pub use hub::{
 pub use router::{Middleware, Next};
 pub use server::{Server, ServerHandle, StillOpen};
 pub use sse::Sse;
-pub use stream::KeepAlive;
 pub use testing::Events;
 
 /// The README's programs are compiled, and run where they end.

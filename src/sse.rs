@@ -11,7 +11,7 @@ use crate::event::{Event, InvalidField};
 use crate::http::{Coding, IntoResponse, Response, StreamHead};
 use crate::socket::Socket;
 use crate::stream::{
-    EventStream, KeepAlive, Source, StreamOptions, Supply, Unsent, append_event, event_stream,
+    EventStream, Source, StreamOptions, Supply, Unsent, append_event, event_stream,
 };
 use crate::threads::{self, USER_STACK_BYTES};
 use crate::user_code::guarded;
@@ -92,9 +92,10 @@ impl Sse {
         }
     }
 
-    /// Sets the heartbeat, which otherwise comes as [`Config::heartbeat`](crate::Config::heartbeat) says.
-    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Sse {
-        self.options.keep_alive = Some(keep_alive);
+    /// Sets the silence after which a heartbeat is sent, in place of [`Config::heartbeat`](crate::Config::heartbeat). It is the
+    /// comment `: heartbeat`, which keeps proxies from closing the connection. An `EventSource` does not show it to the page.
+    pub fn heartbeat(mut self, interval: Duration) -> Sse {
+        self.options.heartbeat = Some(interval);
         self
     }
 

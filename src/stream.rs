@@ -4,13 +4,12 @@
 //! The loop never holds up a thread by itself: [`run`](EventStream::run) keeps what a full socket did not take and can go on
 //! later, on any thread. A stream with a thread of its own calls it by [`serve`](EventStream::serve).
 
-use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::event::{Event, InvalidField};
+use crate::event::Event;
 use crate::http::{Coding, Response, Stream, StreamHead};
 use crate::random::jitter;
 use crate::socket::{FAR, Pace, Socket, from_now};
@@ -21,6 +20,9 @@ pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// When such a stream checks for the first time; then after twice as long each time. Visitors who leave at once do not
 /// hold a thread for a second.
 const FIRST_CHECK: Duration = Duration::from_millis(16);
+
+/// The heartbeat: a comment, without a blank line, at which some parsers would dispatch an empty event.
+const HEARTBEAT: &[u8] = b": heartbeat\n";
 
 /// Where the events of a stream come from.
 pub(crate) trait Source {
@@ -102,7 +104,8 @@ pub(crate) struct EventStream<S> {
     pub(crate) source: S,
     pub(crate) socket: Socket,
     coding: Coding,
-    pub(crate) keep_alive: KeepAlive,
+    /// The silence after which a heartbeat is sent.
+    pub(crate) heartbeat: Duration,
     pub(crate) unsent: Option<Unsent>,
     /// The unsent bytes are the end of the stream.
     is_ending: bool,
@@ -141,13 +144,13 @@ impl<S: Source> EventStream<S> {
             append_event(event, coding, &mut opening);
         }
         source.append_opening(coding, &mut opening);
-        let usual = || KeepAlive::every(socket.config().heartbeat);
-        let keep_alive = options.keep_alive.unwrap_or_else(usual);
+        let heartbeat = options.heartbeat.unwrap_or(socket.config().heartbeat);
         let lifetime = socket.config().max_stream_lifetime;
         let now = Instant::now();
         Ok(EventStream {
             source,
-            keep_alive,
+            // An interval of zero would be a loop without a pause.
+            heartbeat: heartbeat.clamp(Duration::from_millis(1), FAR),
             ends_at: lifetime.map(|lifetime| from_now(lifetime - jitter(lifetime / 10))),
             socket,
             coding,
@@ -212,7 +215,7 @@ impl<S: Source> EventStream<S> {
                 self.send_away();
                 continue;
             }
-            let heartbeat_at = self.last_sent + self.keep_alive.interval;
+            let heartbeat_at = self.last_sent + self.heartbeat;
             let remaining = match wait {
                 true => (until.min(heartbeat_at)).saturating_duration_since(Instant::now()),
                 false => Duration::ZERO,
@@ -295,9 +298,9 @@ impl<S: Source> EventStream<S> {
     /// each time, at most after `max_pause`.
     pub(crate) fn check(&mut self, now: Instant, last_sent: Instant, max_pause: Duration) -> State {
         let may_send = self.unsent.is_none() && !self.is_ending;
-        if may_send && now >= last_sent.max(self.last_sent) + self.keep_alive.interval {
+        if may_send && now >= last_sent.max(self.last_sent) + self.heartbeat {
             let mut out = Vec::new();
-            (self.coding).append(&mut out, &[self.keep_alive.text.as_bytes()]);
+            self.coding.append(&mut out, &[HEARTBEAT]);
             let Ok(written) = self.socket.try_write(&out) else {
                 return State::Over;
             };
@@ -326,41 +329,10 @@ impl<S: Source> EventStream<S> {
     }
 }
 
-/// The heartbeat of a stream: what is sent after so much silence, so that proxies keep the connection open and each side
-/// notices when the other is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "a heartbeat does nothing until a stream has it"]
-pub struct KeepAlive {
-    pub(crate) interval: Duration,
-    text: Cow<'static, str>,
-}
-
-impl KeepAlive {
-    /// Sends a comment, `: heartbeat`, after each interval of silence. An `EventSource` does not show it to the page.
-    pub fn every(interval: Duration) -> KeepAlive {
-        KeepAlive {
-            // An interval of zero would be a loop without a pause.
-            interval: interval.clamp(Duration::from_millis(1), FAR),
-            // Without a blank line, at which some parsers would dispatch an empty event.
-            text: ": heartbeat\n".into(),
-        }
-    }
-
-    /// Sends an event of this name in place of the comment, with empty data and no id, for a page that wants to see it.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidField`] when the name contains a line break.
-    pub fn event(mut self, name: impl AsRef<str>) -> Result<KeepAlive, InvalidField> {
-        self.text = Event::data("").event(name)?.to_string().into();
-        Ok(self)
-    }
-}
-
 /// The settings that every event stream has, whatever its source.
 #[derive(Debug, Default)]
 pub(crate) struct StreamOptions {
-    pub(crate) keep_alive: Option<KeepAlive>,
+    pub(crate) heartbeat: Option<Duration>,
     pub(crate) retry: Option<Duration>,
     pub(crate) first: Vec<Event>,
     pub(crate) is_finite: bool,

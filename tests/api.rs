@@ -40,7 +40,6 @@ fn types_can_move_between_threads_and_be_compared() {
     value::<Cookie>();
     value::<SameSite>();
     value::<Cors>();
-    value::<KeepAlive>();
     value::<Durability>();
     value::<Lag>();
     value::<Replay>();

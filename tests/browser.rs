@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use browser::{Browser, Reports, findings, script, wait_for_a_try_in_vain};
-use tiny_sse::{Config, Event, KeepAlive, Request, Response, Server, Sse};
+use tiny_sse::{Config, Event, Request, Response, Server, Sse};
 
 /// Texts that a page must receive as they were sent, except for their line breaks.
 const TEXTS: [&str; 16] = [
@@ -149,9 +149,6 @@ impl Stage {
                 Event::data("after an id alone"),
                 Event::data("forgotten").id("")?,
             ]),
-            "ping" => self
-                .stays([Event::data("").id("1")?])
-                .keep_alive(KeepAlive::every(SOON).event("ping")?),
             _ => return Err(Response::text("no such check\n").with_status(404)),
         };
         Ok(stream.into())
@@ -229,7 +226,7 @@ fn heartbeats() -> Sse {
         thread::sleep(quiet);
         let _ = events.send(Event::data("after a while"));
     });
-    stream.keep_alive(KeepAlive::every(SOON))
+    stream.heartbeat(SOON)
 }
 
 /// Sends these events and ends.

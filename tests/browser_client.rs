@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use browser::{Browser, Reports, findings, proxy, script, wait_for_a_try_in_vain};
-use tiny_sse::{Config, Event, Hub, KeepAlive, Method, Request, Response, Server, Subscription};
+use tiny_sse::{Config, Event, Hub, Method, Request, Response, Server, Subscription};
 
 #[test]
 #[ignore = "needs Chromium"]
@@ -132,13 +132,11 @@ impl Stage {
     }
 
     fn silent(&self, request: &Request) -> Subscription {
-        let never = KeepAlive::every(Duration::from_secs(3600));
-        self.events(request).keep_alive(never)
+        self.events(request).heartbeat(Duration::from_secs(3600))
     }
 
     fn beats(&self, request: &Request) -> Subscription {
-        let often = KeepAlive::every(Duration::from_millis(100));
-        self.events(request).keep_alive(often)
+        self.events(request).heartbeat(Duration::from_millis(100))
     }
 
     fn status(&self, request: &Request) -> Response {

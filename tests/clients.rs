@@ -27,7 +27,7 @@ use std::time::Duration;
 use browser::{Browser, findings, proxy};
 use program::Program;
 use support::{eventually, start};
-use tiny_sse::{Config, Event, Hub, KeepAlive, OpeningId, Request, Response, Server, Sse};
+use tiny_sse::{Config, Event, Hub, OpeningId, Request, Response, Server, Sse};
 
 /// A reconnection time, and a heartbeat, that make no test wait.
 const SOON: Duration = Duration::from_millis(20);
@@ -249,7 +249,7 @@ fn no_client_gets_a_message_that_nobody_published() {
                     .subscribe(request, "numbers")
                     .opening_id(opening_id)
                     .retry(SOON)
-                    .keep_alive(KeepAlive::every(SOON))
+                    .heartbeat(SOON)
             })
         });
         let url = format!("http://{}/events", server.addr());

@@ -212,7 +212,7 @@ impl Member {
             return Some(self);
         }
         let index = subscriber.reader.index.load(Ordering::Relaxed);
-        let is_urgent = self.stream.keep_alive.interval < CHECK_INTERVAL;
+        let is_urgent = self.stream.heartbeat < CHECK_INTERVAL;
         let fast = Arc::clone(&self.fast);
         let writer = &fast.writers[index % fast.writers.len()];
         let joined = fast.joined.fetch_add(1, Ordering::Relaxed);
@@ -344,7 +344,7 @@ impl Writer {
 
     /// Adds a reader to its group. Its first heartbeat may bring the sweep forward.
     fn add(&mut self, member: Member) {
-        let interval = member.stream.keep_alive.interval;
+        let interval = member.stream.heartbeat;
         if interval < self.period {
             self.period = interval;
             self.next_sweep = self.next_sweep.min(Instant::now() + interval);

@@ -21,7 +21,7 @@ use super::topics::{InvalidName, TopicSet};
 use crate::event::Event;
 use crate::http::{IntoResponse, Method, Request, Response, StreamHead};
 use crate::socket::Socket;
-use crate::stream::{EventStream, KeepAlive, StreamOptions, event_stream};
+use crate::stream::{EventStream, StreamOptions, event_stream};
 
 /// A client's subscription to topics of a [`Hub`](crate::Hub), from [`Hub::subscribe`](crate::Hub::subscribe). A handler
 /// returns it as its response, usually an event stream:
@@ -206,9 +206,10 @@ impl Subscription {
         self
     }
 
-    /// Sets the heartbeat, which otherwise comes as [`Config::heartbeat`](crate::Config::heartbeat) says.
-    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Subscription {
-        self.options.keep_alive = Some(keep_alive);
+    /// Sets the silence after which a heartbeat is sent, in place of [`Config::heartbeat`](crate::Config::heartbeat). It is the
+    /// comment `: heartbeat`, which keeps proxies from closing the connection. An `EventSource` does not show it to the page.
+    pub fn heartbeat(mut self, interval: Duration) -> Subscription {
+        self.options.heartbeat = Some(interval);
         self
     }
 

@@ -127,17 +127,6 @@ await check('a page does not see heartbeats that are comments', () =>
   }),
 );
 
-await check('a page sees heartbeats that are events', () =>
-  using(new Stream('/stream/ping', ['message', 'ping']), async (stream) => {
-    equal((await stream.next()).lastEventId, '1');
-    for (let i = 0; i < 3; i++) {
-      const ping = await stream.next('ping');
-      equal([ping.data, ping.lastEventId], ['', '1']);
-    }
-    equal(stream.rest, ['open']);
-  }),
-);
-
 await check('fetch reads the response to a POST as it arrives', async () => {
   const answer = await fetch('/stream/answer', { method: 'POST', body: 'one two three' });
   equal(answer.headers.get('content-type'), 'text/event-stream');
