@@ -147,7 +147,7 @@ impl Socket {
     ///
     /// As [`Pace::record_progress`], or when the connection fails.
     pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = Pace::new();
         let mut written = 0;
         if !self.streaming && bytes.len() <= BLOCKING_WRITE_BYTES {
             if !self.has_write_timeout {
@@ -361,7 +361,8 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Begins when the first write had to wait.
-    pub(crate) fn new(now: Instant) -> Pace {
+    pub(crate) fn new() -> Pace {
+        let now = Instant::now();
         Pace {
             since: now,
             last: now,

@@ -176,7 +176,7 @@ impl<S: Source> EventStream<S> {
     /// When the connection fails; `TimedOut` when the client takes nothing, or too little, for too long.
     pub(crate) fn serve(&mut self) -> io::Result<()> {
         loop {
-            if self.run(self.next_check, true, &|| Duration::MAX)? == State::Over
+            if self.run(self.next_check, None)? == State::Over
                 || self.check(Instant::now(), self.last_sent, CHECK_INTERVAL) == State::Over
             {
                 return Ok(());
@@ -184,8 +184,9 @@ impl<S: Source> EventStream<S> {
         }
     }
 
-    /// Sends what there is until `until`. With `wait` the source may wait for more, until then or the next heartbeat. `patience`
-    /// says how long the client may take nothing before the stream gives way to others.
+    /// Sends what there is until `until`. On a thread that others wait for, `patience` says how long the client may take nothing
+    /// before the stream gives way. Without it, the thread is the stream's own, which waits for more until then or the next
+    /// heartbeat.
     ///
     /// # Errors
     ///
@@ -193,13 +194,13 @@ impl<S: Source> EventStream<S> {
     pub(crate) fn run(
         &mut self,
         until: Instant,
-        wait: bool,
-        patience: &dyn Fn() -> Duration,
+        patience: Option<&dyn Fn() -> Duration>,
     ) -> io::Result<State> {
         loop {
             let remaining = until.saturating_duration_since(Instant::now());
             if let Some(unsent) = self.unsent.take() {
-                if !self.send_unsent(unsent, remaining.min(patience()))? || remaining.is_zero() {
+                let wait = patience.map_or(remaining, |patience| remaining.min(patience()));
+                if !self.send_unsent(unsent, wait)? || remaining.is_zero() {
                     return Ok(State::Behind);
                 }
                 continue;
@@ -216,11 +217,11 @@ impl<S: Source> EventStream<S> {
                 continue;
             }
             let heartbeat_at = self.last_sent + self.heartbeat;
-            let remaining = match wait {
-                true => (until.min(heartbeat_at)).saturating_duration_since(Instant::now()),
-                false => Duration::ZERO,
+            let wait = match patience {
+                None => (until.min(heartbeat_at)).saturating_duration_since(Instant::now()),
+                Some(_) => Duration::ZERO,
             };
-            match (self.source).send(&self.socket, self.coding, remaining)? {
+            match (self.source).send(&self.socket, self.coding, wait)? {
                 Supply::Sent(written, unsent) => {
                     self.unsent = unsent;
                     self.note_written(written)?;
@@ -239,9 +240,7 @@ impl<S: Source> EventStream<S> {
     fn send_unsent(&mut self, mut unsent: Unsent, wait: Duration) -> io::Result<bool> {
         let mut written = self.socket.try_write(unsent.rest())?;
         if written == 0 && !unsent.rest().is_empty() {
-            let pace = self
-                .pace
-                .get_or_insert_with(|| Pace::new(Instant::now()).into());
+            let pace = (self.pace).get_or_insert_with(|| Box::new(Pace::new()));
             let allowed = pace.record_progress(0, self.socket.config())?;
             written = (self.socket).write_waiting(unsent.rest(), wait.min(allowed))?;
         }

@@ -179,7 +179,7 @@ impl Member {
             false => Duration::MAX,
         };
         loop {
-            match self.stream.run(until, false, &patience) {
+            match self.stream.run(until, Some(&patience)) {
                 Ok(State::AtHead) => match self.join() {
                     Some(back) => self = back,
                     None => return,
