@@ -38,7 +38,7 @@ pub struct HubConfig {
     /// These bytes are counted:
     ///
     /// - for each event: its size on the wire, about 300 bytes, and 40 for each topic after the first;
-    /// - for an event with an id of its own: the id, and 80 bytes for each topic;
+    /// - for an event with an id of its own: the id, 120 bytes, and 120 for each topic;
     /// - for each topic that has events: its name, and 440 bytes.
     ///
     /// The history takes less than one and a half times this limit of the process's memory. In addition, a reader that stops

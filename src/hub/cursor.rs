@@ -123,9 +123,10 @@ impl Cursor {
     /// Returns the opening id where nothing comes before it, so that it can leave with the response's head.
     pub(crate) fn take_opening(&mut self) -> Option<Frame> {
         let log = self.shared.log();
-        match self.retained_after {
-            Some(_) => None,
-            None => Cursor::opening_note(&mut self.opening_id, &self.position, &log),
+        // Where the log has gone back, the position has no id any more.
+        match self.retained_after.is_some() || log.returns != self.returns {
+            true => None,
+            false => Cursor::opening_note(&mut self.opening_id, &self.position, &log),
         }
     }
 

@@ -82,6 +82,8 @@ struct Sending {
     messages: Sender<Message>,
     /// Readers. Nobody waits at the other end of this channel.
     joins: Sender<Message>,
+    /// How many readers have joined. It changes under the log's lock.
+    joined: AtomicUsize,
     /// The back-pressure: the hub thread takes a permit for each batch.
     permits: Mutex<Receiver<()>>,
 }
@@ -105,8 +107,6 @@ pub(crate) struct Fast {
     catch_up: Threads<Member>,
     /// How many batches were sent. It changes under the log's lock.
     sent: AtomicUsize,
-    /// How many readers have joined. It changes under the log's lock.
-    joined: AtomicUsize,
 }
 
 impl Fast {
@@ -133,6 +133,7 @@ impl Fast {
             writers.push(Sending {
                 messages,
                 joins,
+                joined: AtomicUsize::new(0),
                 permits: Mutex::new(permits),
             });
         }
@@ -140,7 +141,6 @@ impl Fast {
             writers,
             catch_up,
             sent: AtomicUsize::new(0),
-            joined: AtomicUsize::new(0),
         })))
     }
 
@@ -215,11 +215,11 @@ impl Member {
         let is_urgent = self.stream.heartbeat < CHECK_INTERVAL;
         let fast = Arc::clone(&self.fast);
         let writer = &fast.writers[index % fast.writers.len()];
-        let joined = fast.joined.fetch_add(1, Ordering::Relaxed);
+        let joined = writer.joined.fetch_add(1, Ordering::Relaxed);
         let after = fast.sent.load(Ordering::Relaxed);
         let sent = writer.joins.send(Message::Join(after, self));
         drop(log);
-        if is_urgent || joined.is_multiple_of(MANY_JOINS) {
+        if is_urgent || joined % MANY_JOINS == MANY_JOINS - 1 {
             let _ = writer.messages.send(Message::Wake);
         }
         // A refused stream ends here, without the lock that its end takes: the writer has ended.

@@ -272,7 +272,12 @@ impl FileStore {
     fn make_room(&mut self, next: u64) -> io::Result<()> {
         let found = fs::metadata(&self.given).ok();
         let is_in_place = found.is_some();
-        if found.is_some_and(|found| file_id(&found) != self.newest.id) {
+        let is_replaced = match found {
+            Some(found) => file_id(&found) != self.newest.id,
+            // Only a link to the file has gone.
+            None => self.path.exists(),
+        };
+        if is_replaced {
             return Err(self.replaced());
         }
         let bytes = self.config.file_bytes;

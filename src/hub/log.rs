@@ -1,7 +1,8 @@
 //! The log: the numbered, encoded events in memory, and what a reader at a position gets next.
 //!
 //! The log knows no socket and no thread. [`Shared`](super::shared::Shared) holds it behind one lock, which makes each
-//! method one step. No step walks over more than about a thousand events, whatever a reader asks for.
+//! method one step. No step walks over more than about a thousand events, whatever a reader asks for; only where the log that a
+//! hub follows has lost events, all of memory is forgotten in one.
 //!
 //! ```text
 //! sequence:      1     evicted_of_any   archive_lost_to    evicted(topic)      oldest kept          head
@@ -674,16 +675,22 @@ impl Log {
         (is_kept(found) && is_kept(of_all)).then_some(found)
     }
 
-    /// Moves a position on to the oldest event that the subscription replays. A client that brought an id is told of a gap, if
-    /// that skips an event of its topics.
-    pub(crate) fn limit_replay(&self, position: &mut Position, id: Option<&str>, replay: Replay) {
+    /// Moves a position on to the oldest event that the subscription replays, but not past `latest`: what was published since
+    /// the client subscribed is no replay. A client that brought an id is told of a gap, if that skips an event of its topics.
+    pub(crate) fn limit_replay(
+        &self,
+        mut position: Position,
+        id: Option<&str>,
+        replay: Replay,
+        latest: &Position,
+    ) -> Position {
         let topics = &position.topics;
         let skipped = match replay {
             // A history of no events keeps events for readers that are there, not for those that come back.
             _ if self.config.history_events == 0 && self.archive_lost_to.is_none() => {
                 self.newest_while(topics, |_| true)
             }
-            Replay::All => return,
+            Replay::All => return position,
             Replay::Events(count) => {
                 let kept = topics.iter().filter_map(|name| self.topics.get(name));
                 let newest_first = kept.map(|topic| topic.kept.iter().rev().map(|n| u64::MAX - n));
@@ -692,12 +699,13 @@ impl Log {
             }
             Replay::Age(age) => self.newest_before(topics, Instant::now().checked_sub(age)),
         };
-        let cursor = skipped.max(self.evicted(topics));
+        let cursor = skipped.max(self.evicted(topics)).min(latest.cursor);
         if position.cursor < cursor {
             (position.cursor, position.gap_reported_to) = (cursor, cursor);
             let unknown = position.unknown_id.take();
             position.unknown_id = unknown.or(id.map(str::to_string));
         }
+        position
     }
 
     /// The newest event of these topics in memory that is older than this time; 0 when there is none. Nothing is older than a
@@ -1365,7 +1373,10 @@ mod tests {
                 None => log.log.earliest(&topics),
             };
             let mut position = position;
-            log.log.limit_replay(&mut position, id.as_deref(), replay);
+            let latest = log.log.latest(&position.topics);
+            position = log
+                .log
+                .limit_replay(position, id.as_deref(), replay, &latest);
             let mut reader = log.reader("a", position);
             assert_eq!(log.read(&mut reader), expected, "{replay:?}");
         }
@@ -1455,9 +1466,9 @@ mod tests {
         for _ in 0..LIVE_BUFFER {
             log.publish("a");
         }
-        let all = |log: &Log, mut position, id| {
-            log.limit_replay(&mut position, id, Replay::All);
-            position
+        let all = |log: &Log, position, id| {
+            let latest = log.latest(&set("a"));
+            log.limit_replay(position, id, Replay::All, &latest)
         };
         let id = log.log.id(1).to_string();
         let back = all(&log.log, log.log.after(&id, &set("a")), Some(&id));

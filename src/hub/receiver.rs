@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
-use super::log::Next;
+use super::log::{Next, Replay};
 use crate::event::Event;
 use crate::socket::from_now;
 
@@ -50,7 +50,10 @@ impl HubReceiver {
     pub fn after(mut self, id: &str) -> HubReceiver {
         let shared = Arc::clone(&self.cursor.shared);
         let log = shared.log();
-        let position = log.after(id, &self.cursor.position.topics);
+        let topics = &self.cursor.position.topics;
+        let (position, latest) = (log.after(id, topics), log.latest(topics));
+        let own_id = Some(id).filter(|id| *id != "earliest");
+        let position = log.limit_replay(position, own_id, Replay::All, &latest);
         self.cursor.begin(&log, position);
         self.ready.clear();
         self
@@ -81,8 +84,11 @@ impl HubReceiver {
                         self.ready.push_back(frame.event());
                     }
                 }
-                Next::Unknown if !remaining.is_zero() => {
+                Next::Unknown => {
                     self.cursor.go_on();
+                    if remaining.is_zero() {
+                        return Err(RecvTimeoutError::Timeout);
+                    }
                     thread::sleep(remaining.min(RETRY));
                 }
                 Next::Finished => return Err(RecvTimeoutError::Disconnected),

@@ -189,7 +189,7 @@ pub struct StreamEnd {
     pub reader: Arc<Reader>,
     /// The number of events that were written to its socket.
     pub events: u64,
-    /// How long the stream was open.
+    /// How long ago the handler subscribed.
     pub duration: Duration,
     /// Why it ended.
     pub reason: EndReason,

@@ -240,13 +240,15 @@ impl Subscription {
             return false;
         };
         let start = if self.earliest { "earliest" } else { "latest" };
-        let mut position = match self.last_event_id.as_deref().unwrap_or(start) {
+        let latest = match shared.follows {
             // Before the hub has followed anything, the newest event is not known.
-            "latest" if shared.follows => log.latest(topics),
-            "latest" => self.cursor.position.clone(),
-            id => log.after(id, topics),
+            true => log.latest(topics),
+            false => self.cursor.position.clone(),
         };
-        log.limit_replay(&mut position, own_id, self.replay);
+        let position = match self.last_event_id.as_deref().unwrap_or(start) {
+            "latest" => latest,
+            id => log.limit_replay(log.after(id, topics), own_id, self.replay, &latest),
+        };
         let retained = self.retained && own_id.is_none();
         self.cursor.begin(&log, position);
         self.cursor.retained_after = retained.then_some(0);

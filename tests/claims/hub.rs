@@ -902,6 +902,26 @@ fn a_receiver_that_was_dropped_leaves_nothing_behind() {
     assert_eq!(hub.stats().topics, 0);
 }
 
+/// What is published between the subscription and the response is no replay, which a history or a limit could leave out.
+#[test]
+fn what_is_published_after_the_subscription_is_sent_whatever_is_kept() {
+    for events in [0, 10] {
+        let hub = hub_of(HubConfig { history_events: events, ..HubConfig::default() });
+        let readers = hub.clone();
+        let server = start(Config::default(), |server| {
+            server.get("/now", move |request: &Request| {
+                let subscription = readers.subscribe(request, "a").replay(Replay::Events(0));
+                say(&readers, "a", "during");
+                subscription
+            })
+        });
+        for target in ["/now", "/now?last_event_id=earliest", "/now?last_event_id=latest"] {
+            let mut source = EventSource::open(server.addr(), target, &[]);
+            assert_eq!(source.data(), "during", "{events} {target}");
+        }
+    }
+}
+
 #[test]
 fn what_the_hub_keeps_can_be_read() {
     let hub = hub_of(HubConfig::default());
