@@ -144,6 +144,8 @@ impl Connections {
     }
 
     /// Gives a connection a permit. Where the table is full, the connection that has been idle longest gives way.
+    ///
+    /// This comes before the connection has a thread, so a crowd is turned away without starting threads for it.
     pub(crate) fn admit(
         self: &Arc<Connections>,
         connected: &Arc<SharedStream>,
@@ -180,6 +182,9 @@ impl Connections {
     }
 
     /// Chooses the connection that has waited longest for a next request. It does not count any more.
+    ///
+    /// Where a request comes at this moment, either the wait ends first, and the search goes on, or the connection serves that
+    /// request as its last one.
     fn choose_idle(&self, table: &mut Table) -> Option<Arc<SharedStream>> {
         let now = self.idle_waits.load(Ordering::SeqCst);
         loop {

@@ -195,6 +195,9 @@ impl Socket {
 
     /// Reads what the client has sent on its stream, and returns whether it has left: closed its side, failed, or sent more
     /// than [`MAX_STRAY_BYTES`]. What it sent is kept where the connection goes on with another request, else thrown away.
+    ///
+    /// Writing does not tell: the first write after the client has closed succeeds. Nor does a peek, which would report the
+    /// same byte for ever once the client has sent one.
     pub(crate) fn peer_left(&mut self) -> bool {
         let mut scratch = [0; 512];
         let left = loop {
@@ -252,7 +255,8 @@ impl Socket {
 /// 30 years: from now, every clock can hold that.
 pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// Returns the point in time after this duration, at most [`FAR`] from now.
+/// Returns the point in time after this duration, at most [`FAR`] from now. Adding a duration that the clock cannot hold would
+/// panic, and a setting of [`Duration::MAX`] means never.
 #[inline(never)] // One copy in place of one for each caller.
 pub(crate) fn from_now(duration: Duration) -> Instant {
     Instant::now() + duration.min(FAR)

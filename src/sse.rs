@@ -16,7 +16,7 @@ use crate::stream::{
 use crate::threads::{self, USER_STACK_BYTES};
 use crate::user_code::guarded;
 
-/// Maximum bytes of waiting events that go into one write.
+/// Maximum bytes of waiting events that go into one write. More would not leave sooner, and take memory.
 const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 /// Maximum number of events that wait between a producer of [`Sse::spawn`] and its stream.
@@ -185,7 +185,7 @@ impl Sse {
     }
 }
 
-/// The events of a channel.
+/// The events of a channel. Its receiver is dropped with it, so that the producer's next send fails.
 struct Events {
     /// `None` where the producer could not start.
     receiver: Option<Receiver<Event>>,

@@ -140,7 +140,8 @@ impl<T: Send + 'static> Threads<T> {
         Ok(())
     }
 
-    /// Puts the item at the end of the queue, whose length is not limited. Wakes a thread, and starts none.
+    /// Puts the item at the end of the queue, whose length is not limited. Wakes a thread, and starts none: for a caller that may
+    /// not be held up, or knows that a thread will soon be free.
     pub(crate) fn enqueue(&self, item: T) {
         lock(&self.shared.state).queue.push_back(item);
         self.shared.wake.notify_one();
