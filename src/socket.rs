@@ -40,8 +40,6 @@ pub(crate) struct Socket {
     pub(crate) connected: Arc<SharedStream>,
     /// The client's address, or that of a proxy in between.
     pub(crate) peer: SocketAddr,
-    /// The socket is non-blocking.
-    streaming: bool,
     /// The socket's own time-out is the write time-out. It is set at the first write that may block.
     has_write_timeout: bool,
     /// The connection goes on with another request after this response.
@@ -68,7 +66,6 @@ impl Socket {
             permit: connections.admit(&connected, peer.ip()),
             connected,
             peer,
-            streaming: false,
             has_write_timeout: false,
             keep_alive: false,
             gives_way: false,
@@ -121,9 +118,13 @@ impl Socket {
         !self.is_closing() && !self.gives_way
     }
 
+    /// Whether the connection carries a stream, so that the socket is non-blocking.
+    fn is_stream(&self) -> bool {
+        self.connected.is_stream.load(Ordering::Relaxed)
+    }
+
     /// Begins a stream and makes the socket non-blocking: until [`finish_stream`](Socket::finish_stream) it carries a stream.
     pub(crate) fn start_stream(&mut self) -> io::Result<()> {
-        self.streaming = true;
         self.stray_bytes = self.early.len();
         self.connected.is_stream.store(true, Ordering::Relaxed);
         self.stream().set_nonblocking(true)
@@ -149,7 +150,7 @@ impl Socket {
     pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut pace = Pace::new();
         let mut written = 0;
-        if !self.streaming && bytes.len() <= BLOCKING_WRITE_BYTES {
+        if !self.is_stream() && bytes.len() <= BLOCKING_WRITE_BYTES {
             if !self.has_write_timeout {
                 let timeout = self.config().write_timeout.max(SHORTEST);
                 self.stream().set_write_timeout(Some(timeout))?;
@@ -189,7 +190,7 @@ impl Socket {
             self.stream().set_nonblocking(true)?;
             written += self.try_write(&bytes[written..])?;
         }
-        self.stream().set_nonblocking(self.streaming)?;
+        self.stream().set_nonblocking(self.is_stream())?;
         Ok(written)
     }
 
@@ -226,7 +227,6 @@ impl Socket {
     pub(crate) fn finish_stream(&mut self) -> io::Result<()> {
         self.keep_alive &= self.may_stay();
         if self.keep_alive {
-            self.streaming = false;
             self.connected.is_stream.store(false, Ordering::Relaxed);
             return self.stream().set_nonblocking(false);
         }
