@@ -215,12 +215,11 @@ impl Connections {
 
     /// Returns the figures as they are now.
     pub(crate) fn stats(&self) -> ServerStats {
-        let is_stream =
-            |connected: &&Arc<SharedStream>| connected.is_stream.load(Ordering::Relaxed);
-        let connections = lock(&self.table).len();
+        let everyone = self.everyone();
+        let streams = (everyone.iter()).filter(|other| other.is_stream.load(Ordering::Relaxed));
         ServerStats {
-            connections,
-            streams: self.everyone().iter().filter(is_stream).count(),
+            connections: lock(&self.table).len(),
+            streams: streams.count(),
             accepted: self.accepted.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             responses: (self.responses.each_ref()).map(|count| count.load(Ordering::Relaxed)),
