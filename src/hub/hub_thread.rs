@@ -32,12 +32,14 @@ use crate::event::Event;
 /// Most bytes of a batch, unless a single event has more.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 
-/// Most topic entries of a batch: appending them is one step under the log's lock.
+/// Most topic entries of a batch, an event of three topics having three: appending them is one step under the log's lock. It
+/// is also the maximum number of messages in a batch, since a flush adds no entries.
 pub(crate) const BATCH_ENTRIES: usize = 1024;
 
 /// What became of a caller's message, for which it waits. Dropped without a result, it says that the hub has ended.
 pub(crate) struct Reply(pub(crate) Arc<OnceLock<Result<EventId, PublishError>>>);
 
+/// Sets `Closed`, unless a result was set before: a cell takes one value only. So no caller waits for a hub that has ended.
 impl Drop for Reply {
     fn drop(&mut self) {
         let _ = self.0.set(Err(PublishError::Closed));
@@ -50,11 +52,13 @@ type Waiting = (Option<Reply>, EventId, bool);
 /// What the hub thread is told.
 #[derive(Default)]
 pub(crate) struct Message {
+    /// The topics of the event; empty for a flush.
     pub(crate) topics: TopicSet,
     /// Without an event the message is a flush, whose reply says that all which was published before is in the history.
     pub(crate) event: Option<Event>,
     /// It is the last event of its topics.
     pub(crate) finishes: bool,
+    /// `None` for a publisher that does not wait.
     pub(crate) reply: Option<Reply>,
 }
 
@@ -62,7 +66,9 @@ pub(crate) struct Message {
 /// each reader.
 #[derive(Default)]
 pub(crate) struct NewBatch {
+    /// In the order of their sequence numbers, which have no holes.
     pub(crate) events: Vec<Numbered>,
+    /// The sizes of all events together, without the ids that the hub gives them.
     bytes: usize,
     /// The topics of all events together.
     entries: usize,
@@ -96,10 +102,15 @@ impl NewBatch {
 }
 
 /// How events reach their readers: the log, and the writers where there are any.
+///
+/// Each hub has one, owned by whoever appends: the hub thread, or the [`Feed`](super::follow::Feed) of a hub that follows a
+/// log. With one owner, batches reach the log and each writer in the same order.
 pub(crate) struct Delivery {
+    /// The hub's log, registry and figures.
     pub(crate) shared: Arc<Shared>,
+    /// The writers; `None` where each reader has a thread to itself.
     pub(crate) fast: Option<Arc<Fast>>,
-    /// The permits for the next batch have been acquired.
+    /// The permits for the next batch have been acquired. A batch that no group asked for leaves them for the next one.
     has_permits: bool,
 }
 
@@ -113,7 +124,7 @@ impl Delivery {
         })
     }
 
-    /// Waits until the writers can take a batch.
+    /// Waits until the writers can take a batch. This is never done under the log's lock, which readers need meanwhile.
     pub(crate) fn wait_for_writers(&mut self) {
         if let Some(fast) = &self.fast
             && !self.has_permits
@@ -158,17 +169,21 @@ impl Delivery {
     }
 }
 
-/// What the hub thread works with.
+/// What the hub thread works with. The thread owns it; others reach only what `delivery` and the store share by an `Arc`.
 pub(crate) struct HubThread {
+    /// Where batches go.
     pub(crate) delivery: Delivery,
+    /// Messages of all publishers, at most `HubConfig::inbox_events` of them. It is disconnected when the last handle has gone.
     pub(crate) inbox: Receiver<Box<Message>>,
+    /// The writing end of the history's file, where there is one.
     pub(crate) store: Option<FileStore>,
     /// Why events were refused whose publishers did not wait; the next flush reports it.
     pub(crate) unreported: Option<PublishError>,
 }
 
 impl HubThread {
-    /// Serves until all publishers have gone.
+    /// Serves until all publishers have gone. When an event becomes too old before a message comes, the batch is empty, and
+    /// appending it evicts the event.
     pub(crate) fn run(mut self) {
         let mut expires_at: Option<Instant> = None;
         loop {

@@ -1,4 +1,17 @@
 //! Event ids: the hub's own, an epoch and a sequence number, and those of its callers.
+//!
+//! An id is what a client brings back in `Last-Event-ID`
+//! ([WHATWG HTML](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header)). The hub's ids look
+//! like `5c0f9a3be1d27764-4711`, and the last id of a stream that is finished like `5c0f9a3be1d27764-4712-end`.
+//!
+//! ```abnf
+//! hubs-id  = epoch "-" sequence [ "-end" ]
+//! epoch    = 16( DIGIT / %x61-66 )     ; a u64 in hexadecimal digits, lower case
+//! sequence = "0" / ( %x31-39 *DIGIT )  ; a u64; 0 is the position before the first event
+//! own-id   = 1*256OCTET                ; UTF-8 text; not a hubs-id, "earliest" or "latest"; see `check_callers`
+//! ```
+//!
+//! The epoch makes ids unique over restarts: a hub without a file begins with number 1 again, under another epoch.
 
 use std::fmt;
 
@@ -13,7 +26,9 @@ const END_MARK: &str = "-end";
 /// Every start of a hub takes a new epoch, so that no id is ever given out twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventId {
+    /// The random name of the epoch that gave the number out. Names say nothing about the order of epochs.
     pub(crate) epoch: u64,
+    /// The event's number. The numbers go on from epoch to epoch, where a file or another log keeps them.
     pub(crate) sequence: u64,
 }
 
@@ -35,7 +50,7 @@ impl EventId {
     }
 }
 
-/// An id of the hub's, marked as the last that its reader ever gets.
+/// Returns an id of the hub's, marked as the last that its reader ever gets.
 pub(crate) fn ending(id: impl fmt::Display) -> String {
     format!("{id}{END_MARK}")
 }

@@ -3,6 +3,28 @@
 //! A response ends as soon as there are events, or when the time is over, so that a proxy which holds back streams lets it
 //! pass. The position is in the response, as `last_event_id`: the client brings it back, and nothing is kept for the client in
 //! between.
+//!
+//! ```text
+//!  client                                               hub
+//!    │ GET /events?poll&last_event_id=5c0f9a3be1d27764-6 │
+//!    │──────────────────────────────────────────────────▶│ waits for event 7, at most poll_timeout
+//!    │◀──────────────────────────────────────────────────│ 200, with event 7 and the position after it
+//!    │ GET /events?poll&last_event_id=5c0f9a3be1d27764-7 │
+//!    │──────────────────────────────────────────────────▶│ waits for event 8
+//! ```
+//!
+//! The body of the first response:
+//!
+//! ```json
+//! {"events":[{"id":"5c0f9a3be1d27764-7","event":"message","data":"hello"}],"last_event_id":"5c0f9a3be1d27764-7"}
+//! ```
+//!
+//! The array is empty when no event came before the time was over or the server began to close. A gap is an event in the
+//! array, with the name `gap`. When all topics are finished, `last_event_id` ends with `-end`: a client that comes back with
+//! this id gets 204.
+//!
+//! A waiting request holds its connection's thread, so [`HubConfig::max_polls`](super::config::HubConfig::max_polls) limits
+//! how many wait at once. One more is answered at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +43,8 @@ use crate::stream::CHECK_INTERVAL;
 const RESPONSE_BYTES: usize = 1024 * 1024;
 
 /// Whether a request is for one JSON response and not for a stream: it says `?poll`, or it accepts JSON and nothing that a
-/// stream would be. Many clients list JSON beside `*/*`, or send it with every POST, and mean a stream.
+/// stream would be (`Accept`, RFC 9110 section 12.5.1). Many clients list JSON beside `*/*`, or send it with every POST, and
+/// mean a stream.
 pub(crate) fn is_wanted(request: &Request) -> bool {
     let takes_stream = ["text/event-stream", "text/*", "*/*"].map(|media| request.accepts(media));
     let takes_json_alone = request.accepts("application/json") && takes_stream == [false; 3];
@@ -31,6 +54,9 @@ pub(crate) fn is_wanted(request: &Request) -> bool {
 /// Answers with the events after a position as JSON, when there are some, the time is over or the server is closing:
 /// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`. The events of `first` are in front of the log's.
 /// `received` is when the request came.
+///
+/// If [`Hub::close`](crate::Hub::close) is called after the request came, the response has no events, and its position is the
+/// one at which the request began.
 pub(crate) fn respond(
     mut cursor: Cursor,
     first: &[Event],
@@ -53,6 +79,7 @@ pub(crate) fn respond(
         let remaining = until.saturating_duration_since(Instant::now());
         let wait = match is_over {
             true => Duration::ZERO,
+            // Setting `closing` wakes no reader, so the loop looks at it this often.
             false => remaining.min(CHECK_INTERVAL),
         };
         match cursor.next(RESPONSE_BYTES, wait) {
@@ -91,12 +118,15 @@ pub(crate) fn respond(
     Response::json(body).with_field("Cache-Control", "no-store")
 }
 
-/// Sends the client away, to come back to this hub or to another that knows more.
+/// Returns 503 with `Retry-After: 1`, in seconds (RFC 9110 section 10.2.3). It sends the client away, to come back to this hub
+/// or to another that knows more.
 pub(crate) fn come_back_soon() -> Response {
     Response::from_status(503).with_field("Retry-After", "1")
 }
 
-/// Appends an event as JSON, if it is one that a client would dispatch.
+/// Appends an event as JSON, after a comma if the array has one before it. An event without data is left out, since a client
+/// of a stream dispatches none
+/// ([WHATWG HTML](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation)).
 fn append_event(event: &Event, events: &mut String) {
     let Some(message) = event.message() else {
         return;

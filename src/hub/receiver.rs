@@ -1,4 +1,12 @@
 //! A hub's events for code in this process: a cursor, and the events that it has passed and nobody has asked for yet.
+//!
+//! ```text
+//!  log ──Cursor::next──▶ ready: at most one batch ──recv──▶ caller
+//!                                    └── empty: the next batch ──┘
+//! ```
+//!
+//! A receiver has no thread and no queue that publishers fill. The caller's thread takes a batch out of the log when `ready` is
+//! empty. So a slow receiver delays no publisher, and holds at most one batch, however far it is behind.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +34,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct HubReceiver {
     /// It has passed all events in `ready`.
     cursor: Cursor,
+    /// Events that the caller has not received, oldest first. It is refilled only when it is empty.
     ready: VecDeque<Event>,
 }
 
@@ -85,6 +94,7 @@ impl HubReceiver {
                     }
                 }
                 Next::Unknown => {
+                    // The log that the hub follows has lost events, or an archive cannot say now what it has.
                     self.cursor.go_on();
                     if remaining.is_zero() {
                         return Err(RecvTimeoutError::Timeout);
@@ -100,6 +110,7 @@ impl HubReceiver {
     }
 }
 
+/// Iterates over the events as [`recv`](HubReceiver::recv) returns them: each step waits for the next event.
 impl Iterator for HubReceiver {
     type Item = Event;
 

@@ -4,6 +4,16 @@
 //! takes only a part of its batch until it has everything again. What then happens is a matter of its [`Lag`]: it goes on from
 //! its cursor, it skips to the newest event, or its stream ends. A reader that has not had everything yet is new or has come
 //! back, which is no fault of its own: it gets what it missed, whatever its `Lag`.
+//!
+//! ```text
+//!          has everything               partial write
+//!  new ────────────────────▶ keeps up ─────────────────▶ lagging ──Lag::Disconnect──▶ (ended)
+//!                               ▲                           │
+//!                               └───── has everything ──────┘
+//! ```
+//!
+//! Two flags hold the state: `was_at_head` is false only for a new reader, and `is_lagging` is true only for a lagging one.
+//! With [`Lag::Skip`] a lagging reader asks its cursor for the newest event, in place of the next batch.
 
 use std::fmt;
 use std::io;
@@ -28,8 +38,15 @@ const BATCH_BYTES: usize = 64 * 1024;
 pub(crate) type OnEnd = Box<dyn FnOnce(&StreamEnd) + Send>;
 
 /// A reader of a hub, from the beginning of its stream to the end.
+///
+/// The [`EventStream`](crate::stream::EventStream) owns it, as its source, and one thread at a time owns the stream. So its
+/// fields need no lock. Other threads see only `reader`, whose changing fields are atomics.
+///
+/// A subscriber must not be dropped by a thread that holds the log's lock: the drop of its cursor takes that lock.
 pub(crate) struct Subscriber {
+    /// Where it is in the log. While a writer has the stream, the writer's group notes the position for all its members.
     pub(crate) cursor: Cursor,
+    /// Its entry in the registry, which the list of readers and callbacks share.
     pub(crate) reader: Arc<Reader>,
     /// What happens when it is too slow.
     lag: Lag,
@@ -37,7 +54,7 @@ pub(crate) struct Subscriber {
     was_at_head: bool,
     /// A write had to wait since then.
     is_lagging: bool,
-    /// Events handed to the socket.
+    /// Events handed to the socket. Those that a writer has sent are added when the stream leaves the writer.
     pub(crate) events: u64,
     /// Why the stream ends, as far as is known: a client leaves without a word.
     end: EndReason,
@@ -100,8 +117,11 @@ impl Subscriber {
 }
 
 impl Source for Subscriber {
+    /// The client comes back with its last event id, and gets what it missed from the log.
     const IS_RESUMABLE: bool = true;
 
+    /// Takes a batch out of the log, and writes of it what the socket takes now. The call may wait for new events and for an
+    /// archive, and never for the socket.
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply> {
         let next = match self.lag {
             Lag::Skip if self.is_lagging => self.cursor.newest(),
@@ -140,12 +160,14 @@ impl Source for Subscriber {
         Ok(Supply::Sent(written, unsent))
     }
 
+    /// Appends the opening id, unless retained events come before it.
     fn append_opening(&mut self, coding: Coding, out: &mut Vec<u8>) {
         if let Some(note) = self.cursor.take_opening() {
             out.extend_from_slice(note.bytes(coding));
         }
     }
 
+    /// Notes that the server ends the stream, for [`StreamEnd::reason`].
     fn will_come_back(&mut self) {
         self.end = EndReason::Closed;
     }
@@ -195,6 +217,7 @@ pub struct StreamEnd {
     pub reason: EndReason,
 }
 
+/// Writes the line. Only the label may have control characters, and `{:?}` escapes them.
 impl fmt::Display for StreamEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (reader, seconds) = (&self.reader, self.duration.as_secs_f64());

@@ -1,4 +1,11 @@
 //! Topic names: what a caller may give, and the checked set that is kept.
+//!
+//! ```abnf
+//! topic = 1*256OCTET ; UTF-8 text without control characters (category Cc: U+0000-1F, U+007F-9F)
+//! ```
+//!
+//! The history's file separates the names in a record by tabs and ends their line with LF, and logs show names as they are.
+//! A name without control characters needs no escaping in either place. All else, such as `/` and blanks, is up to the caller.
 
 use std::error::Error;
 use std::fmt;
@@ -7,7 +14,8 @@ use std::sync::Arc;
 /// Longest topic name and longest own id in bytes: enough for a path, short enough to be a map's key.
 pub(crate) const MAX_NAME_BYTES: usize = 256;
 
-/// Most topics of one event or one subscriber.
+/// Most topics of one event or one subscriber. Each event that a reader takes costs a look at each of its topics, for which the
+/// log is locked.
 pub(crate) const MAX_TOPICS: usize = 64;
 
 /// One or several topic names: a string, or an array, slice or vector of strings.
@@ -16,24 +24,28 @@ pub trait Topics {
     fn names(&self) -> Vec<&str>;
 }
 
+/// A reference to anything that has names, such as `&str`.
 impl<T: Topics + ?Sized> Topics for &T {
     fn names(&self) -> Vec<&str> {
         (**self).names()
     }
 }
 
+/// One name.
 impl Topics for str {
     fn names(&self) -> Vec<&str> {
         vec![self]
     }
 }
 
+/// One name, made at run time, such as `format!("user/{user}")`.
 impl Topics for String {
     fn names(&self) -> Vec<&str> {
         vec![self]
     }
 }
 
+/// Each element is a name.
 impl<T: AsRef<str>> Topics for [T] {
     fn names(&self) -> Vec<&str> {
         self.iter().map(AsRef::as_ref).collect()
@@ -53,9 +65,12 @@ impl<T: AsRef<str>, const N: usize> Topics for [T; N] {
 }
 
 /// Checked names, sorted, each once. Two sets of the same topics are equal, so that they are one group of readers.
+///
+/// A set never changes, and is shared: a clone counts one reference and copies no name. The set has 1 to [`MAX_TOPICS`]
+/// names. The default is an empty set, which stands for no topic: a flush has one, and a subscription that is refused.
 pub(crate) type TopicSet = Arc<[Arc<str>]>;
 
-/// Checks names and puts them in order.
+/// Checks names, puts them in order and takes each once. The limit is for different names: a name may be given many times.
 ///
 /// # Errors
 ///
@@ -78,6 +93,10 @@ pub(crate) fn check(mut names: Vec<&str>) -> Result<TopicSet, InvalidName> {
 }
 
 /// Checks a topic name or an event's own id; `what` names it in the error.
+///
+/// # Errors
+///
+/// When the text is empty, too long, or has a control character. The error says which of these.
 pub(crate) fn check_text(what: &str, text: &str) -> Result<(), InvalidName> {
     let len = text.len();
     let problem = if len == 0 {
@@ -98,6 +117,7 @@ pub(crate) fn check_text(what: &str, text: &str) -> Result<(), InvalidName> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidName(pub(super) String);
 
+/// Displays the whole sentence, such as `topic name cannot be empty`.
 impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
