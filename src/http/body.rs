@@ -1,9 +1,16 @@
 //! A request body, read within limits: of the length that `Content-Length` gives, or in chunks (RFC 9112 sections 6 and 7).
 //!
 //! ```text
-//! chunked-body = *chunk last-chunk trailer-section CRLF
-//! chunk        = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
-//! last-chunk   = 1*("0") [ chunk-ext ] CRLF
+//! chunked-body    = *chunk last-chunk trailer-section CRLF
+//! chunk           = chunk-size [ chunk-ext ] CRLF chunk-data CRLF
+//! chunk-size      = 1*HEXDIG
+//! last-chunk      = 1*("0") [ chunk-ext ] CRLF
+//! trailer-section = *( field-line CRLF )
+//!
+//! 5;a=b\r\n       a size, and an extension that is skipped
+//! hello\r\n
+//! 0\r\n           the last chunk
+//! \r\n            the end of an empty trailer section
 //! ```
 
 use std::io::{BufRead, Read};
@@ -13,14 +20,15 @@ use super::head::{
     read_line, refused,
 };
 
-/// Digits of a chunk size: as many as a `u64` has, so that none overflows.
+/// Digits of a chunk size: as many as a `u64` has, so that none overflows. A digit after these counts as a malformed extension.
 const MAX_SIZE_DIGITS: usize = 16;
 /// Bytes of all chunk extensions of a body together. Known clients send none; an attacker can send any number.
 const MAX_EXTENSION_BYTES: usize = 4096;
 /// Maximum bytes and fields of the trailer section, which is read and dropped.
 const TRAILER_LIMITS: (usize, usize) = (8192, 64);
 
-/// Reads a whole body. The memory follows the bytes that have arrived, never the length that was announced.
+/// Reads a whole body. The memory follows the bytes that have arrived, never the length that was announced. After the return
+/// the reader stands at the first byte of the next request.
 ///
 /// # Errors
 ///
@@ -64,7 +72,7 @@ pub(crate) fn read_body(
 }
 
 /// Parses `chunk-size [ chunk-ext ]`, where `chunk-size = 1*HEXDIG` (RFC 9112 section 7.1). Returns the size, and the length of
-/// the extensions.
+/// the extensions: `b"1f;a=b"` is `(31, 4)`.
 pub(crate) fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     let is_end = |byte: &u8| !byte.is_ascii_hexdigit();
     let end = line.iter().position(is_end).unwrap_or(line.len());
@@ -113,7 +121,11 @@ fn after_quoted(mut text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Appends the next `length` bytes to the body.
+/// Appends the next `length` bytes to `body`, which never has more than `max_body_bytes`.
+///
+/// # Errors
+///
+/// 413 before anything is read, where the bytes do not fit; 400 where the connection ends before them.
 fn append(
     reader: &mut impl BufRead,
     length: u64,

@@ -1,18 +1,30 @@
-//! Writes the chunked transfer coding: `chunk = chunk-size CRLF chunk-data CRLF` (RFC 9112 section 7.1).
+//! Writes the chunked transfer coding (RFC 9112 section 7.1), without extensions and trailers:
+//!
+//! ```text
+//! chunked-body = *chunk last-chunk CRLF
+//! chunk        = chunk-size CRLF chunk-data CRLF
+//! last-chunk   = "0" CRLF
+//!
+//! 9\r\n            the size in hexadecimal digits
+//! data: a\n\n\r\n  nine bytes and CRLF
+//! 0\r\n\r\n        the end; without it the client knows that the stream broke off
+//! ```
 
 use std::io::Write;
 
-/// How a client finds the end of a stream.
+/// How a client finds the end of a stream. Decided once, when the head of the response is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     /// By the last chunk, for HTTP/1.1. Each piece of the stream is a chunk.
     Chunked,
-    /// By the end of the connection, for HTTP/1.0. The bytes have no framing.
+    /// By the end of the connection, for HTTP/1.0 (RFC 9112 section 6.3). The bytes have no framing, so the client cannot tell
+    /// a whole stream from one that broke off.
     CloseDelimited,
 }
 
 impl Coding {
-    /// Appends one piece of a stream, given in parts. An empty piece is left out: a chunk of size zero would end the body.
+    /// Appends one piece of a stream, given in parts, which spares the caller a copy of them. An empty piece is left out: a
+    /// chunk of size zero would end the body.
     pub(crate) fn append(self, out: &mut Vec<u8>, parts: &[&[u8]]) {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if len == 0 {
@@ -30,7 +42,8 @@ impl Coding {
         }
     }
 
-    /// Appends the end of a stream: `last-chunk trailer-section CRLF`, with an empty trailer section.
+    /// Appends the end of a stream: `last-chunk trailer-section CRLF`, with an empty trailer section. A close-delimited stream
+    /// has no bytes for its end.
     pub(crate) fn append_end(self, out: &mut Vec<u8>) {
         if self == Coding::Chunked {
             out.extend_from_slice(b"0\r\n\r\n");

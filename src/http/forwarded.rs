@@ -1,4 +1,23 @@
 //! Who a request comes from, where proxies stand between: `X-Forwarded-For`, and `Forwarded` (RFC 7239).
+//!
+//! ```text
+//! client 192.0.2.1 ──▶ proxy 10.0.0.2 ──▶ proxy 10.0.0.1 ──▶ this server
+//!
+//! X-Forwarded-For: 203.0.113.9, 192.0.2.1, 10.0.0.2          the peer is 10.0.0.1
+//!                  claim        result     trusted           trusted
+//! ```
+//!
+//! The list is read from its end, since each proxy appends the address that it saw. `X-Forwarded-For` has no specification.
+//! `Forwarded` has this grammar (RFC 7239 sections 4 and 6):
+//!
+//! ```text
+//! Forwarded         = 1#forwarded-element
+//! forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )
+//! forwarded-pair    = token "=" value           the pair "for" has a node as its value
+//! value             = token / quoted-string
+//! node              = nodename [ ":" node-port ]
+//! nodename          = IPv4address / "[" IPv6address "]" / "unknown" / obfnode
+//! ```
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -32,6 +51,9 @@ pub(crate) fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
 }
 
 /// Reads an IP address as proxies write it: alone, with a port, or as IPv6 in brackets with or without a port.
+///
+/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:4711` are addresses. `unknown` and a name
+/// that hides the node, such as `_gateway`, are none.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_ascii();
     let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());
@@ -41,8 +63,8 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(address?.to_canonical())
 }
 
-/// Reads the `for` of `forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )`, where
-/// `forwarded-pair = token "=" value` and `value = token / quoted-string` (RFC 7239 section 4).
+/// Reads the address of the pair `for` in a `forwarded-element` (RFC 7239 section 5.2), for example
+/// `for="[2001:db8::1]:4711";proto=https`. A backslash within quotes is not decoded, since no address needs one.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let pairs = split_unquoted(element, ';')?;
     let value = pairs.iter().find_map(|pair| {

@@ -1,9 +1,28 @@
 //! A request head, read within limits (RFC 9112 sections 2 to 6).
 //!
-//! `HTTP-message = start-line CRLF *( field-line CRLF ) CRLF [ message-body ]`
+//! ```text
+//! HTTP-message = start-line CRLF *( field-line CRLF ) CRLF [ message-body ]    section 2.1
+//! start-line   = request-line / status-line
+//! request-line = method SP request-target SP HTTP-version                      section 3
+//! field-line   = field-name ":" OWS field-value OWS                            section 5
+//! ```
 //!
-//! The reader is stricter than RFC 9112 asks: a line ends in CRLF only, and a head that two servers could read in two ways is
-//! refused. Every error is terminal: the connection responds, closes, and reads no other request.
+//! The reader is stricter than RFC 9112 asks. Where two servers read a request in two ways, an attacker hides a second request
+//! in the first one (request smuggling, section 11.2). So these are refused:
+//!
+//! - a line that ends in a bare LF, and a bare CR (section 2.2)
+//! - a folded line (section 5.2), and white space before the colon (section 5.1)
+//! - a content length beside a transfer coding, a list of lengths, and any coding but `chunked` alone (section 6)
+//! - an HTTP/1.1 request without a host, and a request with two (section 3.2)
+//!
+//! Every error is terminal: the connection responds, closes, and reads no other request. The statuses are
+//!
+//! ```text
+//! 400  the grammar or the framing is wrong     417  the expectation is unknown
+//! 408  the time is over                        431  the fields are too large or too many
+//! 413  the body is too large                   501  the method is unknown
+//! 414  the request line is too long            505  the version is not HTTP/1
+//! ```
 
 use std::io::{self, BufRead, ErrorKind, Read, Take};
 use std::time::Instant;
@@ -15,6 +34,7 @@ use crate::config::Config;
 /// The version that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
+    /// 1.0: no chunks, no `Expect`, and a connection for each request unless the client asks to keep it.
     Http10,
     /// 1.1, and each later 1.x, which a server may read as 1.1 (RFC 9110 section 6.2).
     Http11,
@@ -34,6 +54,7 @@ pub(crate) enum Framing {
 pub(crate) struct RequestError {
     /// The status of the response; `None` when the connection is gone.
     pub(crate) status: Option<u16>,
+    /// The text of the response. Constant, so that no byte of the request comes back to the client.
     pub(crate) reason: &'static str,
 }
 
@@ -61,6 +82,7 @@ impl From<RequestError> for io::Error {
     }
 }
 
+/// For a socket that fails while a request is read.
 impl From<io::Error> for RequestError {
     fn from(error: io::Error) -> RequestError {
         match error.kind() {
@@ -168,6 +190,14 @@ impl Request {
     }
 
     /// Decides where the body ends (RFC 9112 section 6.3). What two servers could read in two ways is refused.
+    ///
+    /// ```text
+    /// Content-Length   Transfer-Encoding   body
+    /// none             none                Length(0)
+    /// 1*DIGIT          none                Length(n)
+    /// none             chunked             Chunked, in HTTP/1.1 only
+    /// any              any                 400
+    /// ```
     fn read_framing(&self) -> Result<Framing, RequestError> {
         // `Content-Length = 1*DIGIT` (RFC 9110 section 8.6). `parse` alone would accept a sign. A list of equal numbers, which a
         // server may accept, is refused.
@@ -204,7 +234,8 @@ impl Request {
         }
     }
 
-    /// Whether the connection stays open: `Connection = #connection-option` (RFC 9112 section 9.3).
+    /// Whether the connection stays open: `Connection = #connection-option` (RFC 9112 section 9.3). In HTTP/1.1 it does unless
+    /// `close` is listed, in HTTP/1.0 only where `keep-alive` is listed without `close`.
     fn stays_open(&self) -> bool {
         let stays = self.version == Version::Http11 || self.lists("connection", "keep-alive");
         stays && !self.lists("connection", "close")
@@ -222,7 +253,8 @@ impl Request {
     }
 }
 
-/// Reads `*( field-line CRLF ) CRLF` into `fields`. The limits are that of the bytes and that of the number of fields.
+/// Reads `*( field-line CRLF ) CRLF` into `fields`: the fields of a head, or of the trailer section after the last chunk.
+/// The limits are that of the bytes and that of the number of fields.
 pub(super) fn read_fields(
     reader: &mut impl BufRead,
     line: &mut Vec<u8>,
@@ -247,7 +279,8 @@ pub(super) fn read_fields(
 }
 
 /// Parses `field-line = field-name ":" OWS field-value OWS`, where `field-name = token` (RFC 9112 section 5).
-/// Returns the name and the value, decoded as UTF-8 where it is valid UTF-8, else as ISO-8859-1 (RFC 9110 section 5.5).
+/// Returns the name as it was sent and the value, decoded as UTF-8 where it is valid UTF-8, else as ISO-8859-1 (RFC 9110
+/// section 5.5). `b"Accept: a, b "` is `("Accept", "a, b")`. A line without a colon has an empty name, which is no token.
 pub(super) fn parse_field(line: &[u8]) -> Result<(String, String), RequestError> {
     // A token holds no blank. This refuses folded lines (RFC 9112 section 5.2), white space before the first field (section
     // 2.2), and white space before the colon (section 5.1).
@@ -268,6 +301,8 @@ pub(super) fn parse_field(line: &[u8]) -> Result<(String, String), RequestError>
 }
 
 /// Reads one line into `line`, without its CRLF. Returns false when the connection has ended before the line.
+///
+/// The limit of `reader` bounds the memory: a line that has not ended when the limit is used up is `too_long`.
 pub(super) fn read_line(
     reader: &mut Take<impl BufRead>,
     line: &mut Vec<u8>,

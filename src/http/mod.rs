@@ -1,5 +1,13 @@
 //! HTTP/1.1 (RFC 9110, RFC 9112): requests are read from any `BufRead`, responses are bytes in a vector. `head` and `body` read
 //! a [`Request`]; a [`Response`] has a whole body, or a stream that writes itself.
+//!
+//! ```text
+//!  bytes ──▶ head ──▶ body ──▶ Request ──▶ handler ──▶ Response ──▶ whole body ───▶ bytes
+//!             └ target           └ forwarded             └ cookie └ chunked, lines ──▶ bytes, while they come
+//! ```
+//!
+//! Nothing here knows of routes or of events. A parser takes bytes and limits, so its test needs no socket. The rules of the
+//! grammar stand beside the code that implements them.
 
 mod body;
 mod chunked;

@@ -7,6 +7,16 @@
 //! asterisk-form  = "*"
 //! ```
 //!
+//! ```text
+//! target           authority   path     query
+//! /a%20b?x=1                   /a%20b   x=1
+//! http://h:80/a    h:80        /a
+//! http://h?x       h           /        x
+//! *                            *
+//! ```
+//!
+//! The path stays encoded here. The router splits it into segments before it decodes them, so `%2F` separates nothing.
+//!
 //! The query is a form ([WHATWG URL](https://url.spec.whatwg.org/#urlencoded-parsing)).
 
 use std::{borrow::Cow, net::Ipv6Addr};
@@ -48,7 +58,8 @@ pub(super) fn parse_target(target: &[u8]) -> Result<(Option<&str>, &str, &str), 
 }
 
 /// Returns the names and values of a form, decoded. No form is malformed
-/// ([WHATWG URL](https://url.spec.whatwg.org/#concept-urlencoded-parser)).
+/// ([WHATWG URL](https://url.spec.whatwg.org/#concept-urlencoded-parser)): `a=1=2&b&=c` has the pairs `("a", "1=2")`,
+/// `("b", "")` and `("", "c")`.
 pub(super) fn form_pairs(form: &[u8]) -> impl Iterator<Item = (String, String)> {
     let pairs = form.split(|&byte| byte == b'&');
     pairs.filter(|pair| !pair.is_empty()).map(|pair| {
@@ -78,7 +89,8 @@ pub(crate) fn is_authority(text: &str) -> bool {
     is_host && (port.is_empty() || is_port)
 }
 
-/// Splits an authority into its host and its port, which may be empty. Colons within brackets belong to the host.
+/// Splits an authority into its host and its port, which may be empty. Colons within brackets belong to the host: `[::1]:80`
+/// is `("[::1]", "80")`, and `[::1]` is `("[::1]", "")`.
 pub(crate) fn split_port(authority: &str) -> (&str, &str) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port),
@@ -105,7 +117,8 @@ fn form_decode(text: &[u8]) -> String {
 }
 
 /// Decodes each `%XX`. A percent sign without two hexadecimal digits after it stays as it is
-/// ([WHATWG URL](https://url.spec.whatwg.org/#percent-decode)); returns false besides where there is one.
+/// ([WHATWG URL](https://url.spec.whatwg.org/#percent-decode)), and the second value is false then: `a%2Fb%` is `a/b%` and
+/// false.
 fn decode(text: &[u8]) -> (Vec<u8>, bool) {
     let mut parts = text.split(|&byte| byte == b'%');
     let mut decoded = parts.next().unwrap_or_default().to_vec();
