@@ -11,6 +11,18 @@
 //!
 //! Whatever goes wrong with a request is a response that ends the connection, or the end without a response: after a framing
 //! error nobody knows where the next request begins.
+//!
+//! A client may send its next requests before the response (pipelining, section 9.3.2). They wait in the buffer of the reader,
+//! and are served in their order. Each step has its own limit of time:
+//!
+//! ```text
+//! wait for the first request   head_timeout; NEW_TIME while the server closes
+//! wait for a later request     idle_timeout, or until the connection gives way to another one
+//! head                         head_timeout, for the whole head
+//! body                         body_timeout, for the whole body, and min_bytes_per_second
+//! response                     write_timeout without progress, and min_bytes_per_second
+//! linger                       LINGER
+//! ```
 
 use std::io::{self, BufRead, BufReader};
 use std::sync::Arc;
@@ -49,7 +61,9 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// may be open for days.
 struct Connection {
     socket: Socket,
+    /// Reads the same socket. What is in its buffer came early and belongs to the next request.
     reader: BufReader<DeadlineReader>,
+    /// The request that is read or served. Cleared for the next one, which goes on with its allocations.
     request: Request,
     /// The lines of a request head while it is read, then the response.
     out: Vec<u8>,
@@ -66,7 +80,10 @@ pub(crate) fn serve(mut socket: Socket, router: &Router) {
     }
 }
 
-/// Answers requests, up to the first one whose response is a stream. Not inlined into the caller, so that the frame of this
+/// Answers requests, up to the first one whose response is a stream. Returns `None` when the connection has ended, and else
+/// what the stream needs: the closure that writes it, the bytes of the head, which are not sent yet, and the socket.
+///
+/// Not inlined into the caller, so that the frame of this
 /// function is not on the stack while the stream is open: ten thousand streams would each touch one more page.
 #[inline(never)]
 fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
@@ -181,6 +198,12 @@ impl Connection {
 
     /// Reads one request and finds its handler. The body is read before the handler runs, so that the next request begins where
     /// this one ends, whatever the handler does.
+    ///
+    /// ```text
+    /// first byte ──▶ head ──▶ address of the client ──▶ route ──▶ 100 Continue, where asked for ──▶ body
+    /// ```
+    ///
+    /// A refusal by any of these steps but the route ends the connection.
     #[inline(never)] // For the stack, as with `answer_requests`.
     fn read_request<'a>(&mut self, router: &'a Router) -> Read<Found<'a>> {
         let time = self.socket.config().head_timeout;
@@ -261,7 +284,8 @@ impl Connection {
         Response::retry_after(&self.request, wait)
     }
 
-    /// Sends a response with its length. The first bytes of the body leave with the head.
+    /// Sends a response with its length. The first bytes of the body leave with the head: a body of up to 16 KiB costs one
+    /// system call.
     fn send_whole(&mut self, response: &Response, body: &[u8]) -> io::Result<()> {
         let out = &mut self.out;
         out.clear();

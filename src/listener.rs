@@ -4,6 +4,16 @@
 //! Without `unsafe`, std turns a `UnixStream` into its descriptor and a descriptor into a `TcpStream`. Reading, writing,
 //! time-outs and shutting down are the same system calls for both, so the rest of the server knows one type of stream. Only
 //! `accept` and addresses differ, and stay here.
+//!
+//! ```text
+//!             address of a client   what ends a wait in accept
+//! bind        its own               a connection to the listener's address
+//! bind_unix   127.0.0.1:0           a connection to the path, or one second on Linux
+//! from_stdin  as its family         as its family
+//! ```
+//!
+//! std has no call that interrupts `accept`. A non-blocking listener would have to be polled, which costs time at each new
+//! connection and wakes an idle machine.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -34,7 +44,10 @@ const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0
 /// A socket that clients connect to. The drop of a Unix socket removes the file that was made for it.
 #[derive(Debug)]
 pub(crate) enum Listener {
+    /// A socket with an IP address.
     Tcp(TcpListener),
+    /// A socket with a path, and the file that [`bind_unix`](Listener::bind_unix) made for it; `None` where the socket was
+    /// handed over, since its file belongs to another process.
     #[cfg(unix)]
     Unix(UnixListener, Option<SocketFile>),
 }
@@ -43,7 +56,7 @@ pub(crate) enum Listener {
 pub(crate) type Waker = Box<dyn Fn() + Send + Sync>;
 
 impl Listener {
-    /// Listens on the first of the addresses that is possible.
+    /// Listens on the first of the addresses that is possible. An error names all of them.
     pub(crate) fn bind(address: impl ToSocketAddrs) -> io::Result<Listener> {
         let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
         let listener = TcpListener::bind(addresses.as_slice()).map_err(|error| {
@@ -55,6 +68,12 @@ impl Listener {
 
     /// Listens on a path, in place of a socket there that nobody serves any more. The new file takes the path in one step, with its
     /// mode, so a client never finds the path empty or open to all.
+    ///
+    /// ```text
+    /// check the path ──▶ bind `path.PID` ──▶ set the mode ──▶ rename to `path`
+    /// ```
+    ///
+    /// Where the mode or the rename fails, the drop of the [`SocketFile`] removes the hidden file.
     #[cfg(unix)]
     pub(crate) fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
         let bind = || {
@@ -77,7 +96,8 @@ impl Listener {
         bind().map_err(|error| cannot_listen(&path.display().to_string(), error))
     }
 
-    /// Takes the listener that another process has handed over as standard input.
+    /// Takes the listener that another process has handed over as standard input, such as systemd with `StandardInput=socket`.
+    /// std has no type for a socket of either family: the address tells whether it is a TCP listener.
     #[cfg(unix)]
     pub(crate) fn from_stdin() -> io::Result<Listener> {
         let descriptor = io::stdin().as_fd().try_clone_to_owned()?;
@@ -143,7 +163,9 @@ impl Listener {
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct SocketFile {
+    /// Where the file is: under its first name until it has the name that clients know.
     path: PathBuf,
+    /// Which file it is. A server that starts while this one runs may rename another file to the path.
     inode: (u64, u64),
 }
 
@@ -156,7 +178,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Returns the device and the number of a file, which a rename leaves as they are.
+/// Returns the device and the inode number of a file, which a rename leaves as they are. A symbolic link is not followed.
 #[cfg(unix)]
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::symlink_metadata(path)?;
@@ -164,7 +186,8 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Checks that nothing is at a path but a socket that nobody serves. A file of the user's is never removed, and neither is the
-/// socket of a server that runs.
+/// socket of a server that runs. Of two servers that start at the same moment both may pass: the later rename wins, and the
+/// other server leaves that file alone when it ends.
 #[cfg(unix)]
 fn check_is_free(path: &Path) -> io::Result<()> {
     let (kind, problem) = match fs::symlink_metadata(path) {
@@ -186,7 +209,7 @@ fn cannot_listen(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {what}: {error}"))
 }
 
-/// The address as a client would use it: loopback for a wildcard.
+/// Returns the address as a client would use it: loopback for a wildcard. Not every system connects to `0.0.0.0` or `[::]`.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

@@ -1,4 +1,24 @@
 //! Routes: which handler takes which method and path, and the middleware around all handlers.
+//!
+//! ```text
+//!  request  ──▶ middleware 0 ──▶ middleware 1 ──▶ handler, or 404, 405, OPTIONS
+//!  response ◀──              ◀──              ◀──
+//! ```
+//!
+//! The route is found before the body is read and before any middleware runs, so a middleware sees the path parameters.
+//!
+//! ```text
+//! pattern = 1*( "/" segment )
+//! segment = literal / "{" name "}" / "{*" name "}"    the last form only at the end
+//! name    = 1*( ALPHA / DIGIT / "_" )
+//! ```
+//!
+//! Routes are kept in the order in which they are tried: at the first segment that differs, a literal goes before a
+//! parameter, and a parameter before a rest. Of routes with the same segments, those for any method come last.
+//!
+//! ```text
+//! /events/all  <  /events/{topic}  <  /events/{*rest}
+//! ```
 
 use crate::http::{IntoResponse, Method, Request, Response, method_list, percent_decode};
 use crate::user_code::guarded;
@@ -13,6 +33,7 @@ pub(crate) type BoxedMiddleware = Box<dyn Fn(&Request, Next<'_>) -> Response + S
 pub(crate) struct Router {
     /// Sorted by [`Route::place`], so that the first route that matches is the most specific one.
     routes: Vec<Route>,
+    /// All middleware, the outermost first.
     pub(crate) middleware: Vec<BoxedMiddleware>,
     /// What is wrong with the first invalid pattern. The server reports it when it starts.
     pub(crate) invalid: Option<String>,
@@ -24,6 +45,7 @@ struct Route {
     method: Option<Method>,
     /// What was given, for the error of another route in the same place.
     pattern: String,
+    /// At least one: the path `/` has one empty segment.
     segments: Vec<Segment>,
     /// The names of the parameters, in the order of the segments.
     names: Vec<String>,
@@ -44,7 +66,9 @@ enum Segment {
 
 /// What a middleware calls to go on: the middleware inside it, then the handler.
 pub struct Next<'a> {
+    /// The middleware that has not run yet.
     middleware: &'a [BoxedMiddleware],
+    /// What is at the inside, or why there is nothing.
     handler: &'a Found<'a>,
 }
 
@@ -74,7 +98,8 @@ impl Router {
         Ok(())
     }
 
-    /// Finds the handler of a request, and sets the path parameters.
+    /// Finds the handler of a request, and sets the path parameters. A route of another method does not hide a less specific
+    /// one of the request's method.
     pub(crate) fn find(&self, request: &mut Request) -> Found<'_> {
         let method = request.method();
         for route in self.routes.iter().filter(|route| route.answers(method)) {
@@ -101,6 +126,13 @@ impl Router {
 }
 
 /// Makes the response where no handler was found. Not inlined: its stack frame would stand below every handler's.
+///
+/// ```text
+/// OPTIONS *                                204
+/// a path without any route                 404
+/// OPTIONS on a path with routes            204 with Allow
+/// another method than those of the routes  405 with Allow    RFC 9110 section 15.5.6
+/// ```
 #[inline(never)]
 fn refuse(request: &Request, allow: &str) -> Response {
     let response = match request.method() {
@@ -183,6 +215,9 @@ impl Route {
 
     /// Returns the values of the parameters, decoded, where a path matches. The path is split before it is decoded: an encoded
     /// slash does not separate segments.
+    ///
+    /// The path is split into as many parts as the pattern has segments, so the last part has all that is left. A literal has
+    /// no slash and a parameter takes none, so a longer path matches only a rest.
     fn match_path(&self, path: &str) -> Option<Vec<String>> {
         // The last part is the whole rest of the path.
         let mut parts = path.strip_prefix('/')?.splitn(self.segments.len(), '/');
@@ -210,8 +245,8 @@ fn is_file_name(part: &str) -> bool {
     percent_decode(part).is_some_and(|part| is_name(&part))
 }
 
-/// A panic becomes a 500, which the middleware around it sees: a log wants its line, and a page of another site its CORS
-/// fields.
+/// Calls a handler or a middleware. A panic becomes a 500, which the middleware around it sees: a log wants its line, and a
+/// page of another site its CORS fields.
 fn without_panic(who: &str, answer: &dyn Fn() -> Response) -> Response {
     guarded(answer).unwrap_or_else(|| Response::failed(format!("the {who} panicked")))
 }
