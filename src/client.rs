@@ -1,5 +1,15 @@
 //! A blocking client of event streams, which reconnects as an `EventSource` does
 //! ([WHATWG HTML](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-eventsource-interface)).
+//!
+//! ```text
+//!  pause ──▶ connect ──▶ 200 ──▶ messages ──▶ the stream ends, breaks off or is silent ──▶ pause
+//!               ├── no connection, 429, 500 to 599 ──▶ pause, twice as long each time
+//!               ├── 204 ──▶ over
+//!               └── another status or media type, or no HTTP/1 ──▶ InvalidData, over
+//! ```
+//!
+//! Nothing runs between two calls of `next`: the caller's thread connects, waits and reads. The client has no thread and no
+//! queue.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,8 +40,9 @@ const MAX_DOUBLINGS: u32 = 4;
 /// The longest `retry` and `Retry-After` that is obeyed.
 const MAX_RETRY: Duration = Duration::from_secs(3600);
 
-/// The limits of a response's head. The line before a chunk has the same.
+/// Maximum bytes of a line of a response's head, or of the line before a chunk.
 const MAX_LINE_BYTES: u64 = 16 * 1024;
+/// Maximum number of fields of a response's head.
 const MAX_FIELDS: usize = 256;
 
 /// A blocking client of an event stream over plain HTTP: for tests, tools and devices.
@@ -72,15 +83,19 @@ pub struct EventSource {
     address: String,
     /// The request without `Last-Event-ID` and without the empty line at the end.
     request: String,
+    /// The time-out of each read.
     silence: Duration,
+    /// The reconnection time of the server, which failures double for each pause.
     retry: Duration,
     /// Has the last event id as well.
     decoder: Decoder,
+    /// `None` while there is no connection: the next call makes one.
     stream: Option<Stream>,
     /// Attempts since the last event stream.
     failures: u32,
     /// How long the next attempt waits.
     pause: Duration,
+    /// The iterator has ended, with a 204 or with `InvalidData`.
     is_over: bool,
 }
 
@@ -165,7 +180,7 @@ impl EventSource {
         self.pause
     }
 
-    /// The next message; `None` after 204.
+    /// Returns the next message; `None` after 204. Comments are skipped, and a `retry` field is kept.
     fn read(&mut self) -> io::Result<Option<Message>> {
         if self.stream.is_none() {
             thread::sleep(self.pause);
@@ -183,7 +198,7 @@ impl EventSource {
         Ok(None)
     }
 
-    /// Connects and sends the request; `None` for 204.
+    /// Connects, sends the request and reads the head of the response; `None` for 204. Tries each address of the host in turn.
     fn connect(&mut self) -> io::Result<Option<Stream>> {
         let none = Err(io::Error::other("the host has no address"));
         let addresses = self.address.to_socket_addrs()?;
@@ -276,7 +291,12 @@ impl Stream {
         }
     }
 
-    /// Reads the head of the final response: its status, and its fields by their names in lower case.
+    /// Reads the head of the final response: its status, and its fields by their names in lower case. Of two fields with the
+    /// same name the later one counts.
+    ///
+    /// ```text
+    /// status-line = HTTP-version SP status-code SP [ reason-phrase ]    (RFC 9112 section 4)
+    /// ```
     fn read_head(&mut self) -> io::Result<(u16, HashMap<String, String>)> {
         let (mut status, mut fields) = (100, HashMap::new());
         // After interim responses comes another (RFC 9110 section 15.2).

@@ -25,9 +25,11 @@ use crate::user_code::{ErrorHook, guarded};
 
 /// The open connections of one server, and its counters. Shared by the threads that accept and all connections.
 pub(crate) struct Connections {
+    /// The limits and times of the server, which do not change while it runs.
     pub(crate) config: Config,
+    /// The program's hook for problems, called by [`report`](Connections::report) alone.
     on_error: ErrorHook,
-    /// Set when the server shuts down.
+    /// Set when the server shuts down, and never reset. Each request has it too, for a long poll.
     pub(crate) closing: Arc<AtomicBool>,
     /// A client has tried TLS, and the error hook knows.
     pub(crate) has_reported_tls: AtomicBool,
@@ -39,16 +41,28 @@ pub(crate) struct Connections {
     responses: [AtomicUsize; 4],
     /// The number of waits for a next request so far, which tells what wait began first.
     pub(crate) idle_waits: AtomicUsize,
+    /// Locked when a connection begins or ends, and for figures, eviction and shutdown. A request locks it only where the
+    /// server has a limit for each address.
     table: Mutex<Table>,
     /// Notified when the last connection of a server that shuts down has ended.
     emptied: Condvar,
 }
 
 /// The permits that are taken. Its lock is held for one step, and never across a system call.
+///
+/// A vector with a list of free indexes, so that a permit finds its entry without a search:
+///
+/// ```text
+/// index      0        1        2           3
+/// entries    taken    empty    leaving     taken
+/// free       [1]
+/// leaving    1        len() is 4 - 1 - 1 = 2, and 3 connections are open
+/// ```
 #[derive(Default)]
 struct Table {
     /// The entry of each permit, at the index that the permit holds. The entries at the `free` indexes are empty.
     entries: Vec<Entry>,
+    /// The indexes of entries without a permit. The last one is used first.
     free: Vec<usize>,
     /// The number of entries with `is_leaving`, which do not count any more.
     leaving: usize,
@@ -57,15 +71,18 @@ struct Table {
 /// What the table knows of one connection.
 #[derive(Default)]
 struct Entry {
+    /// Weak, so that the table keeps no descriptor open when the owner of the connection has dropped it.
     connected: Weak<SharedStream>,
     /// The connection gives way to another one.
     is_leaving: bool,
-    /// The client address whose connections this one is counted among.
+    /// The client address whose connections this one is counted among; `None` behind a trusted proxy, where the client is
+    /// not known before the first head.
     address: Option<IpAddr>,
 }
 
 /// One connection's socket. Its owner holds it strongly, the table weakly, for shutdown and eviction.
 pub(crate) struct SharedStream {
+    /// Who reaches it through the table only shuts it down: that needs no lock, and ends a read or a write that waits.
     pub(crate) stream: TcpStream,
     /// [`BUSY`], [`NEW`], or the number of its wait for a next request.
     pub(crate) idle: AtomicUsize,
@@ -119,6 +136,7 @@ pub(crate) const NEW: usize = 1;
 /// The right to be one of the server's connections; its entry is freed on drop. Declare a permit after the socket, so that
 /// the descriptor is closed first.
 pub(crate) struct ConnectionPermit {
+    /// The table of the entry. A connection reaches the server's limits and its error hook through it.
     pub(crate) connections: Arc<Connections>,
     /// The index of the entry; `None` where there was no room.
     entry: Option<usize>,
@@ -207,7 +225,7 @@ impl Connections {
         }
     }
 
-    /// Counts a response in the class of its status.
+    /// Counts a response in the class of its status: 204 in the first count, which is that of 2xx.
     pub(crate) fn count_response(&self, status: u16) {
         let class = usize::from(status / 100).saturating_sub(2);
         self.responses[class.min(3)].fetch_add(1, Ordering::Relaxed);

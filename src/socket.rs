@@ -3,6 +3,12 @@
 //! A socket is blocking while it serves requests and non-blocking while it carries a stream. Only the thread that owns the
 //! connection changes the mode, since the mode belongs to the socket and not to a handle of it.
 //!
+//! ```text
+//!                      start_stream                finish_stream
+//! blocking: requests ───────────────▶ non-blocking ─────────────▶ blocking, where the connection goes on
+//!                                                        └──────▶ shut down for writing, where it ends
+//! ```
+//!
 //! Three clocks stop a peer that takes its time. A head, a body and a wait each have a deadline for the whole: a time-out for
 //! each read would start again at each byte. A body must also come at a minimum rate. And a peer that does not read has a
 //! [`Pace`], which looks at the time since the last byte that it took and at its average.
@@ -170,7 +176,8 @@ impl Socket {
         Ok(())
     }
 
-    /// Writes what the socket takes at once, or waits at most `wait` until it takes something. Leaves a stream non-blocking.
+    /// Writes what the socket takes at once. Where it takes nothing, waits up to [`SETTLE_TIME`] and then up to `wait`, until it
+    /// takes something. Leaves a stream non-blocking.
     ///
     /// std has no call that waits until a socket can be written to. A blocking write of one byte with a time-out stands in for
     /// it.
@@ -285,13 +292,18 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
 
 /// Reads until a point in time. The owner of a connection has it beside the [`Socket`], for as long as it reads requests: a
 /// stream keeps none of its fields.
+///
+/// A read ends at the earlier of two deadlines. At a minimum rate of 100 bytes per second, a read of 50 bytes moves
+/// `rate_deadline` forward by half a second, and `deadline` stays where it is.
 pub(crate) struct DeadlineReader {
     connected: Arc<SharedStream>,
     /// Bytes that were read from the socket earlier. They come first.
     pub(crate) early: Vec<u8>,
+    /// The end of the time for the whole head, body or wait.
     deadline: Instant,
     /// The deadline that the minimum rate sets: each byte moves it forward. With a rate of zero it is `deadline`.
     rate_deadline: Instant,
+    /// The minimum rate; zero for none.
     bytes_per_second: u32,
     /// The time-out that the socket has now; zero where it is not set.
     timeout: Duration,
@@ -323,6 +335,7 @@ impl DeadlineReader {
 }
 
 impl Read for DeadlineReader {
+    /// Reads what is there, waiting for the first byte until a deadline. Fails with `TimedOut` when one has passed.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if !self.early.is_empty() {
             let n = self.early.as_slice().read(out)?;
@@ -358,8 +371,11 @@ impl Read for DeadlineReader {
 /// The progress of a peer that is behind: it must take something within each write time-out, and enough on average.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
+    /// When the peer fell behind.
     since: Instant,
+    /// When it last took a byte, or fell behind.
     last: Instant,
+    /// How many bytes it has taken since it fell behind.
     bytes: u64,
 }
 

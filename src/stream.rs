@@ -3,6 +3,19 @@
 //!
 //! The loop never holds up a thread by itself: [`run`](EventStream::run) keeps what a full socket did not take and can go on
 //! later, on any thread. A stream with a thread of its own calls it by [`serve`](EventStream::serve).
+//!
+//! ```text
+//! bytes                                  sent because
+//! HTTP/1.1 200 OK ...                    the stream begins: this, the next two and the options' events are one write
+//! : connected\n
+//! retry: 3000\n                          the options have a reconnection time
+//! id: 7\ndata: hello\n\n                 the source has an event
+//! : heartbeat\n                          nothing was sent for the heartbeat interval
+//! retry: 2875\n                          the stream ends before its source: shutdown, lifetime
+//! 0\r\n\r\n                              the stream is complete, or a client that comes back gets the rest
+//! ```
+//!
+//! Each of these but the head and the last is a chunk, where the client speaks HTTP/1.1.
 
 use std::io;
 use std::ops::Range;
@@ -17,8 +30,8 @@ use crate::socket::{FAR, Pace, Socket, from_now};
 /// How often a stream with a thread of its own checks whether its client has left or the server is closing.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When such a stream checks for the first time; then after twice as long each time. Visitors who leave at once do not
-/// hold a thread for a second.
+/// When such a stream checks for the first time; then after twice as long each time: after 16, 48 and 112 ms, later once a
+/// second. Visitors who leave at once do not hold a thread for a second.
 const FIRST_CHECK: Duration = Duration::from_millis(16);
 
 /// The heartbeat: a comment, without a blank line, at which some parsers would dispatch an empty event.
@@ -60,7 +73,9 @@ pub(crate) enum Supply {
 /// Bytes that must be sent before anything else: the rest of an event after a partial write, or the head of the response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unsent {
+    /// The bytes of an event are one allocation for all streams that send it.
     bytes: Arc<[u8]>,
+    /// What this stream has left to send of them. Only its start moves.
     rest: Range<usize>,
 }
 
@@ -88,6 +103,14 @@ impl Unsent {
 }
 
 /// How a stream stands after it was served for a while, or checked.
+///
+/// ```text
+///           the source has nothing more
+///        ┌──────────────────────────────▶
+/// Behind ◀────────────────────────────── AtHead
+///    │      a partial write, or the end    │
+///    └───────────────▶ Over ◀──────────────┘
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// The source had nothing more.
@@ -102,10 +125,12 @@ pub(crate) enum State {
 /// no heartbeat and no last chunk stands inside an event.
 pub(crate) struct EventStream<S> {
     pub(crate) source: S,
+    /// Non-blocking from [`begin`](EventStream::begin) to the end of the stream.
     pub(crate) socket: Socket,
     coding: Coding,
     /// The silence after which a heartbeat is sent.
     pub(crate) heartbeat: Duration,
+    /// `None` when all was sent.
     pub(crate) unsent: Option<Unsent>,
     /// The unsent bytes are the end of the stream.
     is_ending: bool,
@@ -113,6 +138,7 @@ pub(crate) struct EventStream<S> {
     is_finite: bool,
     /// How fast the client takes what it is behind with; `None` while it is not behind. Boxed, as most streams have none.
     pace: Option<Box<Pace>>,
+    /// When the last byte left, or the stream began. The heartbeat interval counts from here.
     last_sent: Instant,
     /// When to look whether the client has left, and how long the pause before that was.
     next_check: Instant,
@@ -331,9 +357,13 @@ impl<S: Source> EventStream<S> {
 /// The settings that every event stream has, whatever its source.
 #[derive(Debug, Default)]
 pub(crate) struct StreamOptions {
+    /// The silence after which a heartbeat is sent; `None` for the server's.
     pub(crate) heartbeat: Option<Duration>,
+    /// The reconnection time that the client is told at the beginning; `None` leaves the choice to the client.
     pub(crate) retry: Option<Duration>,
+    /// Events that this client gets before those of the source.
     pub(crate) first: Vec<Event>,
+    /// The source ends by itself, so that shutdown lets the stream go on until the deadline.
     pub(crate) is_finite: bool,
     /// Fields of the response.
     pub(crate) fields: Vec<(String, String)>,

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use crate::lock::lock;
 use crate::user_code::guarded;
 
-/// How long a thread waits for another item before it ends.
+/// How long a thread waits for another item before it ends. A burst of items within this time after another one starts no new
+/// threads.
 const KEEP: Duration = Duration::from_secs(5);
 
 /// Stack in bytes of a thread that runs user code, as std would make it.
@@ -34,7 +35,7 @@ pub(crate) fn spawn(name: &str, stack_bytes: usize, run: Job) -> io::Result<()> 
     builder.stack_size(stack_bytes).spawn(run).map(drop)
 }
 
-/// What a thread runs.
+/// What a thread runs. It owns all that it uses, since the thread may outlive the function that starts it.
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs user code on the one thread for this, which the first job starts. The threads that have such jobs serve others too,
@@ -50,17 +51,20 @@ pub(crate) fn run_apart(job: Job) {
     }
 }
 
-/// A pool of threads that all handle items in the same way. Its idle threads end when it is dropped.
+/// A pool of threads that all handle items in the same way. A drop closes the pool and does not wait: idle threads end, and
+/// busy ones after the items that are in the queue.
 pub(crate) struct Threads<T: Send + 'static> {
     shared: Arc<Shared<T>>,
 }
 
 /// What a pool and its threads share. The lock of the state is held for one step, and never while an item is handled.
 struct Shared<T> {
+    /// The name of each thread, as a debugger and the system show it.
     name: &'static str,
     /// The numbers of threads that stay while there is nothing to do, and that may run at once.
     limits: RangeInclusive<usize>,
     stack_bytes: usize,
+    /// Runs without the lock, on several threads at once.
     handle: Box<dyn Fn(T) + Send + Sync>,
     state: Mutex<State<T>>,
     /// Notified for each item in the queue.
@@ -71,7 +75,15 @@ struct Shared<T> {
 
 /// What the lock of a pool guards. No item waits that no thread will take, unless all threads are busy: each thread that takes
 /// an item leaves `queue` no longer than `ready`, starts another thread, or is one of the maximum number.
+///
+/// ```text
+///                                       queue   busy   ready   threads
+/// three items have come                 a b c   3      2       5
+/// a thread takes a: 2 items, 1 ready    b c     4      1       5
+/// so it starts another thread           b c     4      2       6
+/// ```
 struct State<T> {
+    /// The items that no thread has taken yet, the oldest first.
     queue: VecDeque<T>,
     /// The threads that run, those that have just been started included.
     threads: usize,
@@ -196,7 +208,8 @@ impl<T: Send + 'static> Shared<T> {
         state.queue.split_off(awaited)
     }
 
-    /// Handles one item after the other, on a thread of the pool.
+    /// Handles one item after the other, on a thread of the pool. [`start`](Shared::start) has counted the thread as ready,
+    /// [`next`](Shared::next) takes it off that count with each item, and the loop puts it back.
     fn serve(self: Arc<Shared<T>>) {
         let mut state = lock(&self.state);
         while let Some(item) = self.next(state) {

@@ -1,11 +1,14 @@
 //! User code, called so that its panic ends that call and nothing else.
+//!
+//! Handlers, middleware and hooks run on threads that serve others too, whose work would end with the thread. In a program with
+//! `panic = "abort"` nothing can be caught: a panic ends the process.
 
 use std::io::{self, Write};
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-/// Takes a problem that has no caller to tell.
+/// Takes a problem that has no caller to tell. Several threads may call it at once.
 pub(crate) type ErrorHook = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Returns the hook that writes to standard error. Unlike `eprintln!` it does not panic where that cannot be written.

@@ -1,5 +1,12 @@
 //! Ready middleware: allow-lists of hosts and origins ([`allow`]), CORS ([`cors`]), an access log ([`access`]); and the
 //! comparison of secrets ([`secret`]).
+//!
+//! Each middleware is a function of the request and `Next`, as a program could write it. In this order, the log has the
+//! refusals of all others, and a preflight is answered before the origins are checked:
+//!
+//! ```text
+//! access_log ──▶ allow_hosts (421) ──▶ Cors (204, 403) ──▶ allow_origins (403) ──▶ handler
+//! ```
 
 mod access;
 mod allow;
