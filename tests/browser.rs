@@ -46,7 +46,7 @@ fn a_browser_understands_what_is_sent() {
     let (reports, findings) = findings();
     let address = serve((Ipv4Addr::LOCALHOST, 0).into(), 1, reports);
     let browser = Browser::open(&format!("http://{address}/"));
-    assert_eq!(findings.all_ok(&browser).len(), 13);
+    assert_eq!(findings.all_ok(&browser).len(), 12);
 }
 
 /// Starts the server of this number. Asked to restart, it gives way to the next one on the same port.
