@@ -9,6 +9,10 @@
 //!                                              ▲                                   │
 //!                                              └── the reader falls too far back ──┘
 //! ```
+//!
+//! A cursor has one owner, which is the only one to change it, so its fields need no lock. Each step locks the log for itself,
+//! and lets go of it before it reads the archive. A reader pulls: the log has no queue for each reader, so a reader that takes
+//! nothing makes nothing grow.
 
 use std::mem;
 use std::sync::{Arc, PoisonError};
@@ -38,14 +42,18 @@ pub enum OpeningId {
 /// A position in the log, and in the archive where memory has too little. While it lives, its topics are remembered and its
 /// group gets a share of each batch.
 pub(crate) struct Cursor {
+    /// The hub, which the cursor keeps in memory after the last handle has gone.
     pub(crate) shared: Arc<Shared>,
     /// The group of these topics, which the cursor is a member of.
     pub(crate) group: GroupId,
+    /// The topics, and up to where the reader has everything of them.
     pub(crate) position: Position,
     /// Before all else come the newest events of each topic up to the position, those after this sequence. They are looked
     /// up one step at a time, so that a reader that takes nothing holds none of them in memory.
     pub(crate) retained_after: Option<u64>,
+    /// The form of the opening id that is still to be sent; [`OpeningId::None`] once it was taken.
     pub(crate) opening_id: OpeningId,
+    /// Where the reader is in the archive. It is there only while the reader needs the archive, as it holds what was read ahead.
     archive: Option<Box<ArchiveReader>>,
     /// The log's count of returns when the position was taken. After another return the position may mean another event.
     returns: usize,
@@ -130,6 +138,8 @@ impl Cursor {
         }
     }
 
+    /// Takes the opening id, and returns it as it is sent: `id: e-7`, then `data:` for [`OpeningId::EmptyData`], then a blank
+    /// line.
     fn opening_note(opening_id: &mut OpeningId, position: &Position, log: &Log) -> Option<Frame> {
         let data = match mem::replace(opening_id, OpeningId::None) {
             OpeningId::Block => "",

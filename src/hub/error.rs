@@ -1,4 +1,15 @@
 //! Why an event was not published, and what the client of a handler is told that publishes.
+//!
+//! | error | at fault | status (RFC 9110 section 15) |
+//! | --- | --- | --- |
+//! | [`PublishError::Name`] | the caller | 400 Bad Request |
+//! | [`PublishError::TooLarge`] | the caller | 413 Content Too Large |
+//! | [`PublishError::Full`] | nobody: come back later | 503 Service Unavailable, `Retry-After: 1` |
+//! | [`PublishError::Closed`] | the server: the hub has ended, or follows a log | 503 Service Unavailable, `Retry-After: 1` |
+//! | [`PublishError::Storage`] | the server's disk | 500 Internal Server Error |
+//!
+//! One failed write refuses a whole batch, and each caller that waits gets the error. So the error can be cloned, and has the
+//! kind and the text of an [`io::Error`], which cannot.
 
 use std::error::Error;
 use std::{fmt, io};
@@ -33,6 +44,7 @@ pub enum PublishError {
     },
 }
 
+/// Displays a phrase for a log, without a full stop.
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -14,13 +14,27 @@
 //! lock. Both channels of a writer are FIFOs, and a join says after which batch it was sent: so the reader arrives between the
 //! last batch that it has and the first that it has not.
 //!
+//! ```text
+//!  under the log's lock   append 1, send 1     join(1)     append 2, send 2
+//!  channel of messages    batch 1                          batch 2
+//!  channel of joins                            join(1)
+//!  the writer             writes 1                         takes the join, then writes 2
+//! ```
+//!
 //! A writer never waits for a socket, for user code or for the log. The hub thread waits for the writers: a permit comes
 //! back when a writer takes a batch, so that at most one batch waits at each. What is published meanwhile waits in the
 //! inbox and becomes one batch, which each socket takes in one write.
 //!
 //! A reader of a writer has no thread that looks after it, so the writer does what that thread would: it *sweeps*. A sweep
 //! looks at each reader once, for three things: whether its stream is to end, whether a heartbeat is due, and whether the
-//! client has left. It is made in steps between the batches.
+//! client has left. It is made in steps between the batches, from the end of each group to its beginning:
+//!
+//! ```text
+//!  live    0 ………………………… start ………………………… end
+//!          not yet seen       seen in this step     a removed member's index goes to the last one,
+//!                                                   which was seen or has just joined
+//!          └ unswept = (group, start)
+//! ```
 
 use std::hint;
 use std::io;
@@ -69,7 +83,7 @@ enum Message {
     Batch(Batches),
     /// The reader joins after this batch, the last one sent: it has the events of that batch, and not those of the next.
     Join(usize, Member),
-    /// Take the joins now.
+    /// Take the joins now, and begin the next sweep: the channel of joins alone wakes nobody.
     Wake,
     /// Look at all members now: some are to end.
     Sweep,
@@ -82,9 +96,10 @@ struct Sending {
     messages: Sender<Message>,
     /// Readers. Nobody waits at the other end of this channel.
     joins: Sender<Message>,
-    /// How many readers have joined. It changes under the log's lock.
+    /// How many readers have joined, those that have left included. It changes under the log's lock, so `Relaxed` is enough.
     joined: AtomicUsize,
-    /// The back-pressure: the hub thread takes a permit for each batch.
+    /// The back-pressure: the hub thread takes a permit for each batch. The lock is there only to share the receiver, and is
+    /// never contended.
     permits: Mutex<Receiver<()>>,
 }
 
@@ -105,7 +120,8 @@ pub(crate) struct Fast {
     writers: Vec<Sending>,
     /// Threads that serve the readers which have not everything, each for a slice of time.
     catch_up: Threads<Member>,
-    /// How many batches were sent. It changes under the log's lock.
+    /// How many batches were sent to each writer. It changes under the log's lock. A join has the number from here, which the
+    /// writer compares with its own count of the batches taken.
     sent: AtomicUsize,
 }
 
@@ -170,7 +186,8 @@ impl Fast {
 }
 
 impl Member {
-    /// Serves the stream for a slice of time; then hands it to a writer, or to the end of the queue.
+    /// Serves the stream for a slice of time; then hands it to a writer, or to the end of the queue. It runs on the
+    /// connection's thread at first, and later on threads of the catch-up pool.
     pub(crate) fn serve(mut self) {
         let until = Instant::now() + SLICE;
         let fast = Arc::clone(&self.fast);
@@ -228,7 +245,7 @@ impl Member {
     }
 }
 
-/// A writer thread, with the readers that it owns.
+/// A writer thread, with the readers that it owns. No other thread sees it, so it has no lock.
 struct Writer {
     /// Batches and commands.
     messages: Receiver<Message>,
@@ -238,7 +255,7 @@ struct Writer {
     early: Option<Message>,
     /// Tells the hub thread that the next batch may come.
     permit: SyncSender<()>,
-    /// How many batches were taken.
+    /// How many batches were taken. It may overflow, as `Fast::sent` may: only whether both are equal counts.
     taken: usize,
     /// The readers by what they asked for, in order of the groups' ids.
     groups: Vec<Group>,
@@ -369,7 +386,7 @@ impl Writer {
         });
     }
 
-    /// Where a group is, or else belongs.
+    /// Returns the index of a group, or as an error the index at which to insert it.
     fn find(&self, id: GroupId) -> Result<usize, usize> {
         self.groups.binary_search_by_key(&id, |group| group.id)
     }

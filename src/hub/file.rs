@@ -6,6 +6,16 @@
 //! | `history.00000000000000000001` | an older, full segment, named by its first sequence |
 //! | `history.next` | the sequence after the last acknowledged event, so that recovery notices a lost end |
 //!
+//! ```text
+//!  removed first                               the only one that is written
+//!  history.…0001      history.…4711      history                        history.next
+//!  ┌────────────┐     ┌────────────┐     ┌────────────────┬┄┄┄┄┄┄┄┄┐    ┌───────────┐
+//!  │ epoch      │     │ epoch      │     │ epoch          │        │    │ epoch     │
+//!  │ 1 … 4710   │     │ 4711 … 8500│     │ 8501 … 9000    │        │    │ from 9001 │
+//!  └────────────┘     └────────────┘     └────────────────┴┄┄┄┄┄┄┄┄┘    └───────────┘
+//!                                                        len   partial tail of a failed write
+//! ```
+//!
 //! **Writing.** A batch is one write at the end of the newest segment. A write that fails is cut off again, at once or before
 //! the next one: nobody may find an event that was refused. A full segment is renamed, and a new one takes its name. The
 //! oldest segments are removed while all together are too large.
@@ -13,6 +23,14 @@
 //! **Recovery.** Opening a history reads all segments into the log, which keeps what it has room for. Bytes that are no record
 //! are reported, passed over, and left where they are: at the end of the newest segment as in the middle of any. A new epoch
 //! begins after the last event that may have been acknowledged. Where events are missing before it, their readers are told.
+//!
+//! | what happened | what it leads to |
+//! | --- | --- |
+//! | the process was killed in a write | the whole records of the batch are kept; the partial one is passed over, and is no gap |
+//! | a loss of power took records, and not `history.next` | the numbers in between are lost: a gap |
+//! | bytes in the middle are damaged | a gap to the last of the damaged records, for all who were before them |
+//! | the file is something else than a history | the hub does not open, and the file stays as it is |
+//! | the disk is full | all of the batch is refused, and its numbers go to the next one |
 //!
 //! **Reading.** A reader that needs what memory has no more opens the segment that has it, and goes on from segment to segment.
 //! It takes no lock while it reads. It may find events of a batch that is just being written, and of one that will be refused:
@@ -139,7 +157,7 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
     Ok(end)
 }
 
-/// A part of the history.
+/// A part of the history. A new segment begins when the newest one has 1/16 of [`HubConfig::file_bytes`], within limits.
 struct Segment {
     /// Where it is now. Only the newest one is at the history's own path.
     path: PathBuf,
@@ -148,6 +166,9 @@ struct Segment {
 }
 
 /// The segments that there are, oldest first. Shared by the store, which changes the list, and its readers.
+///
+/// The store renames a segment under this lock, and a reader opens one under it: so a reader never opens the new file that
+/// has just got the name of an older one. A file that is open stays readable after a rename, and on Unix after its removal.
 type Segments = Arc<Mutex<Vec<Segment>>>;
 
 /// What tells two files apart, whatever their names: device and inode.
@@ -177,6 +198,7 @@ impl LockedFile {
 }
 
 impl Drop for LockedFile {
+    /// Unlocks the file.
     fn drop(&mut self) {
         // Closing would not unlock the file while a child process that is being started has a copy of the descriptor.
         let _ = self.file.unlock();
@@ -191,11 +213,11 @@ pub(crate) struct FileStore {
     given: PathBuf,
     /// The same without symbolic links.
     path: PathBuf,
-    /// The limits.
+    /// The hub's limits, of which the durability and the size of the file count here.
     config: HubConfig,
     /// The segment that is written: the last of `segments`.
     newest: LockedFile,
-    /// Those of `segments` before the last.
+    /// Those of `segments` before the last, in the same order. They are open only to keep their locks.
     full: Vec<LockedFile>,
     /// The file for the sequence after the last acknowledged one.
     mark: File,
@@ -385,7 +407,8 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The full segments, oldest first.
+/// Finds the full segments in the history's folder, oldest first. The name has all 20 digits that a `u64` can have, so that
+/// a listing of the folder is in order too.
 fn full_segments(newest: &Path) -> io::Result<Vec<Segment>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(newest.parent().unwrap_or(newest))? {

@@ -8,6 +8,15 @@
 //!
 //! A chunked stream sends the chunk. A close-delimited stream sends the event, which also goes into the history's file and to
 //! code in this process. An event is encoded once for all who get it out of memory.
+//!
+//! Here a write of a batch of two events, 7 and 9, ends within the second:
+//!
+//! ```text
+//!  batch    ├───── event 7 ─────┼───────── event 9 ─────────┤
+//!  socket   ├──────────── written ───────────┤─── unsent ───┤     begun: 2, last: 9
+//! ```
+//!
+//! The stream sends the unsent bytes before anything else, and its cursor is after event 9 already.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -16,12 +25,13 @@ use crate::event::Event;
 use crate::http::Coding;
 use crate::stream::Unsent;
 
-/// An event's bytes as one chunk (RFC 9112 section 7.1), shared by all who send them.
+/// An event's bytes as one chunk (RFC 9112 section 7.1), shared by all who send them. The bytes never change, so they need no
+/// lock: a clone counts one reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// The chunk's size, the event, and their line ends.
     chunk: Arc<[u8]>,
-    /// Where the event begins, after the chunk size. It ends before the chunk's last CRLF.
+    /// Where the event begins, after the chunk size: at most 16 digits and a CRLF. It ends before the chunk's last CRLF.
     text: u8,
 }
 
@@ -47,12 +57,12 @@ impl Frame {
         }
     }
 
-    /// The bytes for a stream of this coding.
+    /// Returns the bytes for a stream of this coding.
     pub(crate) fn bytes(&self, coding: Coding) -> &[u8] {
         &self.chunk[self.range(coding)]
     }
 
-    /// Where the bytes for a stream of this coding are in the chunk.
+    /// Returns where the bytes for a stream of this coding are in the chunk.
     fn range(&self, coding: Coding) -> Range<usize> {
         match coding {
             Coding::Chunked => 0..self.chunk.len(),
@@ -78,20 +88,21 @@ impl Frame {
     }
 }
 
-/// Events with their sequence numbers, in order.
+/// Events with their sequence numbers, in ascending order. The numbers may have holes: events of other topics.
 pub(crate) type Events = Vec<(u64, Frame)>;
 
-/// Events that leave in one write.
+/// Events that leave in one write. All writers share the batch of a group; a reader that catches up makes a batch for itself.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// How the streams that get the batch are coded, all in the same way.
     coding: Coding,
+    /// The events, which share their bytes with the log.
     events: Events,
     /// All bytes, put together by the first thread that needs them. A single event needs no copy.
     joined: OnceLock<Vec<u8>>,
 }
 
-/// How far a write of a [`Batch`] came.
+/// How far a write of a [`Batch`] came. The events before `last` were written whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WriteProgress {
     /// Events that have begun, with the first that did not fit.
@@ -134,7 +145,8 @@ impl Batch {
         })
     }
 
-    /// How far a write of `written` bytes came.
+    /// Returns how far a write of `written` bytes came. A write that ends between two events has begun the second, of which all
+    /// bytes are unsent.
     pub(crate) fn progress(&self, written: usize) -> WriteProgress {
         let mut before = 0;
         for (begun, (sequence, frame)) in (1..).zip(&self.events) {

@@ -46,6 +46,24 @@
 //!
 //! A gap is told once. The reader misses the event that it ends with, unless the gap is for an id that the log does not
 //! know: then nobody can say what the reader has.
+//!
+//! The reader of a at 0 gets its gap in these bytes. It resumes at 3, the position right before 4, the next event of a:
+//!
+//! ```text
+//! id: 5c0f9a3be1d27764-3
+//! event: gap
+//! data: {"from":"5c0f9a3be1d27764-0","to":"5c0f9a3be1d27764-2","lost":null}
+//!
+//! ```
+//!
+//! # What always holds
+//!
+//! - `events` has exactly the numbers that the queues `kept` of all topics have, and each queue ascends.
+//! - Every topic of an event in memory is in `topics`, with the event in its queue.
+//! - `bytes` is the sum over the events in memory and the topics that have any: nothing is counted twice or forgotten.
+//! - `epochs` is in the order of the first numbers, of which several may be the same. `head` is not less than any number in
+//!   memory.
+//! - A group is in `groups`, and in each of its topics, as long as it has a member.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -92,6 +110,7 @@ const TOPIC_BYTES: usize = 440;
 /// An event that has its sequence number.
 #[derive(Debug)]
 pub(crate) struct Numbered {
+    /// Its place in the order of all events of the hub, whatever their topics. The first event has 1.
     pub(crate) sequence: u64,
     /// In the log, the names are those of the log's table.
     pub(crate) topics: TopicSet,
@@ -133,7 +152,9 @@ type ScopedId = (Arc<str>, Arc<str>);
 /// left may be of a topic that lost nothing. `gap_reported_to` then says that the loss has been told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
+    /// The set of the reader's group, shared with it.
     pub(crate) topics: TopicSet,
+    /// The sequence up to which the reader has everything; no event of its topics need have this number.
     pub(crate) cursor: u64,
     /// Losses up to this sequence have been reported, or are older than the reader's start.
     gap_reported_to: u64,
@@ -189,15 +210,21 @@ pub(crate) enum Next {
 /// What one group gets of a batch. The writers send it as one write to each of their readers in the group.
 #[derive(Debug)]
 pub(crate) struct GroupBatch {
+    /// Whose readers get it.
     pub(crate) group: GroupId,
+    /// The events of the group's topics, as chunks: a writer has no streams of another coding.
     pub(crate) batch: Batch,
     /// The topics of the group are finished with this batch.
     pub(crate) finishes: bool,
 }
 
 /// The log of one hub. See the module's drawing for its marks.
+///
+/// A reader is no part of the log: it has a [`Position`] of its own, and the log knows only the number of members of its group.
+/// So ten thousand readers of one topic cost the log one group, wherever they are.
 #[derive(Default)]
 pub(crate) struct Log {
+    /// The limits of what is kept.
     config: HubConfig,
     /// Oldest first. Numbers are given out in the newest.
     epochs: Vec<Epoch>,
@@ -212,6 +239,7 @@ pub(crate) struct Log {
     /// Every event in memory, and when it came. A tree, since the oldest one goes first, and those after it are not always the
     /// next: a topic may have evicted them.
     events: BTreeMap<u64, (Numbered, Instant)>,
+    /// The topics that have an event in memory or a reader, by name. Events and groups share the names that are here.
     topics: HashMap<Arc<str>, Topic>,
     /// For each own id of an event in memory: the oldest event that it was given to, and how many of its events are in memory.
     /// If the oldest is not, the id does not say which event is meant. A tree, as a large hash table that grows holds up the log.
@@ -227,6 +255,14 @@ pub(crate) struct Log {
 }
 
 /// A topic that has an event in memory or a reader.
+///
+/// Topics evict independently, so an event in `kept` may be older than `evicted`. For a topic that holds two events:
+///
+/// ```text
+/// published   3   4   7   9       kept = [3, 7, 9], evicted = 4
+///             │       └───┴── held by this topic
+///             └── held by another topic that it was published to
+/// ```
 #[derive(Default)]
 struct Topic {
     /// The topic's events in memory, oldest first. It holds the newest of them, as many as the history says; others are there
@@ -236,7 +272,8 @@ struct Topic {
     evicted: u64,
     /// The topic's last event, after [`Hub::finish`](crate::Hub::finish).
     finished: Option<u64>,
-    /// The groups that have asked for the topic.
+    /// The groups that have asked for the topic, in no order, each once. An append looks at the groups of the event's topics,
+    /// and at no others.
     groups: Vec<GroupId>,
 }
 
@@ -255,12 +292,15 @@ impl Topic {
 
 /// The readers of one set of topics. A batch of events is put together once for all of them, and only they are woken by it.
 struct Group {
+    /// What all members have asked for.
     topics: TopicSet,
+    /// How many cursors are in the group, which goes with the last of them.
     members: usize,
     /// What the group gets of the batch that is being appended. The groups are not collected in a table of their own: for
     /// 10,000 groups that took three times as long.
     batch: Events,
-    /// Where readers of this group wait for new events.
+    /// Where readers of this group wait for new events, with the log's lock. Each group has its own, so that an event wakes no
+    /// reader that it is not for.
     new_events: Arc<Condvar>,
 }
 
@@ -292,7 +332,7 @@ fn up_to_bytes<'a>(events: impl Iterator<Item = &'a Numbered>, max_bytes: usize)
 
 /// What the log is, and its ids.
 impl Log {
-    /// A log without events, which begins with its first epoch.
+    /// Makes a log without events. Its first epoch is to begin before anything is appended.
     pub(crate) fn new(config: HubConfig) -> Log {
         Log {
             config,
@@ -468,7 +508,8 @@ impl Log {
     }
 
     /// Looks at the newest `count` of the events that the topic no longer holds, and evicts those that no other topic holds.
-    /// After a new event that is one: the event which was the last that the topic held.
+    /// After a new event that is one: the event which was the last that the topic held. Older ones are in memory because another
+    /// topic holds them, and leave at the latest when that topic releases them.
     fn release(&mut self, name: &str, count: usize) {
         for place in (0..count).rev() {
             if let Some(topic) = self.topics.get(name)
@@ -907,7 +948,8 @@ impl Log {
         Frame::from_text(format!("id: {resume}\nevent: gap\ndata: {data}\n\n").as_bytes())
     }
 
-    /// The newest event of these topics that neither memory nor the archive has.
+    /// The newest event of these topics that neither memory nor the archive has: the older of the two marks, or without an
+    /// archive the mark of memory.
     fn lost_to(&self, topics: &TopicSet) -> u64 {
         let evicted = self.evicted(topics);
         self.archive_lost_to.unwrap_or(evicted).min(evicted)
@@ -931,8 +973,8 @@ impl Log {
         newest.max().unwrap_or(0)
     }
 
-    /// The number before the next event of these topics after a cursor. It is as good a position as the cursor, and the latest
-    /// one that is.
+    /// The number before the next event of these topics after a cursor; the head, where there is none. It is as good a position
+    /// as the cursor, and the latest one that is.
     fn before_next(&self, topics: &TopicSet, cursor: u64) -> u64 {
         let next = self.kept_after(topics, cursor).next();
         next.map_or(self.head, |event| event.sequence - 1)

@@ -3,6 +3,13 @@
 //! A close must reach every stream whose client the handler has let in, however far the request is. It notes the time, and
 //! then marks the readers in the list. A stream goes into the list, and then looks at the time: where a close came after its
 //! request, the stream ends before its first event. One of the two sees the other, whichever comes first.
+//!
+//! ```text
+//!  close     1 notes the time         2 marks the readers in the list
+//!  stream    1 goes into the list     2 looks at the time
+//!
+//!  either first step may come first: the second step of the other side sees it
+//! ```
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,13 +32,14 @@ pub struct Reader {
     pub label: String,
     /// When the client subscribed.
     pub since: Instant,
-    /// What it reads.
+    /// What it reads; the same set as its group in the log has.
     pub(super) topics: TopicSet,
-    /// Its index in the registry, which changes when others leave.
+    /// Its index in the registry, which changes when others leave. It is written under the lock of the list. A stream reads it
+    /// without the lock to choose a writer, for which any value will do.
     pub(super) index: AtomicUsize,
     /// It is catching up.
     pub(super) is_behind: AtomicBool,
-    /// The stream is to end, and its client may come back.
+    /// The stream is to end, and its client may come back. Once set, it stays.
     pub(super) is_closed: AtomicBool,
 }
 
@@ -74,9 +82,11 @@ impl Reader {
 /// All readers of one hub. Each of its locks is held for a step that calls nothing.
 #[derive(Default)]
 pub(crate) struct Registry {
-    /// Each at its index, so that a reader leaves without a search.
+    /// Each at its index, so that a reader leaves without a search: for each `i`, `readers[i].index` is `i`. A vector, since
+    /// most calls walk over all readers, and their order means nothing.
     readers: Mutex<Vec<Arc<Reader>>>,
-    /// When readers were closed the last time.
+    /// When readers were closed the last time. The latest time is enough: a request that came before an earlier close came
+    /// before this one too.
     last_close: Mutex<Option<Instant>>,
 }
 

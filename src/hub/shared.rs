@@ -6,7 +6,8 @@
 //! | the list of readers | a stream that begins or ends; a call that lists or closes readers |
 //! | the figures | whoever has published or delivered something |
 //!
-//! A thread that holds one of the last two takes no other lock.
+//! A thread that holds one of the last two takes no other lock, and a thread that holds the log's takes none of these two. So
+//! no thread holds two of them, and no order of locking has to be kept.
 
 use std::fmt;
 use std::io;
@@ -35,17 +36,19 @@ pub(crate) struct Shared {
     log: Mutex<Log>,
     /// The event streams. Long-polls and receivers are not among them.
     pub(crate) registry: Registry,
-    /// The figures that are counted. The others are looked up.
+    /// The figures that are counted: `published`, `delivered` and the two of dropped readers. The others stay 0 here, and are
+    /// looked up. A lock, and no atomics: some 32-bit targets have no 64-bit ones.
     counters: Mutex<Stats>,
-    /// The last handle has gone.
+    /// The last handle has gone. It is set under the log's lock, under which readers look at it before they wait: so none of
+    /// them misses it. Once set, it stays.
     is_closed: AtomicBool,
-    /// The history's file could not be written the last time.
+    /// The history's file could not be written the last time. Only the hub thread sets it.
     is_failing: AtomicBool,
-    /// What has the events that memory has no more.
+    /// What has the events that memory has no more: the history's file, or the log that the hub follows.
     pub(crate) archive: Option<Box<dyn EventLog>>,
     /// Others write the archive.
     pub(crate) follows: bool,
-    /// Where requests wait, with the log's lock, until the hub knows more.
+    /// Where requests wait, with the log's lock, until the hub knows more of the log that it follows: see `log_that_knows`.
     news: Condvar,
     /// Each long-poll that waits has a handle: one that panics, in an archive's code, is counted no more.
     pub(crate) polls: Arc<()>,
@@ -68,7 +71,8 @@ impl Shared {
         }
     }
 
-    /// Notes that the hub has all that the log which it follows had then.
+    /// Notes that the hub has all that the log which it follows had at the time `asked`, and that this log has removed its
+    /// events up to `removed_to`. Wakes the requests that wait for this.
     pub(crate) fn note_current(&self, asked: Instant, removed_to: u64) {
         let mut log = self.log();
         log.raise_archive_lost_to(Some(removed_to));
@@ -196,6 +200,8 @@ pub struct Stats {
 }
 
 impl fmt::Display for Stats {
+    /// Writes two lines for each figure, the type and the value: `# TYPE sse_hub_published_total counter`, and then
+    /// `sse_hub_published_total 12`. In Prometheus, a counter only rises, and a gauge may fall.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = [
             ("subscribers", self.subscribers as u64),
