@@ -82,7 +82,7 @@ impl Cursor {
         self.archive = None;
     }
 
-    /// The id with which the reader would come back; `None` where its position means nothing any more.
+    /// Returns the id with which the reader would come back; `None` where its position means nothing any more.
     pub(crate) fn id(&self) -> Option<String> {
         let log = self.shared.log();
         let id = log.position_id(self.position.cursor).to_string();
@@ -101,8 +101,8 @@ impl Cursor {
         !self.is_opening() && log.returns == self.returns && log.is_at_head(&self.position)
     }
 
-    /// What comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing: from the look at the log to
-    /// the wait the log's lock is held, so that no event can come in between and be overlooked.
+    /// Returns what comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing: from the
+    /// look at the log to the wait the log's lock is held, so that no event can come in between and be overlooked.
     pub(crate) fn next(&mut self, max_bytes: usize, wait: Duration) -> Next {
         let mut log = self.shared.log();
         if !wait.is_zero() && !self.shared.is_closed() && self.is_at_head(&log) {
@@ -152,7 +152,7 @@ impl Cursor {
         is_known.then(|| Frame::from_text(format!("id: {id}\n{data}\n").as_bytes()))
     }
 
-    /// As [`next`](Cursor::next), for a reader that only wants the newest event.
+    /// Returns what comes next, as [`next`](Cursor::next) does, for a reader that only wants the newest event.
     pub(crate) fn newest(&mut self) -> Next {
         let next = self.shared.log().newest(&mut self.position);
         self.or_from_archive(next, 0)
@@ -177,8 +177,8 @@ impl Cursor {
         }
     }
 
-    /// What the archive has, where only the archive has it. No lock is held meanwhile: reading a file takes as long as it
-    /// takes, and the hub goes on.
+    /// Returns what the archive has, where only the archive has it; else `next` as it is. No lock is held meanwhile:
+    /// reading a file takes as long as it takes, and the hub goes on.
     fn or_from_archive(&mut self, next: Next, max_bytes: usize) -> Next {
         let (Next::InArchive, Some(log)) = (&next, &self.shared.archive) else {
             // Its buffer is only worth its memory while it is used.

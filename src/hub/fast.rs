@@ -338,7 +338,7 @@ impl Writer {
         }
     }
 
-    /// How long it is until the next step of a sweep.
+    /// Returns how long it is until the next step of a sweep.
     fn until_sweep(&self) -> Duration {
         match self.unswept {
             Some(_) => Duration::ZERO,
@@ -490,7 +490,8 @@ impl Group {
         member
     }
 
-    /// A write took only a part, or nothing: the member goes where waiting costs nobody anything.
+    /// Removes a member whose socket took only a part of a write, or nothing. The member goes to the catch-up pool, where
+    /// waiting costs nobody anything.
     fn fall_behind(&mut self, index: usize, batch: &GroupBatch, written: usize) {
         let mut member = self.remove(index);
         // An error drops the stream, as its subscription asks.

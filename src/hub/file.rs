@@ -1,4 +1,4 @@
-//! The history's file: append, recover, and read what memory has no more. [`record`](super::record) has its format.
+//! The history's file: append, recover, and read what memory has no more. [`record`] has its format.
 //!
 //! | file | what it has |
 //! | --- | --- |
@@ -331,7 +331,7 @@ impl FileStore {
         self.sync_folder()
     }
 
-    /// The refusal to write where a restart would not find it.
+    /// Makes the error for a write to a file that a restart would not find.
     fn replaced(&self) -> io::Error {
         let text = "is not the file any more that this hub writes to; \
             move that one back, or move away what is there now";
@@ -400,7 +400,7 @@ impl EventLog for FileLog {
     }
 }
 
-/// The path of a file beside the history: the mark, or a full segment.
+/// Returns the path of a file beside the history: the mark, or a full segment.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -443,24 +443,24 @@ fn open_regular(path: &Path) -> io::Result<File> {
     })
 }
 
-/// A system's error that names the file and what could not be done with it.
+/// Makes an error of the system's that names the file and what could not be done with it.
 fn failed(path: &Path, what: &str, error: &io::Error) -> io::Error {
     problem(path, error.kind(), &format!("cannot be {what}: {error}"))
 }
 
-/// An error that names the file.
+/// Makes an error whose text begins with the file's path.
 fn problem(path: &Path, kind: ErrorKind, text: &str) -> io::Error {
     io::Error::new(kind, format!("{} {text}", path.display()))
 }
 
-/// Device and inode, of what the system told of a file.
+/// Returns device and inode, of what the system told of a file.
 #[cfg(unix)]
 fn file_id(file: &Metadata) -> FileId {
     use std::os::unix::fs::MetadataExt;
     (file.dev(), file.ino())
 }
 
-/// Elsewhere std does not tell.
+/// Returns the same for every file, since std does not tell elsewhere. So a file that is replaced goes unnoticed.
 #[cfg(not(unix))]
 fn file_id(_: &Metadata) -> FileId {
     (0, 0)

@@ -70,17 +70,17 @@ impl Frame {
         }
     }
 
-    /// The size of the chunk in bytes.
+    /// Returns the size of the chunk in bytes.
     pub(crate) fn len(&self) -> usize {
         self.chunk.len()
     }
 
-    /// The same event for code in this process; shares the bytes.
+    /// Returns the same event for code in this process; shares the bytes.
     pub(crate) fn event(&self) -> Event {
         Event::shared(Arc::clone(&self.chunk), self.range(Coding::CloseDelimited))
     }
 
-    /// The event without its first `sent` bytes; shares the others.
+    /// Returns the event without its first `sent` bytes; shares the others.
     fn unsent(&self, coding: Coding, sent: usize) -> Unsent {
         let mut rest = self.range(coding);
         rest.start += sent;
@@ -123,17 +123,17 @@ impl Batch {
         }
     }
 
-    /// How many events.
+    /// Returns the number of events.
     pub(crate) fn len(&self) -> u64 {
         self.events.len() as u64
     }
 
-    /// The sequence number of the last event; 0 for an empty batch.
+    /// Returns the sequence number of the last event; 0 for an empty batch.
     pub(crate) fn last(&self) -> u64 {
         self.events.last().map_or(0, |(sequence, _)| *sequence)
     }
 
-    /// The bytes of all events, one after the other.
+    /// Returns the bytes of all events, one after the other.
     pub(crate) fn bytes(&self) -> &[u8] {
         if let [(_, frame)] = &self.events[..] {
             return frame.bytes(self.coding);

@@ -123,7 +123,7 @@ pub(crate) struct Numbered {
 }
 
 impl Numbered {
-    /// The memory that the event takes, without its topics' own.
+    /// Returns the bytes of memory that the event takes, without its topics' own.
     fn memory(&self) -> usize {
         let entries = self.topics.len();
         let id = self.own_id.as_ref();
@@ -131,7 +131,7 @@ impl Numbered {
         self.frame.len() + EVENT_BYTES + entries * ENTRY_BYTES + id
     }
 
-    /// The event's own id, where it has one, with each scope in which the id counts.
+    /// Returns the event's own id, where it has one, with each scope in which the id counts.
     fn scoped_ids(&self) -> impl Iterator<Item = ScopedId> {
         let scopes = self.topics.iter().cloned().chain([Arc::default()]);
         let id = self.own_id.iter().cloned().cycle();
@@ -163,7 +163,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// The position of a reader that has everything of these topics up to this sequence.
+    /// Makes the position of a reader that has everything of these topics up to this sequence.
     fn at(topics: &TopicSet, cursor: u64) -> Position {
         Position {
             topics: Arc::clone(topics),
@@ -278,12 +278,12 @@ struct Topic {
 }
 
 impl Topic {
-    /// How many of the topic's events in memory are not newer than this one.
+    /// Returns how many of the topic's events in memory are not newer than this one.
     fn count_to(&self, sequence: u64) -> usize {
         self.kept.partition_point(|kept| *kept <= sequence)
     }
 
-    /// The newest of the events in memory that come before the first for which this does not hold.
+    /// Returns the newest of the events in memory that come before the first for which this does not hold.
     fn newest_while(&self, holds: impl Fn(u64) -> bool) -> Option<u64> {
         let count = self.kept.partition_point(|kept| holds(*kept));
         self.kept.get(count.checked_sub(1)?).copied()
@@ -340,24 +340,24 @@ impl Log {
         }
     }
 
-    /// The topics that have an event or a reader.
+    /// Returns the topics that have an event or a reader.
     pub(crate) fn topics(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
         self.topics.keys()
     }
 
-    /// How many events are in memory.
+    /// Returns how many events are in memory.
     pub(crate) fn len(&self) -> usize {
         self.events.len()
     }
 
-    /// The oldest event in memory.
+    /// Returns the oldest event in memory.
     pub(crate) fn oldest(&self) -> Option<EventId> {
         let (sequence, _) = self.events.first_key_value()?;
         Some(self.id(*sequence))
     }
 
-    /// The wire id of a sequence number: with the epoch that gave the number out, which is the last one that begins at the
-    /// number or before.
+    /// Returns the wire id of a sequence number: with the epoch that gave the number out, which is the last one that
+    /// begins at the number or before.
     pub(crate) fn id(&self, sequence: u64) -> EventId {
         let begun = self.epochs.partition_point(|(_, first)| *first <= sequence);
         let epoch = self.epochs.get(begun.saturating_sub(1));
@@ -365,21 +365,21 @@ impl Log {
         EventId { epoch, sequence }
     }
 
-    /// The wire id of the next sequence number.
+    /// Returns the wire id of the next sequence number.
     pub(crate) fn next_id(&self) -> EventId {
         self.id(self.head + 1)
     }
 
-    /// The wire id of a position, with the epoch of the event that follows: a hub that has not heard of that epoch does not
-    /// know the id, and may have other events after the same number.
+    /// Returns the wire id of a position, with the epoch of the event that follows: a hub that has not heard of that
+    /// epoch does not know the id, and may have other events after the same number.
     pub(crate) fn position_id(&self, cursor: u64) -> EventId {
         let next = self.id(cursor.saturating_add(1));
         let (epoch, sequence) = (next.epoch, cursor);
         EventId { epoch, sequence }
     }
 
-    /// The last sequence number of an epoch: that before the next epoch's first, or the head. `None` for an epoch that the log
-    /// has never heard of, such as that of another hub.
+    /// Returns the last sequence number of an epoch: that before the next epoch's first, or the head. `None` for an epoch
+    /// that the log has never heard of, such as that of another hub.
     fn last_of(&self, epoch: u64) -> Option<u64> {
         let index = self.epochs.iter().position(|(known, _)| *known == epoch)?;
         let next = self.epochs.get(index + 1);
@@ -522,7 +522,7 @@ impl Log {
         }
     }
 
-    /// How many events a topic holds at most.
+    /// Returns how many events a topic holds at most.
     fn limit(&self, topic: &Topic) -> usize {
         match self.config.history_events {
             0 if !topic.groups.is_empty() => LIVE_BUFFER,
@@ -657,20 +657,20 @@ impl Log {
 /// Positions: where a reader begins. A position is taken in the same step in which the reader joins its group, so that what is
 /// published from then on is kept for it.
 impl Log {
-    /// The position of a reader that has everything, or, where all topics are finished, everything but the end.
+    /// Returns the position of a reader that has everything, or, where all topics are finished, everything but the end.
     pub(crate) fn latest(&self, topics: &TopicSet) -> Position {
         let finished = topics.iter().map(|name| self.topics.get(name)?.finished);
         let first = finished.min().flatten();
         Position::at(topics, first.map_or(self.head, |first| first - 1))
     }
 
-    /// The position before all events that are kept. Older events do not count as lost.
+    /// Returns the position before all events that are kept. Older events do not count as lost.
     fn earliest(&self, topics: &TopicSet) -> Position {
         self.start_after(self.lost_to(topics), topics)
     }
 
-    /// The position of a reader that begins, and to which events up to this one do not count as lost. An archive has all that
-    /// follows. Memory alone may have older events, of topics that evicted less than others.
+    /// Returns the position of a reader that begins, and to which events up to this one do not count as lost. An archive
+    /// has all that follows. Memory alone may have older events, of topics that evicted less than others.
     fn start_after(&self, lost_to: u64, topics: &TopicSet) -> Position {
         let cursor = match self.archive_lost_to {
             Some(_) => lost_to,
@@ -682,8 +682,8 @@ impl Log {
         }
     }
 
-    /// The position after the event with this wire id, or before all events for `earliest`. Only the log knows what an id
-    /// means; an id that it does not know is a gap, never a guess.
+    /// Returns the position after the event with this wire id, or before all events for `earliest`. Only the log knows
+    /// what an id means; an id that it does not know is a gap, never a guess.
     pub(crate) fn after(&self, id: &str, topics: &TopicSet) -> Position {
         if id == "earliest" {
             return self.earliest(topics);
@@ -706,7 +706,7 @@ impl Log {
         }
     }
 
-    /// The sequence number of the event with this wire id.
+    /// Returns the sequence number of the event with this wire id.
     fn find(&self, id: &str, topics: &TopicSet) -> Option<u64> {
         match parse(id) {
             Some(id) => (id.sequence <= self.last_of(id.epoch)?).then_some(id.sequence),
@@ -714,8 +714,8 @@ impl Log {
         }
     }
 
-    /// The oldest event in memory with this id in the reader's topics, unless an older one may be meant. With the oldest, a
-    /// client whose id was given out several times may get an event twice, and misses none.
+    /// Returns the oldest event in memory with this id in the reader's topics, unless an older one may be meant. With the
+    /// oldest, a client whose id was given out several times may get an event twice, and misses none.
     fn find_own_id(&self, id: &str, topics: &TopicSet) -> Option<u64> {
         let id = Arc::<str>::from(id);
         let oldest = |scope: &Arc<str>| {
@@ -765,8 +765,8 @@ impl Log {
         position
     }
 
-    /// The newest event of these topics in memory that is older than this time; 0 when there is none. Nothing is older than a
-    /// time before all clocks, which is `None`.
+    /// Returns the newest event of these topics in memory that is older than this time; 0 when there is none. Nothing is
+    /// older than a time before all clocks, which is `None`.
     fn newest_before(&self, topics: &TopicSet, time: Option<Instant>) -> u64 {
         let since = |sequence| self.events.get(&sequence).map(|(_, since)| *since);
         self.newest_while(topics, |sequence| since(sequence) < time)
@@ -828,7 +828,7 @@ impl Log {
         }
     }
 
-    /// Where to wait, with the log's lock, until there is something for this group.
+    /// Returns where to wait, with the log's lock, until there is something for this group.
     pub(crate) fn new_events(&self, group: GroupId) -> Arc<Condvar> {
         let group = self.groups.get(&group);
         group.map_or_else(Arc::default, |group| Arc::clone(&group.new_events))
@@ -868,7 +868,8 @@ impl Log {
         self.next(&mut position.clone(), 0) == Next::AtHead
     }
 
-    /// As [`next`](Log::next), for a reader that only wants the newest event: it is told of what it skips.
+    /// Returns what comes next, as [`next`](Log::next) does, for a reader that only wants the newest event: it is told of
+    /// what it skips.
     pub(crate) fn newest(&self, position: &mut Position) -> Next {
         let topics = &position.topics;
         let newest = self.newest_while(topics, |_| true);
@@ -884,8 +885,8 @@ impl Log {
         Next::Note(self.report_gap(position, to, newest - 1, is_known.then_some(skipped)))
     }
 
-    /// The newest event of each topic up to a position, in order of sequence: those after `after`, at most `max_bytes` of them
-    /// or one.
+    /// Returns the newest event of each topic up to a position, in order of sequence: those after `after`, at most
+    /// `max_bytes` of them or one.
     pub(crate) fn retained(&self, position: &Position, after: u64, max_bytes: usize) -> Events {
         if self.config.history_events == 0 {
             return Vec::new();
@@ -897,14 +898,14 @@ impl Log {
         up_to_bytes(self.in_memory(merge(newest.map(iter::once))), max_bytes)
     }
 
-    /// The events of a topic that are in memory, oldest first.
+    /// Returns the events of a topic that are in memory, oldest first.
     pub(crate) fn kept(&self, topic: &str) -> impl DoubleEndedIterator<Item = &Frame> {
         let kept = self.topics.get(topic).into_iter();
         let kept = kept.flat_map(|topic| topic.kept.iter());
         kept.filter_map(|sequence| Some(&self.events.get(sequence)?.0.frame))
     }
 
-    /// The gap to report at a position, which is moved so that the next one is not reported again.
+    /// Returns the gap to report at a position, which is moved so that the next one is not reported again.
     fn gap(&self, position: &mut Position) -> Option<Frame> {
         let topics = &position.topics;
         let lost_to = self.lost_to(topics);
@@ -924,7 +925,7 @@ impl Log {
         Some(self.report_gap(position, to, resume, None))
     }
 
-    /// The gap for a reader that the archive has nothing for up to `to`, unless memory has what follows.
+    /// Returns the gap for a reader that the archive has nothing for up to `to`, unless memory has what follows.
     pub(crate) fn gap_to(&self, to: u64, position: &mut Position) -> Frame {
         let to = to.min(self.evicted(&position.topics)).max(position.cursor);
         self.report_gap(position, to, to, None)
@@ -948,15 +949,15 @@ impl Log {
         Frame::from_text(format!("id: {resume}\nevent: gap\ndata: {data}\n\n").as_bytes())
     }
 
-    /// The newest event of these topics that neither memory nor the archive has: the older of the two marks, or without an
-    /// archive the mark of memory.
+    /// Returns the newest event of these topics that neither memory nor the archive has: the older of the two marks, or
+    /// without an archive the mark of memory.
     fn lost_to(&self, topics: &TopicSet) -> u64 {
         let evicted = self.evicted(topics);
         self.archive_lost_to.unwrap_or(evicted).min(evicted)
     }
 
-    /// The newest event of these topics that is in memory no more. A topic without an entry may have been dropped with events
-    /// that are forgotten: the newest of all topics that were dropped stands for each.
+    /// Returns the newest event of these topics that is in memory no more. A topic without an entry may have been dropped
+    /// with events that are forgotten: the newest of all topics that were dropped stands for each.
     fn evicted(&self, topics: &TopicSet) -> u64 {
         let evicted = |name| {
             let topic = self.topics.get(name);
@@ -966,15 +967,15 @@ impl Log {
         evicted.fold(self.evicted_of_any, u64::max)
     }
 
-    /// As [`Topic::newest_while`], of several topics; 0 when there is none.
+    /// Returns the newest event that [`Topic::newest_while`] returns of any of these topics; 0 when there is none.
     fn newest_while(&self, topics: &TopicSet, holds: impl Fn(u64) -> bool) -> u64 {
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
         let newest = topics.filter_map(|topic| topic.newest_while(&holds));
         newest.max().unwrap_or(0)
     }
 
-    /// The number before the next event of these topics after a cursor; the head, where there is none. It is as good a position
-    /// as the cursor, and the latest one that is.
+    /// Returns the number before the next event of these topics after a cursor; the head, where there is none. It is as
+    /// good a position as the cursor, and the latest one that is.
     fn before_next(&self, topics: &TopicSet, cursor: u64) -> u64 {
         let next = self.kept_after(topics, cursor).next();
         next.map_or(self.head, |event| event.sequence - 1)
@@ -996,14 +997,14 @@ impl Log {
         })
     }
 
-    /// The events of these topics in memory after a cursor, in order, each once.
+    /// Returns the events of these topics in memory after a cursor, in order, each once.
     fn kept_after(&self, topics: &TopicSet, cursor: u64) -> impl Iterator<Item = &Numbered> {
         let topics = topics.iter().filter_map(|name| self.topics.get(name));
         let after = topics.map(move |topic| topic.kept.range(topic.count_to(cursor)..).copied());
         self.in_memory(merge(after))
     }
 
-    /// The events in memory with these sequence numbers.
+    /// Looks up the events in memory with these sequence numbers.
     fn in_memory(&self, sequences: impl Iterator<Item = u64>) -> impl Iterator<Item = &Numbered> {
         sequences.filter_map(|sequence| Some(&self.events.get(&sequence)?.0))
     }

@@ -305,7 +305,7 @@ impl Hub {
         })
     }
 
-    /// The way to the hub thread, where the hub has one.
+    /// Returns the way to the hub thread, where the hub has one.
     fn inbox(&self) -> Result<&SyncSender<Box<Message>>, PublishError> {
         let inbox = self.0.hub_thread.as_ref().map(|(inbox, _)| inbox);
         inbox.ok_or(PublishError::Closed)

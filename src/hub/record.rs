@@ -142,7 +142,7 @@ fn parse_event(line: &str, text: &[u8]) -> Option<Numbered> {
     })
 }
 
-/// The comment line before an event's text.
+/// Returns the comment line before an event's text.
 fn event_line(sequence: u64, names: &str, text: &[u8]) -> String {
     let (sum, len) = (checksum(sequence, names, text), text.len());
     format!(": {sequence} {sum:016x} {len} {names}\n")
@@ -156,7 +156,7 @@ pub(crate) fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     out.extend_from_slice(text);
 }
 
-/// The record with which an epoch begins, and each segment.
+/// Returns the record with which an epoch begins, and each segment.
 pub(crate) fn epoch_line((epoch, first): Epoch) -> String {
     let sum = checksum(first, "epoch", &epoch.to_be_bytes());
     format!(": epoch {epoch:016x} from {first} {sum:016x}\n\n")
@@ -170,20 +170,20 @@ fn parse_epoch(line: &str) -> Option<Epoch> {
     (epoch_line(epoch).strip_suffix('\n')? == line).then_some(epoch)
 }
 
-/// The epoch in an event's id, where the hub gave the id.
+/// Returns the epoch in an event's id, where the hub gave the id.
 pub(crate) fn epoch_in_id(event: &Numbered) -> Option<u64> {
     let id = wire_id(event.frame.bytes(Coding::CloseDelimited));
     id.and_then(EventId::parse).map(|id| id.epoch)
 }
 
-/// The id of an event on the wire.
+/// Returns the id of an event on the wire.
 fn wire_id(text: &[u8]) -> Option<&str> {
     let line = text.split(|byte| *byte == b'\n').next()?;
     str::from_utf8(line.strip_prefix(b"id: ")?).ok()
 }
 
-/// FNV-1a of 64 bits over all parts of a record. One damaged byte always changes the checksum; any other damage leaves it
-/// unchanged once in 2^64 times.
+/// Computes FNV-1a of 64 bits over all parts of a record. One damaged byte always changes the checksum; any other damage
+/// leaves it unchanged once in 2^64 times.
 fn checksum(sequence: u64, names: &str, text: &[u8]) -> u64 {
     let parts = [&sequence.to_be_bytes()[..], names.as_bytes(), b"\n", text];
     let bytes = parts.into_iter().flatten();

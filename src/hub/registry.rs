@@ -110,7 +110,7 @@ impl Registry {
         }
     }
 
-    /// All readers, as they are now.
+    /// Returns all readers, as they are now.
     pub(crate) fn all(&self) -> Vec<Arc<Reader>> {
         lock(&self.readers).clone()
     }

@@ -81,8 +81,8 @@ impl Shared {
         self.news.notify_all();
     }
 
-    /// The log, once it can say what this id of a request means; `None` where the hub is cut off from the log that it
-    /// follows, and another hub may know.
+    /// Locks and returns the log, once it can say what this id of a request means; `None` where the hub is cut off from
+    /// the log that it follows, and another hub may know.
     pub(crate) fn log_that_knows(
         &self,
         id: Option<&str>,

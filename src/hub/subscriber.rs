@@ -243,7 +243,7 @@ pub enum EndReason {
     /// The server ended the stream, and the client may come back: by [`Hub::close`](crate::Hub::close), at the end of
     /// [`Config::max_stream_lifetime`](crate::Config::max_stream_lifetime), at shutdown, or because the hub has gone.
     Closed,
-    /// The reader fell behind, and its subscription has [`Lag::Disconnect`](crate::Lag::Disconnect).
+    /// The reader fell behind, and its subscription has [`Lag::Disconnect`].
     Lagging,
     /// The client took nothing for [`Config::write_timeout`](crate::Config::write_timeout), or less than
     /// [`Config::min_bytes_per_second`](crate::Config::min_bytes_per_second).

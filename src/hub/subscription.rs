@@ -226,7 +226,7 @@ impl Subscription {
         self
     }
 
-    /// The id with which the client says how far it is.
+    /// Returns the id with which the client says how far it is.
     fn resume_id(&self) -> Option<&str> {
         let id = self.last_event_id.as_deref();
         id.filter(|id| !matches!(*id, "earliest" | "latest"))
@@ -257,7 +257,7 @@ impl Subscription {
         true
     }
 
-    /// The response to a long-poll.
+    /// Makes the response to a long-poll.
     fn poll(mut self, timeout: Duration) -> Response {
         // The position is a field of the response.
         self.opening_id = OpeningId::None;
