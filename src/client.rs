@@ -245,6 +245,7 @@ impl EventSource {
 impl Iterator for EventSource {
     type Item = io::Result<Message>;
 
+    /// Waits for the next message. An error closes the connection and sets the pause for the next call.
     fn next(&mut self) -> Option<io::Result<Message>> {
         if self.is_over {
             return None;

@@ -60,6 +60,7 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection with its buffers, which are used for one request after the other. They are freed before a stream begins, as it
 /// may be open for days.
 struct Connection {
+    /// Moves into the stream when one begins.
     socket: Socket,
     /// Reads the same socket. What is in its buffer came early and belongs to the next request.
     reader: BufReader<DeadlineReader>,
@@ -140,7 +141,7 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
 }
 
 /// Reads a request and responds that there is no room. The request decides the form: an `EventSource` that gets a 503 never
-/// comes back.
+/// comes back. The threads that run this are few, so a client that is slow here loses its connection after a second.
 pub(crate) fn refuse(socket: Socket) {
     let mut connection = Connection::new(socket);
     connection.reader.get_mut().set_deadline(REFUSAL_TIMEOUT, 0);
@@ -238,7 +239,8 @@ impl Connection {
         Ok(handler)
     }
 
-    /// Refuses a first byte that begins no request at once. The head would be read up to a line end, which may never come.
+    /// Refuses a first byte that begins no request at once. The head would be read up to a line end, which may never come: a
+    /// TLS client sends `\x16\x03\x01` and some hundred bytes, and waits.
     fn check_first_byte(&mut self) -> Read<()> {
         let first = self.reader.buffer().first().copied().unwrap_or(b'\n');
         // Some clients send a line end after a body (RFC 9112 section 2.2).

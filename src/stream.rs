@@ -11,7 +11,7 @@
 //! retry: 3000\n                          the options have a reconnection time
 //! id: 7\ndata: hello\n\n                 the source has an event
 //! : heartbeat\n                          nothing was sent for the heartbeat interval
-//! retry: 2875\n                          the stream ends before its source: shutdown, lifetime
+//! retry: 2875\n                          the stream ends before its source, as at shutdown
 //! 0\r\n\r\n                              the stream is complete, or a client that comes back gets the rest
 //! ```
 //!

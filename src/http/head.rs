@@ -101,7 +101,7 @@ impl From<io::Error> for RequestError {
 
 impl Request {
     /// Reads a head into a request that is new or cleared. `line` is the buffer for one line. Returns false when the
-    /// connection ended before the first byte.
+    /// connection ended before the first byte. The client's address, the path parameters and the body are set later.
     ///
     /// # Errors
     ///
@@ -330,7 +330,8 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(allowed)
 }
 
-/// Checks one byte of a field value: `field-vchar = VCHAR / obs-text`, SP or HTAB (RFC 9110 section 5.5).
+/// Checks one byte of a field value: `field-vchar = VCHAR / obs-text`, SP or HTAB (RFC 9110 section 5.5), where
+/// `VCHAR = %x21-7E` and `obs-text = %x80-FF`.
 pub(super) fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }
