@@ -67,7 +67,7 @@ impl Follower {
     /// A stream that has everything.
     fn open(&self) -> EventSource {
         let stream = EventSource::open(self.server.addr(), "/events", &[]);
-        eventually(|| self.hub.stats().subscribers_behind == 0);
+        eventually(|| self.hub.stats().readers_behind == 0);
         stream
     }
 }

@@ -52,11 +52,11 @@ fn site(server: Server) -> Server {
         })
         .get("/stats", move |_| {
             let Stats {
-                subscribers_behind,
+                readers_behind,
                 delivered,
                 ..
             } = hub().stats();
-            format!("{subscribers_behind} {delivered}")
+            format!("{readers_behind} {delivered}")
         })
         .get("/events", move |request: &Request| {
             hub().subscribe(request, "a")

@@ -344,11 +344,11 @@ fn a_reader_that_takes_nothing_is_cut_off_at_the_deadline() {
             .get("/large", |_| "x".repeat(50_000_000))
     });
     let mut streams = [site.open("/flood"), site.open("/hub")];
-    eventually(|| hub.stats().subscribers_behind == 0);
+    eventually(|| hub.stats().readers_behind == 0);
     // More than any buffer takes: a stream whose bytes all fit may end with its last chunk.
     hub.publish("topic", Event::data("x".repeat(50_000_000)))
         .unwrap();
-    eventually(|| hub.stats().subscribers_behind == 1);
+    eventually(|| hub.stats().readers_behind == 1);
     let mut large = site.server.connect();
     large.request("GET", "/large", &[], b"");
     large.head();

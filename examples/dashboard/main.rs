@@ -47,7 +47,7 @@ fn sample(hub: &Hub) {
     loop {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let late = due.elapsed();
-        let figures = sampler.take(hub.stats().subscribers, late);
+        let figures = sampler.take(hub.stats().readers, late);
         if hub.publish("figures", Event::data(figures)).is_err() {
             return;
         }

@@ -89,7 +89,7 @@ fn figures(hub: &Hub) -> Sse {
 /// Returns the hub's figures, one to a line: a name and a number. A topic's line ends with its name.
 fn measure(hub: &Hub) -> String {
     let stats = hub.stats();
-    let mut text = format!("readers {}\npolls {}\n", stats.subscribers, stats.polls);
+    let mut text = format!("readers {}\npolls {}\n", stats.readers, stats.polls);
     text += &format!(
         "published {}\ndelivered {}\n",
         stats.published, stats.delivered

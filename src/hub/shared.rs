@@ -154,8 +154,8 @@ impl Shared {
         let counters = *self.counters();
         let log = self.log();
         Stats {
-            subscribers: readers.len(),
-            subscribers_behind: behind.count(),
+            readers: readers.len(),
+            readers_behind: behind.count(),
             polls: Arc::strong_count(&self.polls) - 1,
             history_events: log.len(),
             history_bytes: log.bytes,
@@ -173,9 +173,9 @@ impl Shared {
 #[non_exhaustive]
 pub struct Stats {
     /// Event streams that are open. [`Hub::readers`](crate::Hub::readers) lists them.
-    pub subscribers: usize,
+    pub readers: usize,
     /// Of these, the streams that are catching up.
-    pub subscribers_behind: usize,
+    pub readers_behind: usize,
     /// Events that were published since the hub was opened.
     pub published: u64,
     /// Events that were written to the readers' sockets: an event for two readers counts twice. Replayed and retained events
@@ -204,8 +204,8 @@ impl fmt::Display for Stats {
     /// `sse_hub_published_total 12`. In Prometheus, a counter only rises, and a gauge may fall.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures = [
-            ("subscribers", self.subscribers as u64),
-            ("subscribers_behind", self.subscribers_behind as u64),
+            ("readers", self.readers as u64),
+            ("readers_behind", self.readers_behind as u64),
             ("published_total", self.published),
             ("delivered_total", self.delivered),
             ("dropped_lagging_total", self.dropped_lagging),

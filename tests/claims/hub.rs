@@ -259,7 +259,7 @@ fn a_history_of_none_tells_of_a_gap() {
     // Until it is live, an event that nobody keeps may be gone before it is sent.
     let all_live = |n| {
         let stats = hub.stats();
-        stats.subscribers == n && stats.subscribers_behind == 0
+        stats.readers == n && stats.readers_behind == 0
     };
     eventually(|| all_live(1));
     let first = say(&hub, "a", "1");
@@ -417,13 +417,13 @@ fn a_reader_that_lags_is_disconnected_where_that_is_asked_for() {
         })
     });
     let mut stream = EventSource::open(server.addr(), "/events", &[]);
-    eventually(|| hub.stats().subscribers_behind == 0);
+    eventually(|| hub.stats().readers_behind == 0);
     let text = "x".repeat(64 * 1024);
     eventually(|| {
         hub.publish_wait("a", Event::data(&text)).unwrap();
         hub.stats().dropped_lagging == 1
     });
-    assert_eq!(hub.stats().subscribers, 0);
+    assert_eq!(hub.stats().readers, 0);
     while let Ok(Some(_)) = stream.try_next() {}
 }
 
@@ -444,7 +444,7 @@ fn one_that_takes_nothing_is_dropped_and_costs_the_others_nothing() {
         assert_eq!(good.next().unwrap().event, "");
         hub.stats().dropped_stalled == 1
     });
-    assert_eq!(hub.stats().subscribers, 1);
+    assert_eq!(hub.stats().readers, 1);
 }
 
 #[test]
@@ -602,9 +602,9 @@ fn stats_count_what_there_is() {
     let mut ab = EventSource::open(server.addr(), "/events?topic=a&topic=b", &[]);
     let newest = say(&hub, "a", "1");
     assert_eq!((a.data(), ab.data()), ("1".to_string(), "1".to_string()));
-    eventually(|| hub.stats().delivered == 2 && hub.stats().subscribers_behind == 0);
+    eventually(|| hub.stats().delivered == 2 && hub.stats().readers_behind == 0);
     let stats = hub.stats();
-    assert_eq!(stats.subscribers, 2);
+    assert_eq!(stats.readers, 2);
     let topics =
         |reader: &Arc<tiny_sse::Reader>| reader.topics().map(str::to_string).collect::<Vec<_>>();
     let mut read: Vec<_> = hub.readers().iter().map(topics).collect();
@@ -616,7 +616,7 @@ fn stats_count_what_there_is() {
     );
     assert_eq!(stats.newest.unwrap().to_string(), newest);
     assert_eq!(stats.oldest, stats.newest);
-    assert_eq!((stats.subscribers_behind, stats.dropped_stalled), (0, 0));
+    assert_eq!((stats.readers_behind, stats.dropped_stalled), (0, 0));
     let expected = "# TYPE sse_hub_subscribers gauge\nsse_hub_subscribers 2\n\
                     # TYPE sse_hub_subscribers_behind gauge\nsse_hub_subscribers_behind 0\n\
                     # TYPE sse_hub_published_total counter\nsse_hub_published_total 1\n\
@@ -654,7 +654,7 @@ fn a_guard_lives_as_long_as_its_stream() {
     });
     let ann = EventSource::open(server.addr(), "/events?label=ann", &[]);
     let bob = EventSource::open(server.addr(), "/events?label=bob", &[]);
-    eventually(|| hub.stats().subscribers == 2);
+    eventually(|| hub.stats().readers == 2);
     assert!(leaves.try_recv().is_err(), "both are there");
     drop(bob);
     assert_eq!(leaves.recv().unwrap(), "bob left");
@@ -715,7 +715,7 @@ fn readers_are_closed_and_ended_wherever_they_are() {
     let text = "x".repeat(64 * 1024);
     eventually(|| {
         hub.publish_wait("big", Event::data(&text)).unwrap();
-        hub.stats().subscribers_behind == 1
+        hub.stats().readers_behind == 1
     });
     assert_eq!(hub.close(|reader| reader.label == "ann"), 2);
     assert_eq!(live.next(), None);
@@ -735,7 +735,7 @@ fn readers_are_closed_and_ended_wherever_they_are() {
         b"",
     );
     assert_eq!(client.head().status, 204);
-    eventually(|| hub.stats().subscribers == 0);
+    eventually(|| hub.stats().readers == 0);
 }
 
 /// A server for a hub whose last handle a test can drop.
@@ -812,7 +812,7 @@ fn shutdown_ends_readers_wherever_they_are() {
     let text = "x".repeat(64 * 1024);
     eventually(|| {
         hub.publish_wait("big", Event::data(&text)).unwrap();
-        hub.stats().subscribers_behind == 1
+        hub.stats().readers_behind == 1
     });
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -825,7 +825,7 @@ fn shutdown_ends_readers_wherever_they_are() {
         assert_eq!(stream.next(), None);
         assert!(stream.retry.is_some());
     }
-    assert_eq!(hub.stats().subscribers, 0);
+    assert_eq!(hub.stats().readers, 0);
 }
 
 #[test]
@@ -1101,7 +1101,7 @@ fn a_handler_limits_how_far_back_a_client_goes() {
     let got = ["gap", r#""data":"2""#, r#""data":"3""#].map(|part| polled.text().contains(part));
     assert_eq!(got, [true, false, true], "{polled:?}");
     let mut stream = resume(server.addr(), "/events?limit=nothing", "earliest");
-    eventually(|| hub.stats().subscribers_behind == 0);
+    eventually(|| hub.stats().readers_behind == 0);
     say(&hub, "a", "4");
     assert_eq!(stream.data(), "4"); // Nothing old, and no gap for who had nothing.
 }
@@ -1136,7 +1136,7 @@ fn what_a_stream_begins_with_is_a_choice() {
         assert_eq!(client.head().status, 200);
         assert_eq!(client.chunk().unwrap(), b": connected\n");
         if opening == "none" {
-            eventually(|| hub.stats().subscribers_behind == 0);
+            eventually(|| hub.stats().readers_behind == 0);
             say(&hub, "a", "2");
         }
         let chunk = String::from_utf8(client.chunk().unwrap()).unwrap();
@@ -1285,7 +1285,7 @@ fn delivered_counts_all_that_was_handed_over() {
     for stream in &mut streams {
         assert_eq!([stream.data(), stream.data()], ["1", "2"]);
     }
-    eventually(|| hub.stats().subscribers_behind == 0);
+    eventually(|| hub.stats().readers_behind == 0);
     say(&hub, "a", "3");
     for stream in &mut streams {
         assert_eq!(stream.data(), "3");
@@ -1306,7 +1306,7 @@ fn a_slow_reader_of_http_1_0_skips_or_is_disconnected_too() {
         });
         let mut client = server.connect();
         client.send("GET /events HTTP/1.0\r\n\r\n");
-        eventually(|| hub.stats().subscribers == 1 && hub.stats().subscribers_behind == 0);
+        eventually(|| hub.stats().readers == 1 && hub.stats().readers_behind == 0);
         let text = "x".repeat(64 * 1024);
         for _ in 0..400 {
             hub.publish_wait("a", Event::data(&text)).unwrap();
@@ -1339,7 +1339,7 @@ fn with_no_history_all_readers_get_what_is_published_while_they_are_there() {
     old.send("GET /events?topic=a HTTP/1.0\r\n\r\n");
     thread::scope(|scope| {
         let poll = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
-        eventually(|| hub.stats().subscribers == 1 && hub.stats().polls == 1);
+        eventually(|| hub.stats().readers == 1 && hub.stats().polls == 1);
         say(&hub, "a", "1");
         assert!(poll.join().unwrap().text().contains(r#""data":"1""#));
     });

@@ -260,7 +260,7 @@ fn pauses(lag: Lag, events: usize, version: &str) -> (Vec<u64>, Vec<Given>, u64)
     // until there is no room for the newest event either.
     eventually(|| {
         publish(&text);
-        hub.stats().subscribers_behind == 1
+        hub.stats().readers_behind == 1
     });
     publish("end");
     let mut record = Vec::new();
@@ -271,7 +271,7 @@ fn pauses(lag: Lag, events: usize, version: &str) -> (Vec<u64>, Vec<Given>, u64)
             break;
         }
     }
-    eventually(|| hub.stats().subscribers_behind == 0);
+    eventually(|| hub.stats().readers_behind == 0);
     let gaps = record
         .iter()
         .filter(|given| matches!(given, Given::Gap { .. }))
@@ -316,7 +316,7 @@ fn going_back_and_forth_between_behind_and_live_loses_nothing() {
             hub.publish("a", Event::data(&text)).unwrap();
         }
     });
-    eventually(|| hub.stats().subscribers == 0);
+    eventually(|| hub.stats().readers == 0);
     assert_eq!(hub.stats().dropped_stalled, 0);
 }
 
@@ -354,5 +354,5 @@ fn who_takes_what_comes_does_not_wait_for_those_who_take_nothing() {
         assert_eq!(good.next().unwrap().data.len(), text.len());
     }
     assert_eq!(hub.stats().dropped_stalled, 0);
-    assert_eq!(hub.stats().subscribers, stuck.len() + 1);
+    assert_eq!(hub.stats().readers, stuck.len() + 1);
 }

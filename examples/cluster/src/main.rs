@@ -221,7 +221,7 @@ fn publish_figures(node: &Node, address: &str, every: Duration) {
         let state = node.health().err().unwrap_or("ok");
         let figures = format!(
             r#"{{"node":"{address}","state":"{state}","readers":{},"behind":{},"epoch":"{:016x}","has":{},"head":{}}}"#,
-            stats.subscribers, stats.subscribers_behind, at.epoch, at.sequence, at.head,
+            stats.readers, stats.readers_behind, at.epoch, at.sequence, at.head,
         );
         // While Redis is away, there is nowhere to tell it.
         let _ = node.publish(&["nodes"], "node", &figures);
