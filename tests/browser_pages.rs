@@ -57,7 +57,9 @@ fn pages() -> Vec<(&'static str, &'static str)> {
     let readme = include_str!("../README.md");
     let (_, readme) = readme.split_once("## Examples, in reading order").unwrap();
     let (course, _) = readme.split_once("`testbed`").unwrap(); // No lesson.
-    let names: Vec<&str> = course.split('`').skip(1).step_by(2).collect();
+    let names = course.split('`').skip(1).step_by(2);
+    let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase());
+    let names: Vec<&str> = names.filter(is_name).collect();
     // The last one begins again.
     let pairs = names
         .iter()

@@ -358,7 +358,7 @@ fn the_hub_serves_the_figures_of_its_server_and_its_own() {
         Some("text/plain; charset=utf-8")
     );
     let body = answer.text();
-    for line in ["sse_server_connections 1", "sse_hub_subscribers 0"] {
+    for line in ["sse_server_connections 1", "sse_hub_readers 0"] {
         assert!(body.lines().any(|found| found == line), "{line}: {body}");
     }
 }

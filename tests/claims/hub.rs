@@ -617,8 +617,8 @@ fn stats_count_what_there_is() {
     assert_eq!(stats.newest.unwrap().to_string(), newest);
     assert_eq!(stats.oldest, stats.newest);
     assert_eq!((stats.readers_behind, stats.dropped_stalled), (0, 0));
-    let expected = "# TYPE sse_hub_subscribers gauge\nsse_hub_subscribers 2\n\
-                    # TYPE sse_hub_subscribers_behind gauge\nsse_hub_subscribers_behind 0\n\
+    let expected = "# TYPE sse_hub_readers gauge\nsse_hub_readers 2\n\
+                    # TYPE sse_hub_readers_behind gauge\nsse_hub_readers_behind 0\n\
                     # TYPE sse_hub_published_total counter\nsse_hub_published_total 1\n\
                     # TYPE sse_hub_delivered_total counter\nsse_hub_delivered_total 2\n\
                     # TYPE sse_hub_dropped_lagging_total counter\nsse_hub_dropped_lagging_total 0\n\
