@@ -515,6 +515,8 @@ fn each_limit_holds_at_its_edge() {
     check_chunks(&extensions(3999), "POST / \"aa\"");
     check_chunks(&extensions(4000), "POST / \"aa\"");
     check_chunks(&extensions(4001), "400 chunk extensions are too long");
+    let longest = format!("0000000000000001;{}\r\na\r\n0\r\n\r\n", body(4095));
+    check_chunks(&longest, "POST / \"a\""); // All 16 digits before all 4,096 bytes.
     check_chunks(&format!("1;{}", body(5000)), "400 chunk extensions are too long");
     // A trailer section is at most 8,192 bytes and 64 fields.
     let trailer = |length: usize| format!("0\r\nX: {}\r\n\r\n", body(length - "X: \r\n\r\n".len()));
