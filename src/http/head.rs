@@ -90,7 +90,6 @@ impl From<io::Error> for RequestError {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => {
                 refused(408, "request did not come in time")
             }
-            ErrorKind::UnexpectedEof => UNEXPECTED_END,
             _ => RequestError {
                 status: None,
                 reason: "connection is gone",
