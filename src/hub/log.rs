@@ -1605,6 +1605,19 @@ mod tests {
     }
 
     #[test]
+    fn an_event_counts_with_its_text_its_topics_and_its_id() {
+        let mut log = log(HubConfig::default());
+        log.publish("a bc");
+        let text = "12\r\ndata: 0123456789\n\n\r\n".len();
+        let event = text + EVENT_BYTES + 2 * ENTRY_BYTES;
+        let topics = TOPIC_BYTES + "a".len() + TOPIC_BYTES + "bc".len();
+        assert_eq!(log.log.bytes, event + topics);
+        log.publish_with("a bc", Some("xyz"));
+        let id = "xyz".len() + 3 * ID_BYTES; // In each topic, and in all.
+        assert_eq!(log.log.bytes, event + topics + event + id);
+    }
+
+    #[test]
     fn the_last_values_come_in_order() {
         let mut log = log(HubConfig {
             history_events: 10,
