@@ -817,6 +817,7 @@ fn a_file_that_is_no_history_stays_as_it_is() {
         ": epoch2 5c0f9a3be1d27764 from 1\n\n",
         "data: x\n\n",
         "\n",
+        ": epoch 5c0f9a3be1d27764 from 1 0000000000000000\n\n", // The whole of a first line, with a wrong checksum.
     ];
     for other in refused {
         fs::write(folder.file(), other).unwrap();
@@ -833,6 +834,7 @@ fn a_file_that_is_no_history_stays_as_it_is() {
         "",
         ": ep",
         ": epoch 5c0f9a3b",
+        ": epoch 5c0f9a3be1d27764 from 1 0000000000000000\n", // One byte is missing.
         "\0\0\0",
         "\0\0\0\0\0\0\0\0\0\0\0\0",
     ] {
