@@ -158,4 +158,12 @@ mod tests {
         check_set(&["a\nb"], Err(r#"topic name "a\nb" cannot contain '\n'"#)); // Names stand in files and logs.
         check_set(&many, Err("there are more than 64 topics")); // Merging is linear in their number.
     }
+
+    #[test]
+    fn a_name_comes_as_any_kind_of_string() {
+        let name = String::from("a");
+        assert_eq!(name.names(), ["a"]);
+        assert_eq!([&*name, "b"].names(), ["a", "b"]);
+        assert_eq!(vec![name].names(), ["a"]);
+    }
 }
