@@ -1255,6 +1255,9 @@ mod tests {
             panic!("{next:?}")
         };
         assert_eq!(gap_text(&gap), "gap(0,3,null)@0"); // The third.
+        let position = log.log.earliest(&set("a b"));
+        let mut early = log.reader("a b", position);
+        assert_eq!(log.read(&mut early), "1 2 4 5"); // Nothing is lost to a reader that begins.
         log.publish("b"); // Evicts 1, which the gap has covered.
         assert_eq!(log.read(&mut reader), "2 4 5 6");
     }
@@ -1586,8 +1589,8 @@ mod tests {
         for topics in ["a", "b", "a", "b"] {
             by_size.publish(topics);
         }
-        assert!(by_size.log.oldest().unwrap().sequence > 1); // The oldest of all topics goes.
-        assert!(by_size.log.bytes <= 2 * of_one);
+        assert_eq!(by_size.log.oldest().unwrap().sequence, 3); // The oldest of all topics goes, and no more.
+        assert_eq!(by_size.log.bytes, 2 * of_one);
 
         let mut none = log(HubConfig {
             history_events: 0,
@@ -1615,6 +1618,48 @@ mod tests {
         log.publish_with("a bc", Some("xyz"));
         let id = "xyz".len() + 3 * ID_BYTES; // In each topic, and in all.
         assert_eq!(log.log.bytes, event + topics + event + id);
+    }
+
+    #[test]
+    fn an_event_that_was_there_before_is_left_out() {
+        let mut log = log(HubConfig::default());
+        log.publish("a");
+        let bytes = log.log.bytes;
+        log.log.restore(Numbered {
+            sequence: 1,
+            topics: set("a"),
+            frame: Frame::from_text(b"data: again\n\n"),
+            own_id: None,
+            finishes: false,
+        });
+        assert_eq!((log.log.len(), log.log.bytes), (1, bytes));
+        log.check_counts();
+    }
+
+    #[test]
+    fn numbers_that_exist_nowhere_are_a_gap_to_each_group() {
+        let mut log = log(HubConfig::default());
+        let position = log.log.latest(&set("a"));
+        let reader = log.reader("a", position);
+        let batches = log.log.lose(5);
+        let lost: Vec<_> = batches
+            .iter()
+            .map(|it| (it.group, it.batch.last()))
+            .collect();
+        assert_eq!(lost, [(reader.group, 5)]);
+    }
+
+    #[test]
+    fn an_id_may_come_while_the_log_behind_it_is_not_read() {
+        let mut log = log(HubConfig::default());
+        log.log.set_epochs(&[(EPOCH, 1), (0xf, 6)]); // The numbers 1 to 5 have the first epoch.
+        let id = log.log.id(5).to_string();
+        assert!(log.log.may_come(&id, &set("a")), "the head is 0");
+        log.log.forget_all(4);
+        assert!(log.log.may_come(&id, &set("a")), "the head is 4");
+        log.log.forget_all(5);
+        assert!(!log.log.may_come(&id, &set("a")), "the head is 5");
+        assert!(log.log.may_come("who", &set("a")), "nobody knows it");
     }
 
     #[test]
