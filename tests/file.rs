@@ -810,6 +810,16 @@ fn damage_without_loss_is_no_gap() {
 
 /// A path given by mistake costs nobody a file. What a power failure leaves of a fresh one is not in the way.
 #[test]
+fn an_event_of_the_most_and_longest_topics_is_read_again() {
+    let folder = Folder::new("topics");
+    let names: Vec<String> = (0..64).map(|number| format!("{number:0256}")).collect();
+    let hub = open(&folder.file());
+    hub.publish_wait(&names, Event::data("x")).unwrap();
+    drop(hub);
+    assert_eq!(open(&folder.file()).stats().history_events, 1);
+}
+
+#[test]
 fn a_file_that_is_no_history_stays_as_it_is() {
     let folder = Folder::new("other");
     let refused = [
