@@ -1363,6 +1363,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_skipped_is_counted_where_it_is_all_in_memory_and_not_too_much() {
+        #[track_caller]
+        fn check(history_events: usize, published: usize, expected: &str) {
+            let mut log = log(HubConfig {
+                history_events,
+                ..HubConfig::default()
+            });
+            let position = log.log.latest(&set("a"));
+            let mut reader = log.reader("a", position);
+            for _ in 0..published {
+                log.publish("a");
+            }
+            match log.log.newest(&mut reader.position) {
+                Next::Note(gap) => assert_eq!(gap_text(&gap), expected),
+                next => panic!("{next:?}"),
+            }
+        }
+        check(5, 5, "gap(0,4,4)@4");
+        check(5, 6, "gap(0,5,null)@5"); // The first has left memory.
+        check(2000, STEP_EVENTS, "gap(0,1023,1023)@1023");
+        check(2000, STEP_EVENTS + 1, "gap(0,1024,null)@1024"); // More than a step counts.
+    }
+
+    #[test]
+    fn a_log_that_goes_back_says_so() {
+        let mut log = log(HubConfig::default());
+        for _ in 0..5 {
+            log.publish("a");
+        }
+        assert_eq!(log.log.set_epochs(&[(EPOCH, 1)]), None); // As before.
+        assert_eq!(log.log.returns, 0);
+        assert_eq!(log.log.set_epochs(&[(EPOCH, 1), (0xf, 3)]), Some(2)); // 3 to 5 are lost.
+        assert_eq!((log.log.returns, log.log.head), (1, 2));
+    }
+
+    #[test]
     fn one_that_skips_comes_to_the_head_whatever_the_file_has_let_go_of() {
         let mut log = log(HubConfig {
             history_events: 10,
