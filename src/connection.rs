@@ -161,17 +161,21 @@ pub(crate) fn refuse(socket: Socket) {
 type Read<T> = Result<T, Option<Response>>;
 
 impl Connection {
-    /// Allocates the buffers. What came early on the socket is read first.
-    fn new(mut socket: Socket) -> Connection {
+    /// Allocates the buffers. What came early on the socket is read first. The connection is boxed, as it would take 500 bytes
+    /// of the stack below each handler, whose pages an open stream keeps.
+    fn new(mut socket: Socket) -> Box<Connection> {
         // An event that waits for the next one to fill a packet would be late. An error is a connection that has ended, as the
         // next read will tell, or a Unix socket.
         let _ = socket.stream().set_nodelay(true);
-        Connection {
+        Box::new(Connection {
             reader: BufReader::with_capacity(READ_BUFFER_BYTES, socket.reader()),
-            request: Request::unread(socket.peer, Arc::clone(&socket.permit.connections.closing)),
+            request: Request::unread(
+                socket.connected.peer,
+                Arc::clone(&socket.permit.connections.closing),
+            ),
             out: Vec::with_capacity(HEAD_BYTES),
             socket,
-        }
+        })
     }
 
     /// Waits for the first byte of a request; false when none comes. Only this wait may be ended from outside, by a shutdown or
@@ -252,7 +256,7 @@ impl Connection {
         if first == TLS_HANDSHAKE && !server.has_reported_tls.swap(true, Ordering::Relaxed) {
             server.report(&format!(
                 "{} tried TLS, as for https, on a port of plain HTTP (further tries are not reported)",
-                self.socket.peer
+                self.socket.connected.peer
             ));
         }
         Err(self.refusal(malformed("this is not HTTP")))

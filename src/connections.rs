@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::mem;
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Instant;
@@ -84,6 +84,8 @@ struct Entry {
 pub(crate) struct SharedStream {
     /// Who reaches it through the table only shuts it down: that needs no lock, and ends a read or a write that waits.
     pub(crate) stream: TcpStream,
+    /// The client's address, or that of a proxy in between.
+    pub(crate) peer: SocketAddr,
     /// [`BUSY`], [`NEW`], or the number of its wait for a next request.
     pub(crate) idle: AtomicUsize,
     /// The connection carries a stream.
@@ -167,8 +169,8 @@ impl Connections {
     pub(crate) fn admit(
         self: &Arc<Connections>,
         connected: &Arc<SharedStream>,
-        address: IpAddr,
     ) -> ConnectionPermit {
+        let address = connected.peer.ip();
         // Behind a trusted proxy the client is known only when the head has been read.
         let is_proxy = self.config.trusted_proxies.contains(&address);
         let address = (!is_proxy).then_some(address);
@@ -296,9 +298,10 @@ impl Connections {
 
 impl SharedStream {
     /// Shares the stream of a connection that has asked for nothing yet.
-    pub(crate) fn new(stream: TcpStream) -> SharedStream {
+    pub(crate) fn new(stream: TcpStream, peer: SocketAddr) -> SharedStream {
         SharedStream {
             stream,
+            peer,
             idle: AtomicUsize::new(NEW),
             is_stream: AtomicBool::new(false),
         }
@@ -392,8 +395,9 @@ mod tests {
         let connections = Connections::new(Config::default(), Arc::new(|_| ()));
         let connect = || {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let connected = Arc::new(SharedStream::new(stream));
-            let permit = connections.admit(&connected, Ipv4Addr::LOCALHOST.into());
+            let peer = (Ipv4Addr::LOCALHOST, 1).into();
+            let connected = Arc::new(SharedStream::new(stream, peer));
+            let permit = connections.admit(&connected);
             (connected, permit)
         };
         let table: Vec<_> = (0..5).map(|_| connect()).collect();

@@ -44,8 +44,6 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Socket {
     /// The connection itself. A writer thread has it too, and drops it before the socket, which frees the permit.
     pub(crate) connected: Arc<SharedStream>,
-    /// The client's address, or that of a proxy in between.
-    pub(crate) peer: SocketAddr,
     /// The socket's own time-out is the write time-out. It is set at the first write that may block.
     has_write_timeout: bool,
     /// The connection goes on with another request after this response.
@@ -67,11 +65,10 @@ impl Socket {
         stream: TcpStream,
         peer: SocketAddr,
     ) -> Socket {
-        let connected = Arc::new(SharedStream::new(stream));
+        let connected = Arc::new(SharedStream::new(stream, peer));
         Socket {
-            permit: connections.admit(&connected, peer.ip()),
+            permit: connections.admit(&connected),
             connected,
-            peer,
             has_write_timeout: false,
             keep_alive: false,
             gives_way: false,
@@ -421,8 +418,8 @@ mod tests {
     fn pair() -> (TcpStream, Arc<SharedStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (stream, _) = listener.accept().unwrap();
-        (client, Arc::new(SharedStream::new(stream)))
+        let (stream, peer) = listener.accept().unwrap();
+        (client, Arc::new(SharedStream::new(stream, peer)))
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Sse {
             let mut stream = EventStream::begin(source, head, self.options, socket).ok()?;
             // An error means that the client has left, or takes too little.
             stream.serve().ok()?;
-            stream.into_kept_socket()
+            stream.keeps_connection().then_some(stream.socket)
         };
         let kept = serve();
         for value in self.guards {

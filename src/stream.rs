@@ -148,7 +148,8 @@ pub(crate) struct EventStream<S> {
 }
 
 impl<S: Source> EventStream<S> {
-    /// Begins a stream with the response's head and what the options put in front of all events.
+    /// Begins a stream with the response's head and what the options put in front of all events. The stream is boxed, since
+    /// a thread has it for as long as it lives: on that thread's stack it would lie several times, and touch a page more.
     ///
     /// # Errors
     ///
@@ -158,7 +159,7 @@ impl<S: Source> EventStream<S> {
         head: StreamHead,
         options: StreamOptions,
         mut socket: Socket,
-    ) -> io::Result<EventStream<S>> {
+    ) -> io::Result<Box<EventStream<S>>> {
         socket.start_stream()?;
         let (coding, mut opening) = (head.coding, head.bytes);
         // A comment, since some clients do not see a response before its first body byte.
@@ -173,7 +174,7 @@ impl<S: Source> EventStream<S> {
         let heartbeat = options.heartbeat.unwrap_or(socket.config().heartbeat);
         let lifetime = socket.config().max_stream_lifetime;
         let now = Instant::now();
-        Ok(EventStream {
+        Ok(Box::new(EventStream {
             source,
             // An interval of zero would be a loop without a pause.
             heartbeat: heartbeat.clamp(Duration::from_millis(1), FAR),
@@ -187,7 +188,7 @@ impl<S: Source> EventStream<S> {
             last_sent: now,
             next_check: now + FIRST_CHECK,
             check_pause: FIRST_CHECK,
-        })
+        }))
     }
 
     /// Whether the events are chunks, which are the same bytes for all streams.
@@ -293,9 +294,9 @@ impl<S: Source> EventStream<S> {
             || self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Gives back the socket of a stream that has ended, where the connection goes on with another request.
-    pub(crate) fn into_kept_socket(self) -> Option<Socket> {
-        (self.is_ending && self.unsent.is_none() && self.socket.keep_alive).then_some(self.socket)
+    /// Whether the stream has ended and its connection goes on with another request.
+    pub(crate) fn keeps_connection(&self) -> bool {
+        self.is_ending && self.unsent.is_none() && self.socket.keep_alive
     }
 
     /// Has the stream end after what was sent, and tells its client to come back.

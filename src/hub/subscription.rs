@@ -284,10 +284,7 @@ impl Subscription {
             return;
         };
         match self.fast {
-            Some(fast) if stream.is_chunked() => {
-                let stream = Box::new(stream);
-                Member { fast, stream }.serve();
-            }
+            Some(fast) if stream.is_chunked() => Member { fast, stream }.serve(),
             _ => {
                 if let Err(error) = stream.serve() {
                     stream.source.failed(&error);
