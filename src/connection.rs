@@ -31,7 +31,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::http::{
-    Body, Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, client_ip,
+    Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, client_ip,
     is_token, malformed, read_body,
 };
 use crate::random::jitter;
@@ -94,7 +94,7 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
             Ok(handler) => router.answer(&connection.request, &handler),
             Err(refusal) => refusal?,
         };
-        if matches!(response.body, Body::Stream(_)) && !response.has_content() {
+        if response.stream.is_some() && !response.has_content() {
             let problem = format!("a stream cannot have status {}", response.status());
             response = Response::failed(problem);
         }
@@ -106,9 +106,9 @@ fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHea
         let server = &connection.socket.permit.connections;
         server.count_response(response.status());
         connection.request.keep_alive &= connection.socket.may_stay() && !response.is_last;
-        match response.take_body() {
-            Body::Whole(body) => connection.send_whole(&response, &body).ok()?,
-            Body::Stream(stream) => {
+        match response.stream.take() {
+            None => connection.send_whole(&response).ok()?,
+            Some(stream) => {
                 let request = &mut connection.request;
                 // To HTTP/1.0 a stream is close-delimited (RFC 9112 section 6.3).
                 request.keep_alive &= request.version == Version::Http11;
@@ -149,10 +149,7 @@ pub(crate) fn refuse(socket: Socket) {
         Ok(()) => Some(connection.overload()),
         Err(refusal) => refusal,
     };
-    if let Some(mut response) = refusal
-        && let Body::Whole(body) = response.take_body()
-        && connection.send_whole(&response, &body).is_ok()
-    {
+    if refusal.is_some_and(|response| connection.send_whole(&response).is_ok()) {
         connection.socket.linger(connection.reader.get_mut());
     }
 }
@@ -292,8 +289,8 @@ impl Connection {
 
     /// Sends a response with its length. The first bytes of the body leave with the head: a body of up to 16 KiB costs one
     /// system call.
-    fn send_whole(&mut self, response: &Response, body: &[u8]) -> io::Result<()> {
-        let out = &mut self.out;
+    fn send_whole(&mut self, response: &Response) -> io::Result<()> {
+        let (body, out) = (response.body(), &mut self.out);
         out.clear();
         response.append_head(out, Some(body.len()), &self.request);
         if self.request.method() == Method::Head || !response.has_content() {

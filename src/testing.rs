@@ -9,7 +9,7 @@ use crate::client::Stream;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::event::{Decoded, Decoder, Message};
-use crate::http::{Body, Coding, Response, StreamHead};
+use crate::http::{Coding, Response, StreamHead};
 use crate::socket::Socket;
 use crate::threads::{self, USER_STACK_BYTES};
 
@@ -44,10 +44,9 @@ impl Response {
     /// Fails where the system gives no thread, or no connection over the loopback interface.
     pub fn events(mut self) -> io::Result<Events> {
         let (client, mut socket) = pair()?;
-        let body = self.take_body();
-        let send = move || match body {
-            Body::Whole(bytes) => drop(socket.write_all(&bytes)),
-            Body::Stream(stream) => {
+        let send = move || match self.stream.take() {
+            None => drop(socket.write_all(self.body())),
+            Some(stream) => {
                 // Without chunks, the bytes on the connection are those of the body.
                 let (bytes, coding) = (Vec::new(), Coding::CloseDelimited);
                 drop(stream(StreamHead { bytes, coding }, socket));

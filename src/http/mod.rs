@@ -28,6 +28,6 @@ pub use cookie::{Cookie, SameSite};
 pub(crate) use forwarded::client_ip;
 pub(crate) use head::{Framing, RequestError, Version, is_token, malformed};
 pub use request::{Method, Request};
-pub(crate) use response::{Body, Stream, StreamHead, method_list};
 pub use response::{IntoResponse, Response};
+pub(crate) use response::{Stream, StreamHead, method_list};
 pub(crate) use target::{is_authority, percent_decode, split_port};

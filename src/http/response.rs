@@ -57,17 +57,14 @@ pub struct Response {
     status: u16,
     /// The field lines, as they go on the wire.
     fields: String,
-    pub(crate) body: Body,
+    /// The whole body; empty for a stream.
+    body: Cow<'static, [u8]>,
+    /// Writes the body in place of a whole one.
+    pub(crate) stream: Option<Stream>,
     /// What went wrong, for the error hook.
     pub(crate) error: Option<String>,
     /// The connection ends with this response, whatever the client asks for.
     pub(crate) is_last: bool,
-}
-
-/// The body of a response.
-pub(crate) enum Body {
-    Whole(Cow<'static, [u8]>),
-    Stream(Stream),
 }
 
 /// Writes a stream: it is given the head that goes first and the socket. It gives the socket back where the connection goes
@@ -84,16 +81,17 @@ impl Response {
     /// Makes a response of this status without a body. A status below 200 or above 599 does not end a request and becomes
     /// 500.
     pub fn new(status: u16) -> Response {
-        Response::with_lines(String::new(), Body::Whole(Cow::Borrowed(b""))).with_status(status)
+        Response::with_lines(String::new(), Cow::Borrowed(b"")).with_status(status)
     }
 
     /// Makes a 200 with these field lines and this body.
     #[inline(never)] // Else a copy of the code stands at each kind of response.
-    fn with_lines(fields: String, body: Body) -> Response {
+    fn with_lines(fields: String, body: Cow<'static, [u8]>) -> Response {
         Response {
             status: 200,
             fields,
             body,
+            stream: None,
             error: None,
             is_last: false,
         }
@@ -195,7 +193,7 @@ impl Response {
     /// Makes a 200 with a whole body of this type.
     fn whole(content_type: &str, body: Cow<'static, [u8]>) -> Response {
         let fields = ["Content-Type: ", content_type, "\r\n"].concat();
-        Response::with_lines(fields, Body::Whole(body))
+        Response::with_lines(fields, body)
     }
 
     /// Makes a 200 with a body that is sent line by line, such as NDJSON.
@@ -235,7 +233,10 @@ impl Response {
 
     /// Makes a 200 with these field lines. The text has no room for more of them, since a stream may keep it for days.
     pub(crate) fn stream(fields: &str, stream: Stream) -> Response {
-        Response::with_lines(fields.to_string(), Body::Stream(stream))
+        Response {
+            stream: Some(stream),
+            ..Response::with_lines(fields.to_string(), Cow::Borrowed(b""))
+        }
     }
 
     /// Makes a response whose text is its reason phrase.
@@ -306,8 +307,8 @@ impl Response {
         const RESERVED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
         const OF_EVENT_STREAMS: [&str; 3] = ["content-type", "cache-control", "x-accel-buffering"];
         let is_in = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
-        let is_event_stream = matches!(self.body, Body::Stream(_))
-            && self.header("content-type") == Some("text/event-stream");
+        let is_event_stream =
+            self.stream.is_some() && self.header("content-type") == Some("text/event-stream");
         let is_control = |c: &char| c.is_ascii_control() && *c != '\t';
         let problem = if !is_token(name.as_bytes()) {
             format!("{name:?} is not a field name")
@@ -343,10 +344,7 @@ impl Response {
 
     /// Returns the body, empty for a stream, whose events [`events`](Response::events) returns.
     pub fn body(&self) -> &[u8] {
-        match &self.body {
-            Body::Whole(bytes) => bytes,
-            Body::Stream(_) => b"",
-        }
+        &self.body
     }
 
     /// Returns what went wrong, for a [failed](Response::failed) response.
@@ -358,11 +356,6 @@ impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         let line = self.fields.lines().find(|line| is_named(line, name))?;
         line.split_once(": ").map(|(_, value)| value)
-    }
-
-    /// Takes the body out of the response.
-    pub(crate) fn take_body(&mut self) -> Body {
-        std::mem::replace(&mut self.body, Body::Whole(Cow::Borrowed(b"")))
     }
 
     /// Whether a response of this status has content (RFC 9110 section 6.4.1).
