@@ -194,8 +194,6 @@ struct Events {
 }
 
 impl Source for Events {
-    const IS_RESUMABLE: bool = false;
-
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply> {
         let Some(receiver) = &self.receiver else {
             return Ok(Supply::ComeBack);

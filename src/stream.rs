@@ -39,10 +39,6 @@ const HEARTBEAT: &[u8] = b": heartbeat\n";
 
 /// Where the events of a stream come from.
 pub(crate) trait Source {
-    /// Whether a client that comes back gets all that it missed. Else a stream that the server ends before its source has
-    /// ended has no last chunk, so that it does not look whole.
-    const IS_RESUMABLE: bool;
-
     /// Writes what comes next to the socket, waiting at most `wait` for it.
     ///
     /// # Errors
@@ -50,11 +46,11 @@ pub(crate) trait Source {
     /// When the connection fails, or the stream is to be cut off for what it did not take.
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply>;
 
-    /// Appends what the source itself says first, in the write of the response's head.
-    fn append_opening(&mut self, _coding: Coding, _out: &mut Vec<u8>) {}
-
-    /// Notes that the stream ends and tells its client to come back.
-    fn will_come_back(&mut self) {}
+    /// Notes that the server ends the stream and tells its client to come back. Returns whether a client that comes back gets
+    /// all that it missed. Else the stream has no last chunk, so that it does not look whole.
+    fn end_early(&mut self) -> bool {
+        false
+    }
 }
 
 /// What a source had to send.
@@ -155,7 +151,7 @@ impl<S: Source> EventStream<S> {
     ///
     /// When the connection has failed meanwhile.
     pub(crate) fn begin(
-        mut source: S,
+        source: S,
         head: StreamHead,
         options: StreamOptions,
         mut socket: Socket,
@@ -170,7 +166,6 @@ impl<S: Source> EventStream<S> {
         for event in &options.first {
             append_event(event, coding, &mut opening);
         }
-        source.append_opening(coding, &mut opening);
         let heartbeat = options.heartbeat.unwrap_or(socket.config().heartbeat);
         let lifetime = socket.config().max_stream_lifetime;
         let now = Instant::now();
@@ -301,12 +296,12 @@ impl<S: Source> EventStream<S> {
 
     /// Has the stream end after what was sent, and tells its client to come back.
     fn send_away(&mut self) {
-        self.source.will_come_back();
+        let is_resumable = self.source.end_early();
         // Reconnects of streams that end together are spread.
         let spread = jitter(self.socket.config().reconnect_spread);
         let mut out = Vec::new();
         append_retry(Duration::from_millis(500) + spread, self.coding, &mut out);
-        self.end(out, S::IS_RESUMABLE);
+        self.end(out, is_resumable);
     }
 
     /// Has the stream end with these bytes, after what was sent.

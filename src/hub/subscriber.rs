@@ -118,8 +118,6 @@ impl Subscriber {
 
 impl Source for Subscriber {
     /// The client comes back with its last event id, and gets what it missed from the log.
-    const IS_RESUMABLE: bool = true;
-
     /// Takes a batch out of the log, and writes of it what the socket takes now. The call may wait for new events and for an
     /// archive, and never for the socket.
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply> {
@@ -160,16 +158,10 @@ impl Source for Subscriber {
         Ok(Supply::Sent(written, unsent))
     }
 
-    /// Appends the opening id, unless retained events come before it.
-    fn append_opening(&mut self, coding: Coding, out: &mut Vec<u8>) {
-        if let Some(note) = self.cursor.take_opening() {
-            out.extend_from_slice(note.bytes(coding));
-        }
-    }
-
-    /// Notes that the server ends the stream, for [`StreamEnd::reason`].
-    fn will_come_back(&mut self) {
+    /// Notes the end for [`StreamEnd::reason`]. The client resumes from the log.
+    fn end_early(&mut self) -> bool {
         self.end = EndReason::Closed;
+        true
     }
 }
 

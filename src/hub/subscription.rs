@@ -274,6 +274,9 @@ impl Subscription {
     /// Serves the stream on the connection's thread: to its end, or until a writer takes it.
     fn serve(mut self, head: StreamHead, socket: Socket) {
         let is_known = self.begin();
+        // Unless retained events come first, the opening id leaves in one write with the head.
+        let opening_id = self.cursor.take_opening();
+        (self.options.first).extend(opening_id.map(|note| note.event()));
         let subscriber = Subscriber::new(self.cursor, self.reader, self.lag, self.on_end);
         // The reader is in the registry by now: a close that did not see it there is seen here.
         let registry = &subscriber.cursor.shared.registry;
