@@ -17,7 +17,7 @@ use crate::connections::{Connections, NEW, ServerStats};
 use crate::http::{IntoResponse, Method, Request, Response, client_ip};
 use crate::listener::{Listener, Waker};
 use crate::lock::lock;
-use crate::router::{Handler, Middleware, Next, Router};
+use crate::router::{Middleware, Next, Router};
 use crate::socket::{NEW_TIME, Socket, from_now, is_timeout};
 use crate::threads::Threads;
 use crate::user_code::{ErrorHook, stderr_hook};
@@ -185,23 +185,22 @@ impl Server {
 
     /// Answers any method on a path, as [`get`](Server::get) does.
     pub fn any<R: IntoResponse>(
-        mut self,
+        self,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        self.router.add(None, path, into_response(handler));
-        self
+        self.route(None::<Method>, path, handler)
     }
 
-    /// Answers one method on a path, as [`get`](Server::get) does.
+    /// Answers one method on a path, as [`get`](Server::get) does; `None` for any method.
     pub fn route<R: IntoResponse>(
         mut self,
-        method: Method,
+        method: impl Into<Option<Method>>,
         path: &str,
         handler: impl Fn(&Request) -> R + Send + Sync + 'static,
     ) -> Server {
-        let handler = into_response(handler);
-        self.router.add(Some(method), path, handler);
+        let handler = move |request: &Request| handler(request).into_response();
+        self.router.add(method.into(), path, Box::new(handler));
         self
     }
 
@@ -343,13 +342,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Server({})", self.addr())
     }
-}
-
-/// Boxes a handler, so that the router knows one type of handler alone.
-fn into_response<R: IntoResponse>(
-    handler: impl Fn(&Request) -> R + Send + Sync + 'static,
-) -> Handler {
-    Box::new(move |request| handler(request).into_response())
 }
 
 /// Returns how many files this process may open, where the system tells.
