@@ -49,7 +49,7 @@ impl Drop for Reply {
 /// A message's caller, if it waits; the id of its event, where it has one; whether it is a flush, which has none.
 type Waiting = (Option<Reply>, EventId, bool);
 
-/// What the hub thread is told.
+/// What the hub thread is told. The default is a flush.
 #[derive(Default)]
 pub(crate) struct Message {
     /// The topics of the event; empty for a flush.

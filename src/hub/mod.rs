@@ -217,8 +217,7 @@ impl Hub {
             // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
             return self.publish_wait(topics, event).map(drop);
         }
-        let message = self.message(topics.names(), event, None, false)?;
-        self.send(message)
+        self.send(self.message(topics.names(), event)?)
     }
 
     /// Publishes as [`publish`](Hub::publish) does, but never waits.
@@ -227,7 +226,7 @@ impl Hub {
     ///
     /// [`PublishError::Full`] when the inbox is full; otherwise as [`publish`](Hub::publish).
     pub fn try_publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
-        let message = self.message(topics.names(), event, None, false)?;
+        let message = self.message(topics.names(), event)?;
         let sent = self.inbox()?.try_send(Box::new(message));
         sent.map_err(|error| match error {
             TrySendError::Full(_) => PublishError::Full,
@@ -243,7 +242,7 @@ impl Hub {
     /// [`PublishError::Storage`] when the history's file cannot be written: then no reader gets the event. Otherwise as
     /// [`publish`](Hub::publish).
     pub fn publish_wait(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
-        self.request(|reply| self.message(topics.names(), event, Some(reply), false))
+        self.request(self.message(topics.names(), event)?)
     }
 
     /// Waits until every event that was published before is in the history, and in its file if it has one.
@@ -254,11 +253,7 @@ impl Hub {
     ///   the result.
     /// - [`PublishError::Closed`] when the hub has ended.
     pub fn flush(&self) -> Result<(), PublishError> {
-        let flush = |reply| Message {
-            reply: Some(reply),
-            ..Message::default()
-        };
-        self.request(|reply| Ok(flush(reply))).map(drop)
+        self.request(Message::default()).map(drop)
     }
 
     /// Publishes the last event of these topics, as [`publish_wait`](Hub::publish_wait) does, and finishes the topics.
@@ -277,17 +272,14 @@ impl Hub {
     ///
     /// As [`publish_wait`](Hub::publish_wait).
     pub fn finish(&self, topics: impl Topics, event: Event) -> Result<EventId, PublishError> {
-        self.request(|reply| self.message(topics.names(), event, Some(reply), true))
+        self.request(Message {
+            finishes: true,
+            ..self.message(topics.names(), event)?
+        })
     }
 
-    /// Checks an event and its topics before it goes to the inbox.
-    fn message(
-        &self,
-        topics: Vec<&str>,
-        event: Event,
-        reply: Option<Reply>,
-        finishes: bool,
-    ) -> Result<Message, PublishError> {
+    /// Checks an event and its topics, and makes the message of a publisher that does not wait.
+    fn message(&self, topics: Vec<&str>, event: Event) -> Result<Message, PublishError> {
         let topics = topics::check(topics).map_err(PublishError::Name)?;
         if let Some(id) = event.id_text() {
             id::check_callers(id).map_err(PublishError::Name)?;
@@ -300,8 +292,7 @@ impl Hub {
         Ok(Message {
             topics,
             event: Some(event),
-            finishes,
-            reply,
+            ..Message::default()
         })
     }
 
@@ -318,12 +309,10 @@ impl Hub {
     }
 
     /// Sends a message and waits for the reply.
-    fn request(
-        &self,
-        message: impl FnOnce(Reply) -> Result<Message, PublishError>,
-    ) -> Result<EventId, PublishError> {
+    fn request(&self, mut message: Message) -> Result<EventId, PublishError> {
         let result = Arc::new(OnceLock::new());
-        self.send(message(Reply(Arc::clone(&result)))?)?;
+        message.reply = Some(Reply(Arc::clone(&result)));
+        self.send(message)?;
         result.wait().clone()
     }
 
