@@ -139,7 +139,7 @@ impl Event {
         let id = id.as_ref();
         refuse("id", id, &['\r', '\n', '\0'])?;
         let mut lines = Vec::new();
-        self.encode_with_id(id, &mut lines);
+        self.encode(Some(id), &mut lines);
         // The blank line follows the last field.
         lines.pop();
         Ok(Event(Lines::Own(lines)))
@@ -183,23 +183,24 @@ impl Event {
         self.with_lines(": ", text.as_ref())
     }
 
-    /// Makes an event of bytes that [`Event::encode`] or [`Event::encode_with_id`] has put into `frame` at `text`.
+    /// Makes an event of bytes that [`Event::encode`] has put into `frame` at `text`.
     pub(crate) fn shared(frame: Arc<[u8]>, text: Range<usize>) -> Event {
         debug_assert!(frame[text.clone()].ends_with(b"\n"));
         Event(Lines::Shared(frame, text.start..text.end - 1))
     }
 
-    /// Appends the whole event: its `id` line if it has one, the other fields, the blank line.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.lines());
-        out.push(b'\n');
-    }
-
-    /// Appends the whole event with this `id` in place of its own. The id holds no CR, LF or NUL.
-    pub(crate) fn encode_with_id(&self, id: &str, out: &mut Vec<u8>) {
-        debug_assert!(!id.contains(['\r', '\n', '\0']));
-        append_line("id: ", id.as_bytes(), out);
-        out.extend_from_slice(self.split_id().1);
+    /// Appends the whole event: its `id` line if it has one, the other fields, the blank line. The event gets the given id, if
+    /// any, in place of its own. That id has no CR, LF or NUL.
+    pub(crate) fn encode(&self, id: Option<&str>, out: &mut Vec<u8>) {
+        debug_assert!(id.is_none_or(|id| !id.contains(['\r', '\n', '\0'])));
+        let fields = match id {
+            Some(id) => {
+                append_line("id: ", id.as_bytes(), out);
+                self.split_id().1
+            }
+            None => self.lines(),
+        };
+        out.extend_from_slice(fields);
         out.push(b'\n');
     }
 
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(event.to_string(), expected);
         assert_eq!(event.encoded_len(), expected.len());
         let mut out = b"before ".to_vec();
-        event.encode(&mut out);
+        event.encode(None, &mut out);
         assert_eq!(String::from_utf8_lossy(&out), format!("before {expected}"));
 
         let frame: Arc<[u8]> = format!("1f\r\n{expected}\r\n").into_bytes().into();
@@ -336,7 +337,7 @@ mod tests {
         };
         for event in [event, shared] {
             let mut out = Vec::new();
-            event.encode_with_id("e-9", &mut out);
+            event.encode(Some("e-9"), &mut out);
             assert_eq!(
                 String::from_utf8_lossy(&out),
                 format!("id: e-9\n{without_id}")

@@ -39,10 +39,7 @@ impl Frame {
     /// Encodes an event under an id of the hub's, or under its own id where `id` is `None`. `scratch` saves an allocation.
     pub(crate) fn encode(event: &Event, id: Option<&str>, scratch: &mut Vec<u8>) -> Frame {
         scratch.clear();
-        match id {
-            Some(id) => event.encode_with_id(id, scratch),
-            None => event.encode(scratch),
-        }
+        event.encode(id, scratch);
         Frame::from_text(scratch)
     }
 
