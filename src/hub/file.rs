@@ -82,7 +82,7 @@ pub(crate) fn open(
     let end = recover(&path, log, config)?;
     let len = newest.file.metadata()?.len();
     let mark = open_regular(&beside(&path, ".next"))?;
-    let last = match Records::of(mark.try_clone()?).next().transpose()? {
+    let last = match Records::of(mark.try_clone()?).next()? {
         Some((0, Record::Epoch((_, next)))) => next.saturating_sub(1).max(log.head),
         // Where the end is missing, at least one acknowledged event may be.
         _ => log.head + u64::from(end < len || (len == 0 && !full.is_empty())),
@@ -128,7 +128,7 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
         guarded(|| (config.on_error)(&problem));
     };
     let (mut records, mut end) = (Records::of(File::open(path)?), 0);
-    while let Some((begin, record)) = records.next().transpose()? {
+    while let Some((begin, record)) = records.next()? {
         if begin > end {
             report(end, begin);
         }
@@ -385,7 +385,8 @@ impl EventLog for FileLog {
             }?;
             last = Some(segment.first);
             // A segment that was just removed has nothing: another call finds the oldest that is there.
-            Some(Records::of(File::open(&segment.path).ok()?).map_while(Result::ok))
+            let mut records = Records::of(File::open(&segment.path).ok()?);
+            Some(iter::from_fn(move || records.next().ok()?))
         };
         let entry = move |(_, record)| match record {
             Record::Event(event) if event.sequence > after => Some(Ok(Entry {

@@ -62,8 +62,9 @@ impl Records {
         Records { file, position: 0 }
     }
 
-    /// Reads the next whole record. `None` where the file has no more of them.
-    fn read_next(&mut self) -> io::Result<Option<(u64, Record)>> {
+    /// Reads the next whole record, and returns where it begins: after the end of the last record, where there is damage between
+    /// them. Returns `None` where the file has no more records.
+    pub(crate) fn next(&mut self) -> io::Result<Option<(u64, Record)>> {
         let mut begin = self.position;
         loop {
             if let Some((record, len)) = read_record(&mut self.file)? {
@@ -82,15 +83,6 @@ impl Records {
                 };
             }
         }
-    }
-}
-
-impl Iterator for Records {
-    type Item = io::Result<(u64, Record)>;
-
-    /// Returns the next whole record and where it begins. Where there is damage, that is after the end of the last record.
-    fn next(&mut self) -> Option<io::Result<(u64, Record)>> {
-        self.read_next().transpose()
     }
 }
 
