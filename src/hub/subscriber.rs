@@ -117,7 +117,6 @@ impl Subscriber {
 }
 
 impl Source for Subscriber {
-    /// The client comes back with its last event id, and gets what it missed from the log.
     /// Takes a batch out of the log, and writes of it what the socket takes now. The call may wait for new events and for an
     /// archive, and never for the socket.
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply> {
