@@ -139,22 +139,9 @@ impl Fast {
         let limits = 1..=config.catch_up_threads.max(1);
         let serve = Box::new(Member::serve);
         let catch_up = Threads::new("sse-catch-up", limits, STACK_BYTES, serve)?;
-        let mut writers = Vec::new();
-        for _ in 0..config.writer_threads {
-            let (messages, received) = mpsc::channel();
-            let (joins, joining) = mpsc::channel();
-            let (permit, permits) = mpsc::sync_channel(1);
-            let writer = Writer::new(received, joining, permit);
-            threads::spawn("sse-writer", STACK_BYTES, Box::new(|| writer.run()))?;
-            writers.push(Sending {
-                messages,
-                joins,
-                joined: AtomicUsize::new(0),
-                permits: Mutex::new(permits),
-            });
-        }
+        let writers = (0..config.writer_threads).map(|_| Writer::start());
         Ok(Some(Arc::new(Fast {
-            writers,
+            writers: writers.collect::<io::Result<_>>()?,
             catch_up,
             sent: AtomicUsize::new(0),
         })))
@@ -294,17 +281,20 @@ struct Live {
 }
 
 impl Writer {
-    /// Makes a writer without readers, and gives the first permit.
-    fn new(
-        messages: Receiver<Message>,
-        joins: Receiver<Message>,
-        permit: SyncSender<()>,
-    ) -> Writer {
+    /// Starts a writer without readers, and gives the first permit.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when the thread cannot be started.
+    fn start() -> io::Result<Sending> {
+        let (messages, received) = mpsc::channel();
+        let (joins, joining) = mpsc::channel();
+        let (permit, permits) = mpsc::sync_channel(1);
         // The channel has room for one.
         let _ = permit.try_send(());
-        Writer {
-            messages,
-            joins,
+        let writer = Writer {
+            messages: received,
+            joins: joining,
             early: None,
             permit,
             taken: 0,
@@ -312,7 +302,14 @@ impl Writer {
             next_sweep: Instant::now() + CHECK_INTERVAL,
             period: CHECK_INTERVAL,
             unswept: None,
-        }
+        };
+        threads::spawn("sse-writer", STACK_BYTES, Box::new(|| writer.run()))?;
+        Ok(Sending {
+            messages,
+            joins,
+            joined: AtomicUsize::new(0),
+            permits: Mutex::new(permits),
+        })
     }
 
     /// Serves until the hub has closed and the last reader has gone.
