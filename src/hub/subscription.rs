@@ -58,7 +58,8 @@ use crate::stream::{EventStream, StreamOptions, event_stream};
 /// - **400**, when a name cannot be a topic's.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
-    /// After the newest event at the time when the handler asked, until the response begins.
+    /// After the newest event at the time when the handler asked, until the response begins. It has the opening id and the
+    /// choice of retained events from the beginning.
     cursor: Cursor,
     /// The hub's writers, where it has some.
     fast: Option<Arc<Fast>>,
@@ -78,9 +79,9 @@ pub struct Subscription {
     closing: Arc<AtomicBool>,
     /// When the request came.
     received: Instant,
-    retained: bool,
-    opening_id: OpeningId,
+    /// What happens when the reader is too slow.
     lag: Lag,
+    /// What an [`Sse`](crate::Sse) has too.
     options: StreamOptions,
     /// Called when the stream has ended. The values of guards are in such callbacks too.
     on_end: Vec<OnEnd>,
@@ -102,7 +103,8 @@ impl Subscription {
             Method::Head => Duration::ZERO,
             _ => shared.config.poll_timeout,
         };
-        let cursor = Cursor::new(shared, &topics);
+        let mut cursor = Cursor::new(shared, &topics);
+        cursor.opening_id = OpeningId::default();
         let topics = Arc::clone(&cursor.position.topics);
         Subscription {
             cursor,
@@ -115,8 +117,6 @@ impl Subscription {
             poll_timeout: poll::is_wanted(request).then_some(poll_timeout),
             closing: Arc::clone(&request.closing),
             received: request.received,
-            retained: false,
-            opening_id: OpeningId::default(),
             lag: Lag::default(),
             options: StreamOptions::default(),
             on_end: Vec::new(),
@@ -157,13 +157,13 @@ impl Subscription {
     /// Sends the newest event of each topic first, so that a new page has a value to show. A client that resumes does not get
     /// them.
     pub fn retained(mut self) -> Subscription {
-        self.retained = true;
+        self.cursor.retained_after = Some(0);
         self
     }
 
     /// Sets the form of the id with which the stream begins. Default: [`OpeningId::Block`].
     pub fn opening_id(mut self, opening_id: OpeningId) -> Subscription {
-        self.opening_id = opening_id;
+        self.cursor.opening_id = opening_id;
         self
     }
 
@@ -237,6 +237,8 @@ impl Subscription {
         let shared = Arc::clone(&self.cursor.shared);
         let (topics, own_id) = (&self.reader.topics, self.resume_id());
         let Some(log) = shared.log_that_knows(own_id, topics, self.received) else {
+            // The client's own id is the one to come back with.
+            self.cursor.opening_id = OpeningId::None;
             return false;
         };
         let start = if self.earliest { "earliest" } else { "latest" };
@@ -249,18 +251,17 @@ impl Subscription {
             "latest" => latest,
             id => log.limit_replay(log.after(id, topics), own_id, self.replay, &latest),
         };
-        let retained = self.retained && own_id.is_none();
+        if own_id.is_some() {
+            self.cursor.retained_after = None;
+        }
         self.cursor.begin(&log, position);
-        self.cursor.retained_after = retained.then_some(0);
-        // Not for a client that is sent away: its own id is the one to come back with.
-        self.cursor.opening_id = self.opening_id;
         true
     }
 
     /// Makes the response to a long-poll.
     fn poll(mut self, timeout: Duration) -> Response {
         // The position is a field of the response.
-        self.opening_id = OpeningId::None;
+        self.cursor.opening_id = OpeningId::None;
         if !self.begin() {
             return poll::come_back_soon();
         }
