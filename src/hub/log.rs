@@ -373,9 +373,10 @@ impl Log {
     /// Returns the wire id of a position, with the epoch of the event that follows: a hub that has not heard of that
     /// epoch does not know the id, and may have other events after the same number.
     pub(crate) fn position_id(&self, cursor: u64) -> EventId {
-        let next = self.id(cursor.saturating_add(1));
-        let (epoch, sequence) = (next.epoch, cursor);
-        EventId { epoch, sequence }
+        EventId {
+            sequence: cursor,
+            ..self.id(cursor.saturating_add(1))
+        }
     }
 
     /// Returns the last sequence number of an epoch: that before the next epoch's first, or the head. `None` for an epoch
@@ -985,8 +986,8 @@ impl Log {
     /// topics all must be known to be.
     pub(crate) fn is_over(&self, id: &str, topics: &TopicSet) -> bool {
         let known = || self.find(id, topics);
-        let is_finished = || known().is_some_and(|last| self.is_finished(topics, last));
-        id::is_ending(id) && (topics.len() == 1 || is_finished())
+        id::is_ending(id)
+            && (topics.len() == 1 || known().is_some_and(|last| self.is_finished(topics, last)))
     }
 
     /// Whether all these topics are finished, with last events that a reader at this cursor has.

@@ -124,28 +124,23 @@ impl Source for Subscriber {
             Lag::Skip if self.is_lagging => self.cursor.newest(),
             _ => self.cursor.next(BATCH_BYTES, wait),
         };
-        // Asked after the events were read: what is published after the end was asked for is never sent.
-        if self.reader.is_closed() {
-            return Ok(Supply::ComeBack);
-        }
         // A gap or an id, which are no events of the log.
         let is_note = matches!(next, Next::Note(_));
         let events = match next {
+            // Asked after the events were read: what is published after the end was asked for is never sent.
+            _ if self.reader.is_closed() => return Ok(Supply::ComeBack),
             Next::Events(events) => events,
             Next::Note(frame) => vec![(self.cursor.position.cursor, frame)],
             Next::Finished => {
                 self.end = EndReason::Finished;
                 return Ok(Supply::End(Vec::new()));
             }
-            Next::AtHead | Next::InArchive if self.cursor.shared.is_closed() => {
-                return Ok(Supply::ComeBack);
-            }
-            Next::Unknown => return Ok(Supply::ComeBack),
-            Next::AtHead | Next::InArchive => {
+            Next::AtHead | Next::InArchive if !self.cursor.shared.is_closed() => {
                 (self.was_at_head, self.is_lagging) = (true, false);
                 self.reader.set_behind(false);
                 return Ok(Supply::Nothing);
             }
+            Next::AtHead | Next::InArchive | Next::Unknown => return Ok(Supply::ComeBack),
         };
         self.reader.set_behind(true);
         let batch = Batch::new(events, coding);
