@@ -77,10 +77,9 @@ impl From<PublishError> for Response {
         match error {
             PublishError::Name(_) => Response::malformed(error),
             PublishError::TooLarge { .. } => Response::malformed(error).with_status(413),
-            PublishError::Full | PublishError::Closed => {
-                let response = Response::malformed(error).with_status(503);
-                response.with_field("Retry-After", "1")
-            }
+            PublishError::Full | PublishError::Closed => Response::malformed(error)
+                .with_status(503)
+                .with_field("Retry-After", "1"),
             PublishError::Storage { .. } => Response::failed(error),
         }
     }
