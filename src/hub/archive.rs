@@ -105,8 +105,14 @@ pub(crate) struct ArchiveReader {
     unsent: Events,
 }
 
-/// Why there is no next entry: the events up to this one are lost, or, for `None`, nobody knows now.
-pub(crate) type Missing = Option<u64>;
+/// Why there is no next entry.
+#[derive(Debug)]
+pub(crate) enum Missing {
+    /// The events up to this number are lost.
+    Lost(u64),
+    /// The log cannot say now what it has.
+    Unknown,
+}
 
 impl ArchiveReader {
     /// Returns the events of these topics after `cursor` and up to `head`, at most about `max_bytes` or one event. The result is
@@ -156,7 +162,7 @@ impl ArchiveReader {
         for _ in 0..2 {
             if self.entries.is_none() {
                 self.final_to = head;
-                self.entries = Some(log.read(read_to).map_err(|_| None)?);
+                self.entries = Some(log.read(read_to).map_err(|_| Missing::Unknown)?);
             }
             let is_next = |entry: &io::Result<Entry>| match entry {
                 Ok(entry) => entry.sequence > read_to,
@@ -164,14 +170,14 @@ impl ArchiveReader {
             };
             match self.entries.iter_mut().flatten().find(is_next) {
                 Some(Ok(entry)) if entry.sequence == read_to + 1 => return Ok(entry),
-                Some(Err(_)) => return Err(None),
+                Some(Err(_)) => return Err(Missing::Unknown),
                 Some(Ok(entry)) => {
                     self.entries = None;
-                    return Err(Some(head.min(entry.sequence - 1)));
+                    return Err(Missing::Lost(head.min(entry.sequence - 1)));
                 }
                 None => self.entries = None,
             }
         }
-        Err(Some(head))
+        Err(Missing::Lost(head))
     }
 }

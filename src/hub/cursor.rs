@@ -18,7 +18,7 @@ use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::archive::ArchiveReader;
+use super::archive::{ArchiveReader, Missing};
 use super::frame::Frame;
 use super::log::{GroupId, Log, Next, Position};
 use super::shared::Shared;
@@ -181,7 +181,7 @@ impl Cursor {
     /// reading a file takes as long as it takes, and the hub goes on.
     fn or_from_archive(&mut self, next: Next, max_bytes: usize) -> Next {
         let (Next::InArchive, Some(log)) = (&next, &self.shared.archive) else {
-            // Its buffer is only worth its memory while it is used.
+            // Frees what was read ahead, as the reader needs the archive no more.
             self.archive = None;
             return next;
         };
@@ -197,11 +197,11 @@ impl Cursor {
                 }
                 Next::Events(events)
             }
-            Err(Some(lost_to)) => {
+            Err(Missing::Lost(lost_to)) => {
                 self.archive = None;
                 Next::Note(self.shared.log().gap_to(lost_to, position))
             }
-            Err(None) => Next::Unknown,
+            Err(Missing::Unknown) => Next::Unknown,
         }
     }
 }
