@@ -115,7 +115,7 @@ impl Decoder {
             let limit = self.max_event_bytes.unwrap_or(MAX_EVENT_BYTES);
             let before = self.event_bytes.saturating_add(self.line.len());
             if before.saturating_add(end.map_or(bytes.len(), |end| end + 1)) > limit {
-                // It stays too long, whatever comes.
+                // So that every later call fails too.
                 self.event_bytes = usize::MAX;
                 return Err(EventTooLong { limit });
             }

@@ -76,7 +76,7 @@ pub(crate) fn open(
         full.push(LockedFile::open(&segment.path)?);
         recover(&segment.path, log, config)?;
     }
-    // Later than that of the last full segment, also where nothing of that one could be read.
+    // The newest segment's first number is higher than that of the last full segment, even if nothing in that one can be read.
     let named = segments.last().map_or(0, |last| last.first);
     let first = named.max(log.head).saturating_add(1);
     let end = recover(&path, log, config)?;

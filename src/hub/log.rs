@@ -236,8 +236,8 @@ pub(crate) struct Log {
     evicted_of_any: u64,
     /// The newest event evicted from a topic that was dropped since.
     evicted_of_dropped: u64,
-    /// Every event in memory, and when it came. A tree, since the oldest one goes first, and those after it are not always the
-    /// next: a topic may have evicted them.
+    /// Every event in memory, and when it came. A tree, since the oldest event is evicted first when memory is full, and any
+    /// other one when no topic holds it any more.
     events: BTreeMap<u64, (Numbered, Instant)>,
     /// The topics that have an event in memory or a reader, by name. Events and groups share the names that are here.
     topics: HashMap<Arc<str>, Topic>,
@@ -454,7 +454,7 @@ impl Log {
                 continue;
             };
             let events = mem::take(&mut group.batch);
-            // A waiting reader has a handle too.
+            // A reader that waits holds a second handle. To wake nobody would be a system call in vain.
             if Arc::strong_count(&group.new_events) > 1 {
                 group.new_events.notify_all();
             }
@@ -791,7 +791,7 @@ impl Log {
                 group.members += 1;
                 return (id, Arc::clone(&group.topics));
             }
-            // Two sets with one hash.
+            // Another set of topics has the same hash.
             id = id.wrapping_add(1);
         }
         let topics = topics.iter().map(|name| {

@@ -71,7 +71,7 @@ pub(crate) fn respond(
     let start = cursor.id();
     let shared = Arc::clone(&cursor.shared);
     let waiting = Arc::clone(&shared.polls);
-    // Beside this one there is that of `shared`.
+    // Two handles are no other request's: this one, and that of `shared`.
     let may_wait = Arc::strong_count(&waiting) - 2 < shared.config.max_polls;
     let until = from_now(if may_wait { timeout } else { Duration::ZERO });
     let is_finished = loop {

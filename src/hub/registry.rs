@@ -68,7 +68,7 @@ impl Reader {
         self.is_behind.store(is_behind, Ordering::Relaxed);
     }
 
-    /// Has the stream end soon. False where somebody did that before.
+    /// Marks the stream to end soon. Returns false if it was marked before.
     pub(crate) fn close(&self) -> bool {
         !self.is_closed.swap(true, Ordering::SeqCst)
     }

@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     pub(crate) follows: bool,
     /// Where requests wait, with the log's lock, until the hub knows more of the log that it follows: see `log_that_knows`.
     news: Condvar,
-    /// Each long-poll that waits has a handle: one that panics, in an archive's code, is counted no more.
+    /// Counts the long-polls that wait: each holds a clone. A clone is dropped even where an archive's code panics.
     pub(crate) polls: Arc<()>,
 }
 

@@ -50,9 +50,9 @@ pub(crate) struct Subscriber {
     pub(crate) reader: Arc<Reader>,
     /// What happens when it is too slow.
     lag: Lag,
-    /// It had everything once, so that it is behind by its own fault.
+    /// The reader has had everything once. If it is behind after that, it is too slow.
     was_at_head: bool,
-    /// A write had to wait since then.
+    /// A write was partial since the reader last had everything.
     is_lagging: bool,
     /// Events handed to the socket. Those that a writer has sent are added when the stream leaves the writer.
     pub(crate) events: u64,
