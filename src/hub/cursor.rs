@@ -1,4 +1,4 @@
-//! A reader's cursor: the one way in which events leave the log, whoever reads.
+//! A reader's cursor: the one way in which events leave the log, for every kind of reader.
 //!
 //! Streams, long-polls and code in this process call [`Cursor::next`] in a loop, send what it returns, and say by
 //! [`Cursor::advance`] how far they came. Only a writer does without: it gets the batch that the log hands out, and moves the

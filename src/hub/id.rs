@@ -17,8 +17,8 @@ use std::fmt;
 
 use super::topics::{InvalidName, check_text};
 
-/// What marks the id of an event that ends a stream for good. A client that brings such an id gets a 204 in place of a stream. If
-/// it asks for a single topic, the hub need not remember that the topic was finished.
+/// The mark on the id of an event that finishes its topics. A client that brings such an id gets a 204 in place of a stream. For a
+/// client of a single topic the mark is enough: the hub need not remember that the topic was finished.
 const END_MARK: &str = "-end";
 
 /// The hub's own id of an event: on the wire `epoch-sequence`, 16 hexadecimal digits and a decimal number.
@@ -55,7 +55,7 @@ pub(crate) fn ending(id: impl fmt::Display) -> String {
     format!("{id}{END_MARK}")
 }
 
-/// Returns the id that such a mark is on.
+/// Returns the id in front of the mark of an end; `None` where the text has another form.
 pub(crate) fn ended(text: &str) -> Option<EventId> {
     EventId::parse(text.strip_suffix(END_MARK)?)
 }

@@ -11,7 +11,7 @@
 //! | `log` | the events in memory, and what a reader at a position gets |
 //! | `record`, `file` | the format of the log's file; append, recover, read what memory has no more |
 //! | `registry`, `shared` | who reads; what all parts of one hub share |
-//! | `cursor` | how events leave the log, whoever reads |
+//! | `cursor` | how events leave the log, for every kind of reader |
 //! | `receiver`, `subscriber`, `poll` | the three that have a cursor: code in this process, a stream, a long-poll |
 //! | `fast` | the fast half: writer threads and the catch-up pool |
 //! | `subscription` | from a request to a cursor and a response |

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | the log's | the hub thread, to append a batch and hand it to the writers; a reader, to take its next events or to join a writer |
 //! | the list of readers | a stream that begins or ends; a call that lists or closes readers |
-//! | the figures | whoever has published or delivered something |
+//! | the figures | a thread that has published or delivered something |
 //!
 //! A thread that holds one of the last two takes no other lock, and a thread that holds the log's takes none of these two. So
 //! no thread holds two of them, and no order of locking has to be kept.
