@@ -696,7 +696,7 @@ fn opening_survives_its_error_hook() {
 /// Every way to lose the end of a history while no hub has it: a reader that was before is told, and no id comes again.
 #[test]
 fn a_lost_end_is_told_to_readers_that_were_before_it() {
-    let folder = Folder::new("end");
+    let folder = Folder::new("lost-end");
     let history = HubConfig {
         durability: Durability::Os,
         file_bytes: 64 * 1024,
@@ -1405,7 +1405,7 @@ fn what_is_acknowledged_survives_a_kill() {
 
 #[test]
 fn what_was_published_before_the_end_of_the_program_is_in_the_file() {
-    let folder = Folder::new("end");
+    let folder = Folder::new("last-handle");
     for round in 1..=3 {
         let hub = open(&folder.file());
         for number in 0..1000 {
