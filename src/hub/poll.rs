@@ -55,8 +55,8 @@ pub(crate) fn is_wanted(request: &Request) -> bool {
 /// `{"events":[{"id":"…","event":"…","data":"…"}],"last_event_id":"…"}`. The events of `first` are in front of the log's.
 /// `received` is when the request came.
 ///
-/// If [`Hub::close`](crate::Hub::close) is called after the request came, the response has no events, and its position is the
-/// one at which the request began.
+/// If [`Hub::close`](crate::Hub::close) is called after the request came, the response comes at once and has no events, and its
+/// position is the one at which the request began.
 pub(crate) fn respond(
     mut cursor: Cursor,
     first: &[Event],
@@ -75,7 +75,10 @@ pub(crate) fn respond(
     let may_wait = Arc::strong_count(&waiting) - 2 < shared.config.max_polls;
     let until = from_now(if may_wait { timeout } else { Duration::ZERO });
     let is_finished = loop {
-        let is_over = !events.is_empty() || closing.load(Ordering::SeqCst) || shared.is_closed();
+        let is_over = !events.is_empty()
+            || closing.load(Ordering::SeqCst)
+            || shared.is_closed()
+            || shared.registry.closed_since(received);
         let remaining = until.saturating_duration_since(Instant::now());
         let wait = match is_over {
             true => Duration::ZERO,
