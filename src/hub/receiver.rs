@@ -124,3 +124,46 @@ impl fmt::Debug for HubReceiver {
         f.debug_struct("HubReceiver").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::config::HubConfig;
+    use crate::hub::hub_thread::{Delivery, NewBatch};
+    use crate::hub::shared::Shared;
+    use crate::hub::topics;
+    use std::sync::mpsc;
+
+    #[test]
+    fn all_receivers_of_a_group_that_wait_are_woken() {
+        for count in [1, 2, 5] {
+            let mut delivery =
+                Delivery::start(Arc::new(Shared::new(HubConfig::default()))).unwrap();
+            let shared = Arc::clone(&delivery.shared);
+            shared.log().begin_epoch((0xe, 1));
+            let topics = topics::check(vec!["a"]).unwrap();
+            let first = Cursor::new(&shared, &topics);
+            let (sender, received) = mpsc::channel();
+            for _ in 0..count {
+                let mut receiver = HubReceiver::new(Cursor::new(&shared, &topics));
+                let sender = sender.clone();
+                // Without a limit of time: nothing but the event may end the wait.
+                thread::spawn(move || sender.send(receiver.recv()));
+            }
+            let give_up = Instant::now() + Duration::from_secs(60);
+            // A receiver that waits has let go of the log's lock, and holds a handle. The others are the group's and this one.
+            while Arc::strong_count(&shared.log().new_events(first.group)) < count + 2 {
+                assert!(Instant::now() < give_up);
+                thread::yield_now();
+            }
+            let mut batch = NewBatch::default();
+            let id = shared.log().next_id();
+            batch.push(id, Arc::clone(&topics), &Event::data("hello"), false);
+            delivery.append(batch.events, None);
+            for _ in 0..count {
+                let event = received.recv_timeout(Duration::from_secs(60)).unwrap();
+                assert_eq!(event.unwrap().message().unwrap().data, "hello");
+            }
+        }
+    }
+}
