@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::{EventSource, TestServer, eventually, start};
-use tiny_sse::{Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, Request};
+use tiny_sse::{
+    Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, PublishError, Request,
+};
 
 /// A log in memory.
 #[derive(Clone, Default)]
@@ -123,6 +125,44 @@ fn a_number_of_zero_is_none() {
         kept[0].message().unwrap().last_event_id,
         "000000000000000b-1"
     );
+}
+
+/// A program that connects to its log again may pass on what it has passed on before.
+#[test]
+fn what_was_pushed_before_is_skipped() {
+    for writer_threads in [0, 2] {
+        let mut follower = Follower::new(writer_threads);
+        follower.feed.epochs(&[(0xa, 1)]).unwrap();
+        follower.feed.current(Instant::now(), 0).unwrap();
+        let mut stream = follower.open();
+        for sequence in [1, 2, 2, 1, 2, 3, 3, 4] {
+            follower.push(sequence, sequence.to_string());
+        }
+        for sequence in 1..=4 {
+            assert_eq!(stream.data(), sequence.to_string());
+        }
+        assert_eq!(follower.hub.kept("a").len(), 4);
+    }
+}
+
+#[test]
+fn a_feed_whose_hub_has_gone_says_so() {
+    let (hub, mut feed) = Hub::follow(HubConfig::default(), InMemory::default()).unwrap();
+    let entry = |sequence| Entry {
+        sequence,
+        topics: vec!["a".to_string()],
+        event: Event::data("1"),
+    };
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    feed.push([entry(1)]).unwrap();
+    drop(hub);
+    let closed = PublishError::Closed;
+    assert_eq!(feed.epochs(&[(0xa, 1), (0xb, 1)]), Err(closed.clone()));
+    assert_eq!(feed.push([entry(2)]), Err(closed.clone())); // The next entry.
+    assert_eq!(feed.push([entry(9)]), Err(closed.clone())); // One after a gap.
+    assert_eq!(feed.push([]), Err(closed.clone())); // None at all.
+    assert_eq!(feed.lost(20), Err(closed.clone()));
+    assert_eq!(feed.current(Instant::now(), 0), Err(closed));
 }
 
 /// The log is user code.
