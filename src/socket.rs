@@ -468,7 +468,11 @@ mod tests {
                 last: now.checked_sub(quiet).unwrap(),
                 bytes,
             };
-            pace.record_progress(n, &config).is_ok()
+            let allowed = pace.record_progress(n, &config).ok();
+            // The time-out counts from the last byte.
+            let left = TIMEOUT - if n > 0 { Duration::ZERO } else { quiet };
+            assert!(allowed.is_none_or(|time| time <= left));
+            allowed.is_some()
         };
         assert!(check(90 * second, 90 * second, 0, 0)); // It has some time left.
         assert!(!check(TIMEOUT, TIMEOUT, 1000, 0)); // It took enough, but nothing for too long.
@@ -537,7 +541,118 @@ mod tests {
         assert_eq!(try_write(&mut socket, b"12").unwrap(), 2);
         assert_eq!(try_write(&mut socket, b"34").unwrap(), 1);
         assert_eq!(try_write(&mut socket, b"4").unwrap(), 0);
+        assert_eq!(try_write(&mut [0_u8; 0].as_mut_slice(), b"").unwrap(), 0); // Nothing was to be written.
         let closed = try_write(&mut [0_u8; 0].as_mut_slice(), b"1").unwrap_err();
         assert_eq!(closed.kind(), ErrorKind::WriteZero);
+    }
+
+    /// Fails with these errors, one at each write, and then takes everything.
+    struct Fails(Vec<ErrorKind>);
+
+    impl Write for Fails {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .pop()
+                .map_or(Ok(bytes.len()), |kind| Err(kind.into()))
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_write_is_tried_again_waits_or_fails() {
+        let check = |kind: ErrorKind, expected: Result<usize, ErrorKind>| {
+            let written = try_write(&mut Fails(vec![kind]), b"12");
+            assert_eq!(written.map_err(|error| error.kind()), expected);
+        };
+        check(ErrorKind::Interrupted, Ok(2)); // By a signal: tried again.
+        check(ErrorKind::WouldBlock, Ok(0)); // Full, on Unix.
+        check(ErrorKind::TimedOut, Ok(0)); // Full, on Windows.
+        check(ErrorKind::BrokenPipe, Err(ErrorKind::BrokenPipe)); // The client has left.
+        check(
+            ErrorKind::ConnectionReset,
+            Err(ErrorKind::ConnectionReset), // The client has left with bytes unread.
+        );
+    }
+
+    /// The socket has the time-out of an earlier read, which is set again only where it is much too long or too short.
+    #[test]
+    fn a_read_ends_at_its_deadline_whatever_the_time_out_was() {
+        let check = |timeout: u64, deadline: u64| {
+            let (timeout, deadline) = (
+                Duration::from_millis(timeout),
+                Duration::from_millis(deadline),
+            );
+            let (_client, connected) = pair();
+            connected.stream.set_read_timeout(Some(timeout)).unwrap();
+            let mut reader = DeadlineReader::new(connected, Vec::new());
+            reader.set_deadline(deadline, 0);
+            reader.timeout = timeout;
+            let until = reader.deadline;
+            let error = reader.read(&mut [0; 100]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TimedOut);
+            let now = Instant::now();
+            assert!((until..until + Duration::from_secs(60)).contains(&now));
+        };
+        check(40, 60); // Too short by less than half: one more round.
+        check(10, 60); // Too short by more than half.
+        check(60, 60); // Right.
+        check(100_000, 60); // Too long.
+    }
+
+    /// A socket of a server, and its client.
+    fn accepted() -> (TcpStream, Socket, Arc<Connections>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let connections = Connections::new(Config::default(), Arc::new(|_| ()));
+        let socket = Socket::new(&connections, stream, peer);
+        (client, socket, connections)
+    }
+
+    #[test]
+    fn a_client_may_send_so_much_on_its_stream_and_no_more() {
+        let (mut client, mut socket, _) = accepted();
+        socket.start_stream().unwrap();
+        let give_up = Instant::now() + Duration::from_secs(60);
+        for bytes in [MAX_STRAY_BYTES - 1, 1] {
+            client.write_all(&vec![b'x'; bytes]).unwrap();
+            let expected = socket.stray_bytes + bytes;
+            while socket.stray_bytes < expected {
+                assert!(!socket.peer_left(), "{} bytes", socket.stray_bytes);
+                assert!(Instant::now() < give_up);
+                thread::yield_now();
+            }
+        }
+        client.write_all(b"x").unwrap();
+        while !socket.peer_left() {
+            assert!(Instant::now() < give_up);
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_to_end_does_not_wait_for_a_request() {
+        let check = |is_chosen: bool, is_closing: bool, stays: bool| {
+            let (_client, mut socket, connections) = accepted();
+            assert!(socket.is_new());
+            assert!(!connections.evict_idle(), "it waits for its first request");
+            socket.end_idle();
+            assert!(!socket.is_new());
+            assert!(socket.start_idle());
+            assert_eq!(is_chosen && connections.evict_idle(), is_chosen);
+            if is_closing {
+                connections.close();
+            }
+            // A request has come at the same moment.
+            socket.end_idle();
+            assert_eq!((socket.may_stay(), socket.start_idle()), (stays, stays));
+        };
+        check(false, false, true);
+        check(true, false, false); // It gives way to another one, after this request.
+        check(false, true, false); // The server shuts down.
+        check(true, true, false);
     }
 }
