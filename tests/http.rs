@@ -1313,6 +1313,32 @@ fn idle_connections_give_way_to_new_ones() {
     }
 }
 
+/// A connection that has asked for nothing yet does not give way, as its request may be on its way.
+#[test]
+fn a_new_connection_does_not_give_way() {
+    let config = Config {
+        max_connections: 2,
+        ..Config::default()
+    };
+    let server = start(config, site);
+    let mut new = server.connect();
+    eventually(|| server.stats().connections == 1);
+    let mut idle = server.connect();
+    stays(&mut idle);
+    // It takes the place of the idle one, although the new one has waited longer.
+    let mut busy = None;
+    eventually(|| {
+        busy = Client::try_in_a_request(server.addr());
+        busy.is_some()
+    });
+    idle.ends();
+    let mut refused = server.connect();
+    refused.request("GET", "/hello", &[], b"");
+    is_refused(&mut refused);
+    stays(&mut new);
+    busy.iter_mut().for_each(Client::finish_request);
+}
+
 /// Thousands of clients that keep their connections do not keep others out.
 #[test]
 fn a_crowd_of_idle_connections_gives_way_to_another() {

@@ -320,6 +320,35 @@ fn check_stuck_handler(time: Duration) {
     eventually(|| shut_down() == Ok(()));
 }
 
+/// Its connection has gone before, and its thread is at work for it still.
+#[test]
+fn a_guard_whose_drop_does_not_return_is_reported() {
+    struct Stuck(Sender<()>, Receiver<()>);
+    impl Drop for Stuck {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            let _ = self.1.recv_timeout(PATIENCE);
+        }
+    }
+    let (let_go, wait) = mpsc::channel();
+    let (entered, enters) = mpsc::channel();
+    let guard = Mutex::new(Some(Stuck(entered, wait)));
+    let site = Site::start(patient(), |server| {
+        server.get("/stuck", move |_| {
+            Sse::spawn(|_| ()).guard(guard.lock().unwrap().take())
+        })
+    });
+    // To HTTP/1.0 the end of the stream is that of the connection.
+    let mut client = site.server.connect();
+    client.send("GET /stuck HTTP/1.0\r\n\r\n");
+    enters.recv_timeout(PATIENCE).unwrap();
+    let shut_down = || Ending::begin(site.handle.clone(), Duration::ZERO).end();
+    let left = shut_down().unwrap_err();
+    assert_eq!((left.connections, left.threads), (0, 1));
+    drop(let_go);
+    eventually(|| shut_down() == Ok(()));
+}
+
 #[test]
 fn a_reader_that_takes_nothing_is_cut_off_at_the_deadline() {
     let (ended, end) = mpsc::channel();
