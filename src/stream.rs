@@ -384,3 +384,123 @@ pub(crate) fn append_event(event: &Event, coding: Coding, out: &mut Vec<u8>) {
 fn append_retry(time: Duration, coding: Coding, out: &mut Vec<u8>) {
     coding.append(out, &[Event::new().retry(time).lines()]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::connections::Connections;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Has nothing to send, and notes how long it may wait for something.
+    struct Silent(Option<Duration>);
+
+    impl Source for Silent {
+        fn send(&mut self, _: &Socket, _: Coding, wait: Duration) -> io::Result<Supply> {
+            self.0 = Some(wait);
+            Ok(Supply::Nothing)
+        }
+    }
+
+    /// A stream that has sent nothing yet, and its client.
+    fn begin() -> (TcpStream, Box<EventStream<Silent>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(60 * SECOND)).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let connections = Connections::new(Config::default(), Arc::new(|_| ()));
+        let socket = Socket::new(&connections, stream, peer);
+        let (bytes, coding) = (b"head ".to_vec(), Coding::CloseDelimited);
+        let options = StreamOptions {
+            heartbeat: Some(10 * SECOND),
+            ..StreamOptions::default()
+        };
+        let head = StreamHead { bytes, coding };
+        let stream = EventStream::begin(Silent(None), head, options, socket);
+        (client, stream.unwrap())
+    }
+
+    fn read(client: &mut TcpStream, bytes: usize) -> String {
+        let mut read = vec![0; bytes];
+        client.read_exact(&mut read).unwrap();
+        String::from_utf8(read).unwrap()
+    }
+
+    #[test]
+    fn no_heartbeat_stands_inside_an_event_or_after_the_end() {
+        let (mut client, mut stream) = begin();
+        let much_later = Instant::now() + 60 * SECOND;
+        let check = |stream: &mut EventStream<Silent>| {
+            stream.check(much_later, stream.last_sent, 60 * SECOND)
+        };
+        assert_eq!(check(&mut stream), State::Behind); // The opening has not been sent.
+        stream.run(much_later, None).unwrap();
+        assert_eq!(read(&mut client, 17), "head : connected\n");
+        assert_eq!(check(&mut stream), State::AtHead); // Now a heartbeat is due.
+        assert_eq!(read(&mut client, 12), ": heartbeat\n");
+        stream.last_sent = Instant::now();
+        stream.end(b"end".to_vec(), true);
+        assert_eq!(check(&mut stream), State::Behind); // The end has not been sent.
+        let end = stream.unsent.take();
+        check(&mut stream); // It has, and the connection goes on.
+        stream.unsent = end;
+        stream.run(much_later, None).unwrap();
+        assert_eq!(read(&mut client, 3), "end");
+    }
+
+    #[test]
+    fn a_source_may_wait_until_the_next_heartbeat_where_nobody_waits_for_its_thread() {
+        let (_client, mut stream) = begin();
+        let mut check = |until: Duration, is_shared: bool, from: Duration, to: Duration| {
+            let patience = || SECOND;
+            let patience: Option<&dyn Fn() -> Duration> =
+                if is_shared { Some(&patience) } else { None };
+            stream.last_sent = Instant::now();
+            let state = stream.run(Instant::now() + until, patience).unwrap();
+            assert_eq!(state, State::AtHead);
+            let wait = stream.source.0.take().unwrap();
+            assert!((from..=to).contains(&wait), "{wait:?}");
+        };
+        check(60 * SECOND, false, SECOND, 10 * SECOND); // To the heartbeat.
+        check(5 * SECOND, false, SECOND, 5 * SECOND); // To the end of its time.
+        check(60 * SECOND, true, Duration::ZERO, Duration::ZERO); // Others wait.
+    }
+
+    #[test]
+    fn what_a_full_socket_takes_is_noted() {
+        let (mut client, mut stream) = begin();
+        let long_ago = Instant::now().checked_sub(5 * SECOND).unwrap();
+        let check = |stream: &mut EventStream<Silent>, bytes: usize, went: bool| {
+            stream.last_sent = long_ago;
+            let unsent = Unsent::own(vec![b'x'; bytes]);
+            assert_eq!(stream.send_unsent(unsent, Duration::ZERO).unwrap(), went);
+            let rest = stream.unsent.take().map_or(0, |unsent| unsent.rest().len());
+            // The heartbeat is put off by what was sent, and by nothing else.
+            assert_eq!(stream.last_sent != long_ago, rest < bytes);
+            rest
+        };
+        assert_eq!(check(&mut stream, 0, true), 0); // There is nothing to send.
+        assert_eq!(check(&mut stream, 7, true), 0); // It takes all.
+        let rest = check(&mut stream, 50_000_000, true); // It takes a part.
+        assert!(rest > 0);
+        let mut sent = 7 + 50_000_000 - rest;
+        while stream.socket.try_write(b"x").unwrap() > 0 {
+            sent += 1;
+        }
+        assert_eq!(check(&mut stream, 7, false), 7); // It takes nothing.
+
+        // A heartbeat that it does not take is sent later, whole.
+        stream.check(Instant::now() + 60 * SECOND, long_ago, 60 * SECOND);
+        assert!(stream.unsent.is_some());
+        let drain = std::thread::spawn(move || {
+            assert_eq!(read(&mut client, sent), "x".repeat(sent));
+            read(&mut client, 12)
+        });
+        let state = stream.run(Instant::now() + 60 * SECOND, None).unwrap();
+        assert_eq!(state, State::AtHead);
+        assert_eq!(drain.join().unwrap(), ": heartbeat\n");
+    }
+}
