@@ -302,10 +302,7 @@ impl FileStore {
         if is_replaced {
             return Err(self.replaced());
         }
-        let bytes = self.config.file_bytes;
-        // Each segment holds a descriptor: at most 256 of them.
-        let max_len = (bytes / 16).clamp(4 * 1024, (bytes / 256).max(16 * 1024 * 1024));
-        if is_in_place && self.len < max_len {
+        if is_in_place && self.len < segment_bytes(self.config.file_bytes) {
             return Ok(());
         }
         let mut segments = lock(&self.segments);
@@ -365,6 +362,12 @@ impl FileStore {
             _ => Ok(()),
         }
     }
+}
+
+/// Returns the size at which a segment of a history of `file_bytes` is full. Each segment holds a descriptor: there are at most
+/// 256 of them.
+fn segment_bytes(file_bytes: u64) -> u64 {
+    (file_bytes / 16).clamp(4 * 1024, (file_bytes / 256).max(16 * 1024 * 1024))
 }
 
 /// The segments as readers see them. They stay readable when the hub has gone.
@@ -525,6 +528,22 @@ mod tests {
         assert_eq!(read(3), "data: two\n\n");
         assert_eq!(read(3), "data: three\n\n");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_segment_has_a_sixteenth_within_limits() {
+        const MIB: u64 = 1024 * 1024;
+        let check = |file_bytes: u64, expected: u64| {
+            assert_eq!(segment_bytes(file_bytes), expected, "{file_bytes}");
+        };
+        check(0, 4096); // At least 4 KiB.
+        check(16 * 4096, 4096); // A sixteenth.
+        check(16 * 4097, 4097);
+        check(256 * MIB, 16 * MIB); // Still a sixteenth.
+        check(257 * MIB, 16 * MIB); // At most 16 MiB.
+        check(4096 * MIB, 16 * MIB); // 256 segments.
+        check(4097 * MIB, 4097 * MIB / 256); // More in a segment, since there are no more segments.
+        check(u64::MAX, u64::MAX / 256);
     }
 
     /// A child process that is being started has copies of all descriptors for a moment.
