@@ -3,12 +3,15 @@
 mod support;
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::{EventSource, TestServer, eventually, start};
 use tiny_sse::{
-    Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, PublishError, Request,
+    Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, HubReceiver, PublishError,
+    Request,
 };
 
 /// A log in memory.
@@ -163,6 +166,70 @@ fn a_feed_whose_hub_has_gone_says_so() {
     assert_eq!(feed.push([]), Err(closed.clone())); // None at all.
     assert_eq!(feed.lost(20), Err(closed.clone()));
     assert_eq!(feed.current(Instant::now(), 0), Err(closed));
+}
+
+#[test]
+fn a_receiver_goes_on_after_a_loss() {
+    let mut follower = Follower::new(0);
+    follower.feed.epochs(&[(0xa, 1)]).unwrap();
+    let mut receiver = follower.hub.receiver("a").unwrap();
+    let mut next = move || {
+        let mut event = None;
+        eventually(|| {
+            event = receiver.recv_timeout(Duration::ZERO).ok();
+            event.is_some()
+        });
+        event.and_then(|event| event.message()).unwrap()
+    };
+    for sequence in 1..=3 {
+        follower.push(sequence, sequence.to_string());
+        assert_eq!(next().data, sequence.to_string());
+    }
+    follower.log.0.lock().unwrap().truncate(1);
+    assert_eq!(follower.feed.epochs(&[(0xa, 1), (0xb, 2)]).unwrap(), 1);
+    let gap = next();
+    assert_eq!(gap.event, "gap");
+    assert!(gap.data.ends_with(r#","to":"000000000000000a-1","lost":null}"#));
+    follower.push(2, "new");
+    assert_eq!(next().data, "new");
+}
+
+/// An archive that cannot say what it has says it later: no event is lost, and none is skipped.
+#[test]
+fn a_receiver_asks_an_archive_again() {
+    #[derive(Clone, Default)]
+    struct Fails(InMemory, Arc<AtomicUsize>);
+    impl EventLog for Fails {
+        fn read(&self, after: u64) -> io::Result<Entries> {
+            match self.1.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(io::Error::other("not now")),
+                _ => self.0.read(after),
+            }
+        }
+    }
+    let log = Fails::default();
+    let config = HubConfig {
+        history_events: 1,
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    for sequence in 1..=3 {
+        let entry = Entry {
+            sequence,
+            topics: vec!["a".to_string()],
+            event: Event::data(sequence.to_string()),
+        };
+        log.0.0.lock().unwrap().push(entry.clone());
+        feed.push([entry]).unwrap();
+    }
+    let mut receiver = hub.receiver("a").unwrap().after("000000000000000a-1");
+    let now = |receiver: &mut HubReceiver| receiver.recv_timeout(Duration::ZERO);
+    assert_eq!(now(&mut receiver), Err(RecvTimeoutError::Timeout));
+    for data in ["2", "3"] {
+        let event = now(&mut receiver).unwrap();
+        assert_eq!(event.message().unwrap().data, data);
+    }
 }
 
 /// The log is user code.
