@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::archive::{ArchiveReader, Missing};
 use super::frame::Frame;
+use super::id::EventId;
 use super::log::{GroupId, Log, Next, Position};
 use super::shared::Shared;
 use super::topics::TopicSet;
@@ -57,6 +58,8 @@ pub(crate) struct Cursor {
     archive: Option<Box<ArchiveReader>>,
     /// The log's count of returns when the position was taken. After another return the position may mean another event.
     returns: usize,
+    /// The epoch of the position's id at the last look at the log. After a return the log's epochs would name another one.
+    epoch: u64,
 }
 
 impl Cursor {
@@ -65,10 +68,12 @@ impl Cursor {
     pub(crate) fn new(shared: &Arc<Shared>, topics: &TopicSet) -> Cursor {
         let mut log = shared.log();
         let (group, topics) = log.join(topics);
+        let position = log.latest(&topics);
         Cursor {
             shared: Arc::clone(shared),
             group,
-            position: log.latest(&topics),
+            epoch: log.position_id(position.cursor).epoch,
+            position,
             retained_after: None,
             opening_id: OpeningId::None,
             archive: None,
@@ -78,6 +83,7 @@ impl Cursor {
 
     /// Moves to where a client begins.
     pub(crate) fn begin(&mut self, log: &Log, position: Position) {
+        self.epoch = log.position_id(position.cursor).epoch;
         (self.position, self.returns) = (position, log.returns);
         self.archive = None;
     }
@@ -113,6 +119,7 @@ impl Cursor {
         if log.returns != self.returns {
             return Next::Unknown;
         }
+        self.epoch = log.position_id(self.position.cursor).epoch;
         if let Some(after) = self.retained_after {
             let retained = log.retained(&self.position, after, max_bytes);
             if !retained.is_empty() {
@@ -162,7 +169,8 @@ impl Cursor {
     pub(crate) fn go_on(&mut self) {
         let log = self.shared.log();
         if log.returns != self.returns {
-            let from = log.position_id(self.position.cursor).to_string();
+            let (epoch, sequence) = (self.epoch, self.position.cursor);
+            let from = EventId { epoch, sequence }.to_string();
             self.position = log.latest(&self.position.topics);
             self.position.unknown_id = Some(from);
             self.returns = log.returns;
