@@ -446,6 +446,38 @@ mod tests {
     }
 
     #[test]
+    fn those_that_have_nothing_to_do_end_and_the_least_number_stays() {
+        let (started, starts) = mpsc::channel();
+        let busy = |threads: &Threads<Task>, count: usize| {
+            let running: Vec<_> = (0..count)
+                .map(|_| {
+                    let (task, let_go) = task(&started);
+                    assert!(threads.run(task).is_ok());
+                    starts.recv_timeout(PATIENCE).unwrap();
+                    let_go
+                })
+                .collect();
+            drop(running);
+            until_ready(threads, count);
+        };
+        let kept = start_threads(2..=3, run_task).unwrap();
+        busy(&kept, 3);
+        // Its thread waits for as long, and begins to wait later.
+        let none_kept = start_threads(0..=1, run_task).unwrap();
+        busy(&none_kept, 1);
+        let until = |threads: &Threads<Task>, count: usize| {
+            let give_up = in_a_minute();
+            while lock(&threads.shared.state).threads != count {
+                assert!(Instant::now() < give_up);
+                thread::sleep(Duration::from_millis(2));
+            }
+        };
+        until(&none_kept, 0);
+        until(&kept, 2);
+        busy(&kept, 2);
+    }
+
+    #[test]
     fn those_that_wait_end_when_it_is_dropped() {
         let threads = start_threads(3..=3, |()| {}).unwrap();
         until_ready(&threads, 3);
