@@ -81,3 +81,22 @@ impl Iterator for Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::is_timeout;
+
+    #[test]
+    fn an_event_that_does_not_come_is_an_error_and_the_end_is_none() {
+        let (client, socket) = pair().unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        let mut events = Events(Stream::new(client), Decoder::new());
+        let error = events.next().expect("an error").unwrap_err();
+        assert!(is_timeout(&error), "{error}");
+        drop(socket);
+        assert!(events.next().is_none());
+    }
+}
