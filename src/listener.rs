@@ -198,7 +198,7 @@ fn check_is_free(path: &Path) -> io::Result<()> {
         Ok(_) if UnixStream::connect(path).is_ok() => {
             (ErrorKind::AddrInUse, "another process serves this socket")
         }
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        // Where the path cannot be looked at, the bind fails too.
         _ => return Ok(()),
     };
     Err(io::Error::new(kind, problem))
@@ -217,4 +217,21 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         _ => {}
     }
     address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_reached_over_the_loopback_interface() {
+        let check = |address: &str, expected: &str| {
+            let address = reachable(address.parse().unwrap());
+            assert_eq!(address.to_string(), expected);
+        };
+        check("0.0.0.0:8080", "127.0.0.1:8080"); // All addresses of IPv4.
+        check("[::]:8080", "[::1]:8080"); // All addresses.
+        check("192.0.2.1:8080", "192.0.2.1:8080"); // One address is reached as it is.
+        check("[2001:db8::1]:8080", "[2001:db8::1]:8080");
+    }
 }
