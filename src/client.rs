@@ -207,7 +207,7 @@ impl EventSource {
         })?;
         socket.set_read_timeout(Some(self.silence))?;
         let mut request = self.request.clone();
-        // Of an event that was cut off, nothing is left.
+        // Drops the lines of an event that was cut off.
         self.decoder = Decoder::after(self.last_event_id());
         if !self.last_event_id().is_empty() {
             request += &format!("Last-Event-ID: {}\r\n", self.last_event_id());
@@ -351,7 +351,7 @@ impl Stream {
         while line.trim_end().is_empty() {
             line = self.read_line()?;
         }
-        // What extensions a server writes is its own affair.
+        // A client ignores the chunk extensions that it does not know (RFC 9112 section 7.1.1).
         let size = line.split(';').next().unwrap_or_default();
         match chunk_size(size.trim_end().as_bytes()) {
             Ok((0, _)) => Err(ended()),
@@ -373,7 +373,7 @@ impl Stream {
     }
 }
 
-/// The error for a stream that has ended, whole or not: the next attempt may be lucky.
+/// The error for a stream that has ended, whole or not. The iterator goes on after it with another attempt.
 fn ended() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "the server has ended the stream")
 }

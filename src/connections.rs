@@ -10,7 +10,9 @@
 //!                                                 └──chosen to give way, by another thread──▶ BUSY
 //! ```
 //!
-//! A thread that finds BUSY after its wait knows that its connection was chosen.
+//! A thread that finds BUSY after its wait knows that its connection was chosen. It serves the request that may have come, and
+//! closes the connection. Numbers of waits are compared by their distance to the counter, which may wrap around: a mark must
+//! never be ahead of the counter, so [`NEW`] is the only mark between BUSY and the smallest number.
 
 use std::fmt;
 use std::mem;
@@ -31,7 +33,7 @@ pub(crate) struct Connections {
     on_error: ErrorHook,
     /// Set when the server shuts down, and never reset. Each request has it too, for a long poll.
     pub(crate) closing: Arc<AtomicBool>,
-    /// A client has tried TLS, and the error hook knows.
+    /// The error hook was told that a client has tried TLS.
     pub(crate) has_reported_tls: AtomicBool,
     /// Connections that were accepted, refused ones included.
     accepted: AtomicUsize,
@@ -39,7 +41,8 @@ pub(crate) struct Connections {
     pub(crate) refused: AtomicUsize,
     /// Responses by class of status: 2xx to 5xx.
     responses: [AtomicUsize; 4],
-    /// The number of waits for a next request so far, which tells what wait began first.
+    /// The number of waits for a next request so far. Each wait takes its number from here, so the smallest number is that of
+    /// the wait that began first.
     pub(crate) idle_waits: AtomicUsize,
     /// Locked when a connection begins or ends, and for figures, eviction and shutdown. A request locks it only where the
     /// server has a limit for each address.
@@ -82,7 +85,8 @@ struct Entry {
 
 /// One connection's socket. Its owner holds it strongly, the table weakly, for shutdown and eviction.
 pub(crate) struct SharedStream {
-    /// Who reaches it through the table only shuts it down: that needs no lock, and ends a read or a write that waits.
+    /// A thread that finds the stream through the table only shuts it down, which needs no lock and ends a read or a write that
+    /// waits.
     pub(crate) stream: TcpStream,
     /// The client's address, or that of a proxy in between.
     pub(crate) peer: SocketAddr,

@@ -68,7 +68,7 @@ enum Segment {
 pub struct Next<'a> {
     /// The middleware that has not run yet.
     middleware: &'a [BoxedMiddleware],
-    /// What is at the inside, or why there is nothing.
+    /// The handler that runs after all middleware; without one, the methods that the path has routes for.
     handler: &'a Found<'a>,
 }
 

@@ -352,8 +352,8 @@ fn open_file_limit() -> Option<usize> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// A server that has been started: its threads, and its connections. The threads that accept hold it, and its state while it
-/// runs; the end of the server drops it with all handlers.
+/// A server that has been started: its threads, and its connections. Owned by the threads that accept connections and, while
+/// the server runs, by its [`State`]. The end of the server drops it, and with it all handlers.
 struct Running {
     accept_threads: Threads<(Arc<Running>, Arc<Listener>)>,
     connection_threads: Threads<Socket>,

@@ -58,7 +58,7 @@ pub struct Sse {
     options: StreamOptions,
 }
 
-/// Gives the receiver of the events, and starts what sends them.
+/// Starts the thread of the producer, where there is one, and returns the receiver of its events.
 type Producer = Box<dyn FnOnce() -> io::Result<Receiver<Event>> + Send>;
 
 impl Sse {
@@ -70,9 +70,9 @@ impl Sse {
 
     /// Starts a producer on a new thread and streams the events that it sends.
     ///
-    /// The thread has a stack of 2 MiB. It starts just before the head is written. So none starts for a HEAD request, or for a request that a middleware
-    /// refuses. A send waits while 64 events have not been written. If the thread cannot be started, the client gets a `retry`
-    /// and the end of the stream, and the error hook gets the reason.
+    /// The thread has a stack of 2 MiB. It starts just before the head is written. So none starts for a HEAD request, or for a
+    /// request that a middleware refuses. A send waits while 64 events have not been written. If the thread cannot be started,
+    /// the client gets a `retry` and the end of the stream, and the error hook gets the reason.
     pub fn spawn(producer: impl FnOnce(SyncSender<Event>) + Send + 'static) -> Sse {
         Sse::from_producer(Box::new(|| {
             let (sender, receiver) = mpsc::sync_channel(SPAWN_QUEUE_EVENTS);

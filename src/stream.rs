@@ -258,7 +258,8 @@ impl<S: Source> EventStream<S> {
         }
     }
 
-    /// Sends what goes out of the unsent bytes now, and waits at most so long for the first of them. False when none went.
+    /// Writes what the socket takes of the unsent bytes, waiting at most `wait` for the first of them. Returns false when the
+    /// socket took none.
     fn send_unsent(&mut self, mut unsent: Unsent, wait: Duration) -> io::Result<bool> {
         let mut written = self.socket.try_write(unsent.rest())?;
         if written == 0 && !unsent.rest().is_empty() {
@@ -283,7 +284,7 @@ impl<S: Source> EventStream<S> {
         Ok(())
     }
 
-    /// The stream's time is over, or its server's.
+    /// Whether the stream's lifetime has passed, or the server is closing and does not wait for this stream.
     pub(crate) fn is_over(&self) -> bool {
         (self.socket.is_closing() && !self.is_finite)
             || self.ends_at.is_some_and(|end| Instant::now() >= end)
@@ -315,8 +316,9 @@ impl<S: Source> EventStream<S> {
         self.is_ending = true;
     }
 
-    /// Sends a heartbeat where nothing was sent for so long, and checks whether the client has left: after twice as long
-    /// each time, at most after `max_pause`.
+    /// Sends a heartbeat where nothing was sent for the heartbeat interval, by this stream or, at `last_sent`, by the caller. Then
+    /// checks whether the client has left, where a check is due. Each pause between two checks is twice the one before, at most
+    /// `max_pause`.
     pub(crate) fn check(&mut self, now: Instant, last_sent: Instant, max_pause: Duration) -> State {
         let may_send = self.unsent.is_none() && !self.is_ending;
         if may_send && now >= last_sent.max(self.last_sent) + self.heartbeat {
@@ -343,7 +345,8 @@ impl<S: Source> EventStream<S> {
         }
     }
 
-    /// Has the next check come soon, as a visitor may be gone again.
+    /// Makes the next check due now, since many visitors leave at once. The pause after this check is twice `pause`, at most
+    /// `max_pause`.
     pub(crate) fn check_soon(&mut self, pause: Duration) {
         self.next_check = Instant::now();
         self.check_pause = pause;

@@ -18,7 +18,8 @@ pub(crate) fn stderr_hook() -> ErrorHook {
 
 /// Calls user code, and returns `None` where it panics. The panic hook reports the panic.
 ///
-/// What the call shares with others is its owner's to keep consistent, as after any panic of a thread.
+/// A value that the call shares with other threads may be left half changed. Its owner has to expect that, as after any panic
+/// of a thread.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
     match panic::catch_unwind(AssertUnwindSafe(call)) {
         Ok(value) => Some(value),
