@@ -84,7 +84,8 @@ pub(crate) fn serve(mut socket: Socket, router: &Router) {
 /// Answers requests, up to the first one whose response is a stream. Returns `None` when the connection has ended, and else
 /// what the stream needs: the closure that writes it, the bytes of the head, which are not sent yet, and the socket.
 ///
-/// Not inlined into the caller, so that the frame of this function is not on the stack while the stream is open: ten thousand streams would each touch one more page.
+/// Not inlined into the caller, so that the frame of this function is not on the stack while the stream is open: ten thousand
+/// streams would each touch one more page.
 #[inline(never)]
 fn answer_requests(socket: Socket, router: &Router) -> Option<(Stream, StreamHead, Socket)> {
     let mut connection = Connection::new(socket);

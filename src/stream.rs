@@ -418,7 +418,7 @@ mod tests {
         let socket = Socket::new(&connections, stream, peer);
         let (bytes, coding) = (b"head ".to_vec(), Coding::CloseDelimited);
         let options = StreamOptions {
-            heartbeat: Some(10 * SECOND),
+            heartbeat: Some(1000 * SECOND),
             ..StreamOptions::default()
         };
         let head = StreamHead { bytes, coding };
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn no_heartbeat_stands_inside_an_event_or_after_the_end() {
         let (mut client, mut stream) = begin();
-        let much_later = Instant::now() + 60 * SECOND;
+        let much_later = Instant::now() + 2000 * SECOND;
         let check = |stream: &mut EventStream<Silent>| {
             stream.check(much_later, stream.last_sent, 60 * SECOND)
         };
@@ -467,15 +467,15 @@ mod tests {
             let wait = stream.source.0.take().unwrap();
             assert!((from..=to).contains(&wait), "{wait:?}");
         };
-        check(60 * SECOND, false, SECOND, 10 * SECOND); // To the heartbeat.
-        check(5 * SECOND, false, SECOND, 5 * SECOND); // To the end of its time.
-        check(60 * SECOND, true, Duration::ZERO, Duration::ZERO); // Others wait.
+        check(9000 * SECOND, false, SECOND, 1000 * SECOND); // To the heartbeat.
+        check(500 * SECOND, false, SECOND, 500 * SECOND); // To the end of its time.
+        check(9000 * SECOND, true, Duration::ZERO, Duration::ZERO); // Others wait.
     }
 
     #[test]
     fn what_a_full_socket_takes_is_noted() {
         let (mut client, mut stream) = begin();
-        let long_ago = Instant::now().checked_sub(5 * SECOND).unwrap();
+        let long_ago = Instant::now().checked_sub(SECOND).unwrap();
         let check = |stream: &mut EventStream<Silent>, bytes: usize, went: bool| {
             stream.last_sent = long_ago;
             let unsent = Unsent::own(vec![b'x'; bytes]);
@@ -496,13 +496,13 @@ mod tests {
         assert_eq!(check(&mut stream, 7, false), 7); // It takes nothing.
 
         // A heartbeat that it does not take is sent later, whole.
-        stream.check(Instant::now() + 60 * SECOND, long_ago, 60 * SECOND);
+        stream.check(Instant::now() + 2000 * SECOND, long_ago, 60 * SECOND);
         assert!(stream.unsent.is_some());
         let drain = std::thread::spawn(move || {
             assert_eq!(read(&mut client, sent), "x".repeat(sent));
             read(&mut client, 12)
         });
-        let state = stream.run(Instant::now() + 60 * SECOND, None).unwrap();
+        let state = stream.run(Instant::now() + 2000 * SECOND, None).unwrap();
         assert_eq!(state, State::AtHead);
         assert_eq!(drain.join().unwrap(), ": heartbeat\n");
     }

@@ -458,7 +458,6 @@ mod tests {
                 })
                 .collect();
             drop(running);
-            until_ready(threads, count);
         };
         let kept = start_threads(2..=3, run_task).unwrap();
         busy(&kept, 3);
