@@ -343,8 +343,11 @@ fn a_guard_whose_drop_does_not_return_is_reported() {
     client.send("GET /stuck HTTP/1.0\r\n\r\n");
     enters.recv_timeout(PATIENCE).unwrap();
     let shut_down = || Ending::begin(site.handle.clone(), Duration::ZERO).end();
-    let left = shut_down().unwrap_err();
-    assert_eq!((left.connections, left.threads), (0, 1));
+    // On a slow machine more is left at first.
+    eventually(|| {
+        let left = shut_down().unwrap_err();
+        (left.connections, left.threads) == (0, 1)
+    });
     drop(let_go);
     eventually(|| shut_down() == Ok(()));
 }
