@@ -181,3 +181,116 @@ impl ArchiveReader {
         Err(Missing::Lost(head))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::topics;
+    use super::*;
+
+    /// A log of events with these numbers and topics, all with the data `x`. Those of the topic `own` have an id of their own,
+    /// and `!` in place of a topic is an error.
+    struct Kept(&'static [(u64, &'static str)]);
+
+    impl EventLog for Kept {
+        /// Begins one entry early, as a file that is read in blocks may.
+        fn read(&self, after: u64) -> io::Result<Entries> {
+            let entries = self
+                .0
+                .iter()
+                .filter(move |(sequence, _)| *sequence >= after);
+            Ok(Box::new(entries.map(|&(sequence, topic)| {
+                let event = match topic {
+                    "!" => return Err(io::Error::other("not now")),
+                    "own" => Event::data("x").id("mine").unwrap(),
+                    _ => Event::data("x"),
+                };
+                Ok(Entry {
+                    sequence,
+                    topics: vec![topic.to_string()],
+                    event,
+                })
+            })))
+        }
+    }
+
+    fn id(sequence: u64) -> EventId {
+        EventId { epoch: 1, sequence }
+    }
+
+    /// The bytes of an event of `Kept`, by hand.
+    const EVENT_BYTES: usize = "20\r\nid: 0000000000000001-1\ndata: x\n\n\r\n".len();
+
+    #[test]
+    fn each_read_goes_on_after_the_one_before() {
+        #[track_caller]
+        fn check(
+            log: &'static [(u64, &'static str)],
+            (head, max_bytes): (u64, usize),
+            expected: &[&[u64]],
+            expected_end: &str,
+        ) {
+            let topics = topics::check(vec!["a"]).unwrap();
+            let mut reader = ArchiveReader::default();
+            let mut reads = Vec::new();
+            let mut cursor = 0;
+            let end = loop {
+                if cursor == head {
+                    break "at the head".to_string();
+                }
+                match reader.read(&Kept(log), &topics, cursor, head, max_bytes, &id) {
+                    Ok(events) => {
+                        reads.push(events.iter().map(|event| event.0).collect::<Vec<_>>())
+                    }
+                    Err(missing) => break format!("{missing:?}"),
+                }
+                cursor = reader.read_to;
+            };
+            assert_eq!(reads, expected);
+            assert_eq!(end, expected_end);
+        }
+        const THREE: &[(u64, &str)] = &[(1, "a"), (2, "a"), (3, "a")];
+        check(THREE, (3, 1), &[&[1], &[2], &[3]], "at the head"); // One at least.
+        check(THREE, (3, EVENT_BYTES), &[&[1], &[2], &[3]], "at the head"); // One is full.
+        check(THREE, (3, EVENT_BYTES + 1), &[&[1, 2], &[3]], "at the head"); // Or a little over.
+        check(THREE, (2, 999), &[&[1, 2]], "at the head"); // Not what the hub does not know yet.
+        check(THREE, (5, 999), &[&[1, 2, 3]], "Lost(5)"); // The log has lost its end.
+        let hole = &[(1, "a"), (2, "a"), (5, "a")];
+        check(hole, (6, 999), &[&[1, 2]], "Lost(4)"); // A missing number is a lost event.
+        check(hole, (3, 999), &[&[1, 2]], "Lost(3)"); // Up to the hub's newest one.
+        let failing = &[(1, "a"), (2, "a"), (3, "!")];
+        check(failing, (3, 999), &[&[1, 2]], "Unknown"); // First what was read before the error.
+        const OTHERS: &[(u64, &str)] = &[
+            (1, "b"), // Nine bytes each: eight of them are more than 64 for the one byte.
+            (2, "b"),
+            (3, "b"),
+            (4, "b"),
+            (5, "b"),
+            (6, "b"),
+            (7, "b"),
+            (8, "b"),
+            (9, "a"),
+        ];
+        check(OTHERS, (9, 1), &[&[], &[9]], "at the head"); // Then another reader has its turn.
+        check(OTHERS, (9, 2), &[&[9]], "at the head"); // Which comes later for who may take more.
+    }
+
+    #[test]
+    fn what_was_not_sent_is_returned_again() {
+        let (log, topics) = (
+            Kept(&[(1, "a"), (2, "own")]),
+            topics::check(vec!["a", "own"]).unwrap(),
+        );
+        let mut reader = ArchiveReader::default();
+        let mut read = |cursor| {
+            let events = reader.read(&log, &topics, cursor, 2, 999, &id).unwrap();
+            let ids = events
+                .iter()
+                .map(|(_, frame)| frame.event().message().unwrap().last_event_id);
+            ids.collect::<Vec<_>>()
+        };
+        assert_eq!(read(0), ["0000000000000001-1", "mine"]); // The hub's id where the event has none.
+        assert_eq!(read(0), ["0000000000000001-1", "mine"]); // Nothing of it was sent.
+        assert_eq!(read(1), ["mine"]); // The first was.
+        assert!(read(2).is_empty()); // Both were.
+    }
+}
