@@ -643,7 +643,8 @@ fn what_cannot_be_read_is_refused_or_stays() {
             history_file: Some(folder.file()),
             ..HubConfig::default()
         });
-        say(&hub, "a", "on");
+        let on = Event::data("on").id("own").unwrap();
+        hub.publish_wait("a", on).unwrap();
         let after = fs::read_to_string(folder.file()).unwrap();
         assert!(after.starts_with(&before), "{after:?}");
         let errors = errors.lock().unwrap();
@@ -652,6 +653,14 @@ fn what_cannot_be_read_is_refused_or_stays() {
             errors.len() == 1 && errors[0].ends_with(&told),
             "{errors:?}"
         );
+        drop(hub);
+        // The line of the epoch is whole, and where it begins: no event has its id.
+        let (_, epoch) = after.rsplit_once(": epoch ").unwrap();
+        let (epoch, rest) = epoch.split_once(" from ").unwrap();
+        let from: u64 = rest.split(' ').next().unwrap().parse().unwrap();
+        let id = format!("{epoch}-{}", from - 1);
+        let server = serve(&open(&folder.file()));
+        assert_eq!(resume(&server, "a", &id).data(), "on", "{tail:?}");
     }
 }
 

@@ -253,3 +253,50 @@ impl HubThread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::topics;
+    use super::*;
+
+    #[test]
+    fn a_batch_has_an_end() {
+        #[track_caller]
+        fn check(events: usize, bytes: usize, topics: usize, is_full: bool) {
+            let names: Vec<String> = (0..topics).map(|number| number.to_string()).collect();
+            let names = topics::check(names.iter().map(String::as_str).collect()).unwrap();
+            // `data: ` and two line ends are eight bytes of an event.
+            let event = Event::data("x".repeat(bytes - 8));
+            let mut batch = NewBatch::default();
+            for sequence in 1..=events as u64 {
+                let id = EventId { epoch: 1, sequence };
+                batch.push(id, Arc::clone(&names), &event, false);
+            }
+            assert_eq!(batch.is_full(), is_full);
+        }
+        check(1, 64 * 1024 - 1, 1, false); // A byte less than 64 KiB.
+        check(1, 64 * 1024, 1, true); // An event alone may be larger, and then is the last.
+        check(64, 1024, 1, true); // The events together.
+        check(63, 1024, 1, false); // One less.
+        check(1024, 10, 1, true); // As many topic entries as one step may append.
+        check(1023, 10, 1, false); // One less.
+        check(16, 10, 64, true); // An event has one for each topic.
+        check(15, 10, 64, false); // 960 of them.
+    }
+
+    #[test]
+    fn who_waits_for_a_hub_that_ends_is_told() {
+        let answered = Arc::new(OnceLock::new());
+        let id = EventId {
+            epoch: 1,
+            sequence: 1,
+        };
+        let reply = Reply(Arc::clone(&answered));
+        reply.0.set(Ok(id)).unwrap();
+        drop(reply);
+        assert_eq!(answered.get(), Some(&Ok(id)));
+        let open = Arc::new(OnceLock::new());
+        drop(Reply(Arc::clone(&open)));
+        assert_eq!(open.get(), Some(&Err(PublishError::Closed)));
+    }
+}
