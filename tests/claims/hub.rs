@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{Child, Client, EventSource, TestServer, eventually, serve_parent, start};
 use tiny_sse::{
-    Config, Event, Hub, HubConfig, Lag, OpeningId, PublishError, Replay,
+    Config, Event, Hub, HubConfig, HubReceiver, Lag, OpeningId, PublishError, Replay,
     Request, Response, Server, Sse, StreamEnd,
 };
 
@@ -510,6 +510,26 @@ fn long_poll_waits_only_so_long_and_only_for_so_many() {
     };
     let server = serve(&hub);
     assert!(empty(server.connect().get("/events?topic=a&poll"))); // The time is over.
+    // One that waits looks around each second, and goes on waiting.
+    let time = Duration::from_millis(1200);
+    let longer = Hub::open(HubConfig { poll_timeout: time, ..limits() }).unwrap();
+    let begun = Instant::now();
+    assert!(empty(serve(&longer).connect().get("/events?topic=a&poll")));
+    assert!(begun.elapsed() >= time);
+    let one = Hub::open(HubConfig {
+        poll_timeout: Duration::from_secs(3600),
+        max_polls: 1,
+        ..limits()
+    })
+    .unwrap();
+    let server = serve(&one);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
+        eventually(|| one.stats().polls == 1);
+        assert!(empty(server.connect().get("/events?topic=a&poll"))); // The only place is taken.
+        say(&one, "a", "1");
+        assert!(waiting.join().unwrap().text().contains(r#""data":"1""#)); // By one that still waits.
+    });
     let none = Hub::open(HubConfig {
         poll_timeout: Duration::from_secs(3600),
         max_polls: 0,
@@ -833,6 +853,9 @@ fn code_in_this_process_reads_the_same() {
     let hub = hub_of(HubConfig { history_events: 4, ..HubConfig::default() });
     let mut events = hub.receiver(["a", "b"]).unwrap();
     assert_eq!(events.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Timeout));
+    let (begun, time) = (Instant::now(), Duration::from_millis(20));
+    assert_eq!(events.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout));
+    assert!(begun.elapsed() >= time);
     let first = say(&hub, "a", "1");
     let message = events.recv().unwrap().message().unwrap();
     assert_eq!(
@@ -891,6 +914,24 @@ fn a_receiver_begins_where_it_is_asked_for() {
     }
     drop(go);
     publisher.join().unwrap();
+}
+
+/// A receiver that names an event is told that those after it are gone. One that asks for what is there is told nothing.
+#[test]
+fn a_receiver_of_a_hub_without_a_history_is_told_of_a_gap() {
+    let hub = hub_of(HubConfig { history_events: 0, ..HubConfig::default() });
+    let mut keeps = hub.receiver("a").unwrap();
+    let ids = ["1", "2", "3"].map(|text| say(&hub, "a", text));
+    let mut after = hub.receiver("a").unwrap().after(&ids[0]);
+    let gap = after.recv_timeout(Duration::ZERO).unwrap().message().unwrap();
+    let [from, _, to] = &ids;
+    assert_eq!(gap.data, format!(r#"{{"from":"{from}","to":"{to}","lost":null}}"#));
+    let mut earliest = hub.receiver("a").unwrap().earliest();
+    assert_eq!(earliest.recv_timeout(Duration::ZERO), Err(mpsc::RecvTimeoutError::Timeout));
+    say(&hub, "a", "4");
+    let data = |receiver: &mut HubReceiver| receiver.recv().unwrap().message().unwrap().data;
+    assert_eq!([&mut after, &mut earliest].map(data), ["4", "4"]);
+    assert_eq!(data(&mut keeps), "1"); // One that was there before gets all.
 }
 
 #[test]
@@ -1269,6 +1310,8 @@ fn a_topic_ends_for_all_who_read_it_now_or_later() {
     let mut receiver = hub.receiver(["call", "other"]).unwrap().after(&format!("{id}-end"));
     assert_eq!(receiver.recv().unwrap().message().unwrap().data, "2");
     let id = hub.finish("other", Event::data("done")).unwrap();
+    assert_eq!(receiver.recv().unwrap().message().unwrap().data, "done");
+    assert_eq!(receiver.recv(), None);
     assert_eq!(more.data(), "done");
     assert_eq!(more.next(), None);
     let field = ("Last-Event-ID", &*format!("{id}-end"));
