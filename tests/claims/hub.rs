@@ -617,6 +617,7 @@ fn what_cannot_be_published_is_refused_by_name() {
 #[test]
 fn stats_count_what_there_is() {
     let hub = hub_of(HubConfig::default());
+    assert_eq!((hub.stats().newest, hub.stats().history_bytes), (None, 0));
     let server = serve(&hub);
     let mut a = EventSource::open(server.addr(), "/events?topic=a", &[]);
     let mut ab = EventSource::open(server.addr(), "/events?topic=a&topic=b", &[]);
@@ -637,6 +638,7 @@ fn stats_count_what_there_is() {
     assert_eq!(stats.newest.unwrap().to_string(), newest);
     assert_eq!(stats.oldest, stats.newest);
     assert_eq!((stats.readers_behind, stats.dropped_stalled), (0, 0));
+    assert!(stats.history_bytes > 0);
     let expected = "# TYPE sse_hub_readers gauge\nsse_hub_readers 2\n\
                     # TYPE sse_hub_readers_behind gauge\nsse_hub_readers_behind 0\n\
                     # TYPE sse_hub_published_total counter\nsse_hub_published_total 1\n\
