@@ -145,7 +145,7 @@ fn measure(
             }
             Err(error) => {
                 eprintln!("failed: {error}");
-                results.fail(row, server, error);
+                results.fail(row, server, &error);
             }
         }
     }

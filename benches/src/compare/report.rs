@@ -27,7 +27,9 @@ impl Results {
         }
     }
 
-    pub fn fail(&mut self, row: &Row, server: &Server, error: String) {
+    pub fn fail(&mut self, row: &Row, server: &Server, error: &str) {
+        // A compiler's further lines name this machine's folders.
+        let error = error.lines().next().unwrap_or_default();
         self.failures
             .push(format!("{}, {}: {error}", row.name, server.name));
     }
