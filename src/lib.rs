@@ -32,9 +32,9 @@
 //! | [`Hub`] | broadcasts events to topics, and keeps a history |
 //! | [`Subscription`] | a response of a hub: a stream that resumes from the history |
 //! | [`Sse`] | a response that streams the events of a channel to one client |
-//! | [`Event`], [`Decoder`] | an event, and the way back from the wire |
+//! | [`Event`], [`Decoder`] | an event, and a parser for event streams |
 //! | [`EventSource`] | a client for programs |
-//! | [`Middleware`] | runs around the handlers; ready ones are [`allow_hosts`], [`allow_origins`], [`Cors`] and [`access_log`] |
+//! | [`Middleware`] | runs around the handlers; ready ones are [`allow_hosts`], [`allow_origins`], [`allow_same_origin`], [`Cors`] and [`access_log`] |
 //!
 //! Handlers share state in a `static`, as above, or each closure owns a clone of the [`Hub`]. [`Server::answer`] tests handlers
 //! without a client.
@@ -70,18 +70,17 @@
 //!
 //! # Architecture
 //!
-//! For those who read the source. This page is about boundaries; the first lines of each file say the rest.
+//! This section is for readers of the source. It describes the boundaries; the first lines of each file say the rest.
 //!
 //! ## Two halves
 //!
-//! A hub's **plain half** is a log and cursors. A reader is a cursor: a set of topics and a position. Every reader gets its
-//! events by `Cursor::next`: a stream, a long-poll, code in this process; one that is new, one that comes back, one that has
-//! fallen behind. A hub with `writer_threads: 0` is the plain half alone, with a thread for each reader, and keeps every
-//! promise.
+//! A hub's **plain half** is a log and cursors. A reader is a cursor: a set of topics and a position. Streams, long-polls and
+//! code in this process all get their events by `Cursor::next`, whether the reader is new, comes back or has fallen behind. A
+//! hub with `writer_threads: 0` is the plain half alone, with a thread for each reader, and keeps every promise.
 //!
-//! The **fast half** makes it cheaper, and nothing else. A reader that has everything needs no thread: it hands its socket
-//! to a writer thread, which puts each batch straight into thousands of sockets. Where a write would block, the reader goes
-//! back to its cursor, on a thread of the catch-up pool.
+//! The **fast half** makes delivery cheaper, and does nothing else. A reader that has everything needs no thread of its own: it
+//! goes to a writer thread, which puts each batch straight into thousands of sockets. Where a write would block, the reader
+//! goes back to its cursor, on a thread of the catch-up pool.
 //!
 //! ```text
 //!  publishers ──inbox──▶ hub thread ──append──▶ log
@@ -95,19 +94,21 @@
 //!
 //! A stream is a **value that one thread owns at a time and that moves over channels**.
 //!
-//! ## The way of one event
+//! ## The path of one event
 //!
 //! 1. [`Hub::publish`] checks topics, id and size, and puts the event into the inbox: a bounded `mpsc` channel, which makes
 //!    publishers wait when it is full.
-//! 2. The hub thread takes all that is there as one batch, once each writer has taken the last batch. It numbers each event
-//!    and encodes it once, as a chunk that all readers share. With a history file it appends the batch to the file.
+//! 2. Once each writer has taken the last batch, the hub thread takes what is in the inbox as the next one, up to 64 KiB of
+//!    events. It numbers each event and encodes it once, as a chunk that all readers share. With a history file it appends the
+//!    batch to the file.
 //! 3. Under the log's lock it appends the batch to the log and sends it to the writers.
-//! 4. A writer writes the batch to each socket of a group of readers. Where that would block, or takes only a part, the
-//!    reader goes to the catch-up pool, with its exact position inside the event.
+//! 4. A writer writes the batch to each socket of a group of readers. Where a socket takes only a part of the batch, or
+//!    nothing, the reader goes to the catch-up pool, with its exact position inside the event.
 //! 5. A thread of the pool sends the rest of that event and goes on from the cursor. At the newest event it hands the reader
 //!    to a writer, under the lock of step 3: the reader arrives between the last batch that it has and the next one.
 //!
-//! An event of an [`Sse`] has a shorter way: out of its channel, with all that wait after it, into one write.
+//! An event of an [`Sse`] has a shorter path: the stream takes it out of its channel, and writes it together with the events
+//! that wait after it.
 //!
 //! ## The files
 //!
@@ -119,12 +120,12 @@
 //! | `client` | the blocking client of an event stream |
 //! | `http/target`, `http/head`, `http/body` | one request, read within limits |
 //! | `http/request` | that request as a handler sees it |
-//! | `http/forwarded` | whom a proxy speaks for |
+//! | `http/forwarded` | the client's address, where proxies stand between |
 //! | `http/response`, `http/cookie` | one response, and a cookie that it sets |
 //! | `http/chunked`, `http/lines` | a body in chunks, and one that is written line by line |
 //! | `router` | paths, methods, middleware |
 //! | `guard/*` | ready middleware: allow-lists of hosts and origins, CORS, an access log |
-//! | `threads` | run this on a reused or a new thread, within a limit |
+//! | `threads` | pools of threads, each within a limit |
 //! | `connections` | who is connected, how many may be, and how to reach them all at shutdown |
 //! | `socket` | one connection's socket and permit: writing by pace, reading by deadline, liveness check |
 //! | `connection` | read a request, answer it, keep alive or become a stream |
@@ -133,7 +134,7 @@
 //! | `stream` | the loop of events, heartbeats and the end of a stream |
 //! | `sse` | an `mpsc` receiver as a response |
 //! | `testing` | the events of a response, without a server |
-//! | `user_code` | user code, whose panic ends that call alone |
+//! | `user_code` | calls of user code, where a panic ends the call and nothing else |
 //! | `random`, `lock` | numbers that need to differ, not to be secret; locks whose poison is ignored |
 //! | `hub/id`, `hub/topics`, `hub/config`, `hub/error` | what may be an id or a topic; limits and errors |
 //! | `hub/frame` | an encoded event, and a write that may be partial |
@@ -141,9 +142,9 @@
 //! | `hub/archive` | a log outside memory, and a reader's way through it |
 //! | `hub/record` | the format of the log's file, an event stream |
 //! | `hub/file` | that file: append, recover, segments, read |
-//! | `hub/registry`, `hub/shared` | who reads; what a hub's threads share |
-//! | `hub/cursor` | how events leave the log, whoever reads |
-//! | `hub/receiver`, `hub/subscriber`, `hub/poll` | who has a cursor: code in this process, a stream, a long-poll |
+//! | `hub/registry`, `hub/shared` | the open event streams; what a hub's threads share |
+//! | `hub/cursor` | how events leave the log, for every kind of reader |
+//! | `hub/receiver`, `hub/subscriber`, `hub/poll` | the three that have a cursor: code in this process, a stream, a long-poll |
 //! | `hub/fast` | the fast half: writer threads and the catch-up pool |
 //! | `hub/subscription` | from a request to a cursor and a response |
 //! | `hub/hub_thread`, `hub/follow` | who appends: the thread that numbers what is in the inbox, or a log that others number |
@@ -152,13 +153,15 @@
 //!
 //! ## What is absent
 //!
-//! - Events know no HTTP, and HTTP no events: a stream is a closure in a [`Response`] that is given the socket. Nor does a
-//!   connection know of hubs. `tests/layers.rs` holds the table of who may import whom; no two files import each other.
-//! - Sockets appear in `server`, `listener`, `connections` and `socket` alone; requests are read from anything that reads.
-//! - Nothing is kept of a request that could not be read: every framing error ends its connection.
-//! - Nothing is allocated by an announced length. Nothing waits without a deadline for a peer.
-//! - No timer thread and no delay on purpose: each thread computes its next deadline before it waits.
-//! - No `unsafe`, no 64-bit atomics, and no dependency, not even for tests.
+//! - `event` knows nothing of HTTP, and `http` nothing of events: a stream is a closure in a [`Response`] that is given the
+//!   socket. `connection` knows nothing of hubs. `tests/layers.rs` has the table of which file may import which. In `hub`, no
+//!   two files import each other.
+//! - The server's sockets appear in `listener`, `connections` and `socket` alone, those of clients in `client` and `testing`.
+//!   Requests are read from anything that implements `BufRead`.
+//! - A request that could not be read leaves nothing behind: every error in its head or body ends the connection.
+//! - No memory is allocated because a peer announces a length. No thread waits for a peer without a deadline.
+//! - There is no timer thread, and no event is delayed on purpose: each thread computes its next deadline before it waits.
+//! - There is no `unsafe`, no 64-bit atomic, and no dependency, not even for tests.
 //!
 //! ## Threads and locks
 //!
@@ -166,9 +169,10 @@
 //! they do: `sse-accept`, `sse-connection`, `sse-refusal`, `sse-producer`, `sse-hub`, `sse-writer`, `sse-catch-up`, and
 //! `sse-callbacks`, which calls what [`Subscription::on_end`] and a hub's `on_error` were given. Between threads, connections and events travel over
 //! channels and queues. Each lock (of the log, of a hub's figures, of the registry of readers, of the connections, of a pool's
-//! queue) is held for one step, never while something waits for a peer, the disk or user code.
+//! queue) is held for one step, and never while the thread waits for a peer, the disk or user code. Only the lock of a
+//! history's list of files is held while a file is opened, renamed or removed.
 #![forbid(unsafe_code)]
-// A little of what the other modules offer is for the hub alone.
+// Without the hub, a few functions of the other modules have no caller.
 #![cfg_attr(not(feature = "hub"), allow(dead_code))]
 
 mod client;
