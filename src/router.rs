@@ -43,7 +43,7 @@ pub(crate) struct Router {
 struct Route {
     /// `None` for any method.
     method: Option<Method>,
-    /// What was given, for the error of another route in the same place.
+    /// The pattern as it was given, for the error of another route in the same place.
     pattern: String,
     /// At least one: the path `/` has one empty segment.
     segments: Vec<Segment>,
@@ -176,8 +176,9 @@ impl Route {
             if !fits {
                 let mut words = text.rsplit(|c| !is_letter(c));
                 let name = words.find(|word| !word.is_empty()).unwrap_or("name");
-                let right = format!("a parameter is {{{name}}}, the rest of a path {{*{name}}}");
-                return Err(format!("no path has {text:?}; {right}"));
+                let right =
+                    format!("write a parameter as {{{name}}}, the rest of a path as {{*{name}}}");
+                return Err(format!("{text:?} matches no path; {right}"));
             }
             if route.names.iter().any(|known| known == name) {
                 return Err(format!("{text:?} has the name of another parameter"));
@@ -202,7 +203,7 @@ impl Route {
         }
     }
 
-    /// Returns the place among all routes. Two routes with equal places take the same requests.
+    /// Returns the place among all routes. Two routes in the same place take the same requests.
     fn place(&self) -> (&[Segment], u8) {
         let method = match self.method {
             // Before GET, whose routes match HEAD as well.
@@ -245,8 +246,8 @@ fn is_file_name(part: &str) -> bool {
     percent_decode(part).is_some_and(|part| is_name(&part))
 }
 
-/// Calls a handler or a middleware. A panic becomes a 500, which the middleware around it sees: a log wants its line, and a
-/// page of another site its CORS fields.
+/// Calls a handler or a middleware. A panic becomes a 500, which the middleware around it sees: an access log needs its line,
+/// and a page of another site its CORS fields.
 fn without_panic(who: &str, answer: &dyn Fn() -> Response) -> Response {
     guarded(answer).unwrap_or_else(|| Response::failed(format!("the {who} panicked")))
 }
@@ -491,8 +492,12 @@ mod tests {
             ("/a?b", "a?b", "b"),       // The query is no part of it.
             ("/a%20b", "a%20b", "20b"), // Patterns are compared with the decoded path.
         ] {
-            let right = format!("a parameter is {{{name}}}, the rest of a path {{*{name}}}");
-            check(pattern, Some(&format!("no path has {segment:?}; {right}")));
+            let right =
+                format!("write a parameter as {{{name}}}, the rest of a path as {{*{name}}}");
+            check(
+                pattern,
+                Some(&format!("{segment:?} matches no path; {right}")),
+            );
         }
         check("/{*a}/b", Some("the rest of a path comes last"));
         check(
