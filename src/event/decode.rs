@@ -9,16 +9,16 @@ use std::time::Duration;
 use super::encode::Event;
 use super::line::line_break;
 
-/// The bytes of one event that are taken unless [`Decoder::max_event_bytes`] says otherwise: what a hub publishes by
+/// The maximum bytes of one event unless [`Decoder::max_event_bytes`] sets another limit: as many as a hub publishes by
 /// default.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
 /// Reads an event stream that comes in pieces of any size, as an `EventSource` would.
 ///
-/// One byte order mark in front is dropped, what is not UTF-8 becomes U+FFFD, lines end with CRLF, LF or CR, unknown
-/// fields are ignored, and an event whose blank line has not come is never returned
-/// ([interpreting an event stream](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation)).
-/// Comments, which an `EventSource` hides, are returned, so that a client can see heartbeats.
+/// One byte order mark in front is dropped. Bytes that are not UTF-8 become U+FFFD. Lines end with CRLF, LF or CR. Unknown
+/// fields are ignored. An event whose blank line has not come is never returned ([interpreting an event
+/// stream](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation)). Comments, which an
+/// `EventSource` hides, are returned, so that a client can see heartbeats.
 ///
 /// # Examples
 ///
@@ -47,11 +47,11 @@ pub struct Decoder {
     max_event_bytes: Option<usize>,
     /// The beginning of a line whose end has not come yet.
     line: Vec<u8>,
-    /// The bytes of the field lines since the last blank line, with one for the end of each.
+    /// The bytes of the field lines since the last blank line, with one byte for the end of each line.
     event_bytes: usize,
-    /// The first line has ended, in front of which a byte order mark may stand.
+    /// The first line, which may begin with a byte order mark, has ended.
     has_begun: bool,
-    /// The last piece ended with CR: a LF that follows belongs to it.
+    /// The last piece ended with CR: an LF that follows belongs to the same line end.
     after_cr: bool,
     /// The data so far, with an LF after each line: empty only if there was no `data` field.
     data: String,
@@ -104,7 +104,7 @@ impl Decoder {
     /// # Errors
     ///
     /// Fails when an event is longer than [`Decoder::max_event_bytes`]. The rest of such a stream cannot be trusted to
-    /// begin with a new event: every later call fails too, so connect again, with a new decoder.
+    /// begin with a new event: every later call fails too. So connect again, with a new decoder.
     pub fn decode(&mut self, bytes: &mut &[u8]) -> Result<Option<Decoded>, EventTooLong> {
         loop {
             if self.after_cr && !bytes.is_empty() {
@@ -142,7 +142,7 @@ impl Decoder {
     /// [`Last-Event-ID`](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header) when
     /// it reconnects. Empty while there was none.
     ///
-    /// An event without data, for which there is no message, sets it too.
+    /// An event without data, for which there is no message, sets the id too.
     ///
     /// # Examples
     ///
@@ -233,7 +233,7 @@ pub enum Decoded {
 pub struct Message {
     /// The event's name: `message` when it has none.
     pub event: String,
-    /// The lines of data, a LF between them.
+    /// The lines of data, with an LF between them.
     pub data: String,
     /// The id of this event, or of the last one before it that had one.
     pub last_event_id: String,
@@ -241,7 +241,7 @@ pub struct Message {
 
 /// An event of the stream is longer than [`Decoder::max_event_bytes`].
 ///
-/// The [`Decoder`] that returned it reads no more.
+/// The [`Decoder`] that returned this error reads no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventTooLong {
     limit: usize,
@@ -256,8 +256,8 @@ impl fmt::Display for EventTooLong {
 impl std::error::Error for EventTooLong {}
 
 impl Event {
-    /// Reads the event as a client does that receives it first of all; `None` when it has no data, so that nothing
-    /// would be dispatched.
+    /// Returns the message that a client dispatches for this event if it is the first of a stream; `None` when the event has no
+    /// data, so that nothing is dispatched.
     ///
     /// # Examples
     ///

@@ -116,8 +116,8 @@ impl Event {
     /// [`Last-Event-ID`](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header) when
     /// it reconnects.
     ///
-    /// Writes `id: text\n` in front of the other fields. An empty id is written too: it makes the client forget the one
-    /// it had, and come back without the header.
+    /// Writes `id: text\n` in front of the other fields. An empty id is written too: it makes the client forget its last event
+    /// ID, and come back without the header.
     ///
     /// # Errors
     ///
@@ -147,10 +147,10 @@ impl Event {
 
     /// Sets the
     /// [reconnection time](https://html.spec.whatwg.org/multipage/server-sent-events.html#concept-event-stream-reconnection-time),
-    /// how long the client waits before it reconnects, for the rest of its life or until the next one.
+    /// how long the client waits before it reconnects, until another event sets another time.
     ///
-    /// Writes `retry: 1500\n`, whole milliseconds. A fraction of one is cut off, and more than 2147483647, some
-    /// 24 days, is written as that: a browser's timers fire at once beyond it.
+    /// Writes `retry: 1500\n`, in whole milliseconds. A fraction of a millisecond is cut off. At most 2147483647 is written,
+    /// some 24 days: a browser's timers fire at once beyond that.
     ///
     /// # Examples
     ///
@@ -204,17 +204,17 @@ impl Event {
         out.push(b'\n');
     }
 
-    /// The number of bytes that [`Event::encode`] appends.
+    /// Returns the number of bytes that [`Event::encode`] appends.
     pub(crate) fn encoded_len(&self) -> usize {
         self.lines().len() + 1
     }
 
-    /// The event's id; `None` where none was set, which differs from an empty one.
+    /// Returns the event's id; `None` if no id was set, which differs from an empty id.
     pub(crate) fn id_text(&self) -> Option<&str> {
         str::from_utf8(self.split_id().0?).ok()
     }
 
-    /// All of the event but for the blank line that ends it.
+    /// Returns all of the event except the blank line that ends it.
     pub(crate) fn lines(&self) -> &[u8] {
         match &self.0 {
             Lines::Own(lines) => lines,
@@ -222,7 +222,7 @@ impl Event {
         }
     }
 
-    /// The id, and the lines of the other fields.
+    /// Returns the id, and the lines of the other fields.
     fn split_id(&self) -> (Option<&[u8]>, &[u8]) {
         let lines = self.lines();
         // Only the id's own line can begin like this, and it is always the first.
@@ -233,7 +233,7 @@ impl Event {
         (Some(&from_id[..end]), from_id.get(end + 1..).unwrap_or(&[]))
     }
 
-    /// Adds one line for each line of `text`, `prefix` in front of it.
+    /// Adds one line for each line of `text`, with `prefix` in front.
     fn with_lines(self, prefix: &str, text: &str) -> Event {
         let mut lines = match self.0 {
             Lines::Own(lines) => lines,

@@ -1,4 +1,4 @@
-//! The little of JSON (RFC 8259) that a gap, a long-poll response and most events need: strings.
+//! The part of JSON (RFC 8259) that a gap, a long-poll response and most events need: strings.
 
 /// Writes a text as a JSON string, quotes included (RFC 8259 section 7).
 ///
