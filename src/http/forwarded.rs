@@ -53,7 +53,7 @@ pub(crate) fn client_ip(request: &Request, trusted: &[IpAddr]) -> IpAddr {
 /// Reads an IP address as proxies write it: alone, with a port, or as IPv6 in brackets with or without a port.
 ///
 /// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]` and `[2001:db8::1]:4711` are addresses. `unknown` and a name
-/// that hides the node, such as `_gateway`, are none.
+/// that hides the node, such as `_gateway`, are not addresses.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_ascii();
     let with_port = || Some(text.parse::<SocketAddr>().ok()?.ip());

@@ -134,7 +134,7 @@ impl Request {
 
         self.check_host()?;
         if let Some(authority) = authority {
-            // It takes the place of the field (RFC 9112 section 3.2.2).
+            // The authority takes the place of the field (RFC 9112 section 3.2.2).
             self.set_host(authority);
         }
         self.framing = self.read_framing()?;

@@ -77,7 +77,7 @@ pub struct Request {
     pub(crate) client_ip: IpAddr,
     /// Set when the server shuts down, for a handler that waits.
     pub(crate) closing: Arc<AtomicBool>,
-    /// When the head had come.
+    /// When the whole head had arrived.
     pub(crate) received: Instant,
     pub(crate) version: Version,
     pub(crate) framing: Framing,
@@ -104,7 +104,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a target that the server would refuse, and that reason.
+    /// `InvalidInput`, with the reason, for a target that the server would refuse.
     pub fn new(method: Method, target: &str) -> io::Result<Request> {
         let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let mut request = Request::unread((Ipv4Addr::LOCALHOST, 1).into(), Arc::default());
@@ -116,7 +116,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a field that the server would refuse, and that reason.
+    /// `InvalidInput`, with the reason, for a field that the server would refuse.
     pub fn with_header(mut self, name: &str, value: &str) -> io::Result<Request> {
         let (name, value) = parse_field(format!("{name}: {value}").as_bytes())?;
         match name.eq_ignore_ascii_case("host") {
@@ -321,7 +321,7 @@ impl Request {
         ids.find(|id| !id.is_empty())
     }
 
-    /// Clears the request for the next one, and frees what a large request took: the next may take a while.
+    /// Clears the request for the next one, and frees what a large request took: the next request may not come for a while.
     pub(crate) fn clear(&mut self) {
         let mut fields = mem::take(&mut self.fields);
         fields.clear();

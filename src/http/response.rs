@@ -21,7 +21,7 @@ use crate::socket::Socket;
 /// assert_eq!(moved.status(), 303);
 /// ```
 ///
-/// A handler returns anything that becomes one ([`IntoResponse`]): text, an [`Sse`](crate::Sse), a
+/// A handler returns anything that becomes a response ([`IntoResponse`]): text, an [`Sse`](crate::Sse), a
 /// [`Subscription`](crate::Subscription), a pair of a status and one of these, or a `Result` of one of these. The error of such a
 /// `Result` is a `Response` as well, so that `?` can refuse. The type of an error says what `?` makes of it:
 ///
@@ -61,7 +61,7 @@ pub struct Response {
     body: Cow<'static, [u8]>,
     /// Writes the body in place of a whole one.
     pub(crate) stream: Option<Stream>,
-    /// What went wrong, for the error hook.
+    /// The problem that the error hook gets.
     pub(crate) error: Option<String>,
     /// The connection ends with this response, whatever the client asks for.
     pub(crate) is_last: bool,
@@ -85,7 +85,7 @@ impl Response {
     }
 
     /// Makes a 200 with these field lines and this body.
-    #[inline(never)] // Else a copy of the code stands at each kind of response.
+    #[inline(never)] // Otherwise each kind of response would have a copy of the code.
     fn with_lines(fields: String, body: Cow<'static, [u8]>) -> Response {
         Response {
             status: 200,
@@ -129,7 +129,7 @@ impl Response {
     ///   news.onmessage = (event) => document.body.append(event.data);
     ///   news.addEventListener('alarm', (event) => alert(event.data));
     ///   news.ongap = (event) => console.warn('events that could not be brought back', event.data);
-    ///   news.onerror = () => console.warn(news.readyState === 2 ? 'refused for good' : 'waiting');
+    ///   news.onerror = () => console.warn(news.readyState === 2 ? 'refused' : 'waiting');
     /// </script>
     /// ```
     ///
@@ -220,7 +220,7 @@ impl Response {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     ) -> Response {
         let write = Box::new(|head, socket| lines::send(head, socket, Box::new(write)));
-        // Else nginx collects the lines before it passes them on.
+        // Without this field, nginx would hold the lines back.
         Response::stream("X-Accel-Buffering: no\r\n", write)
             .with_field("Content-Type", content_type)
     }
@@ -389,7 +389,8 @@ impl Response {
             (true, _) => b"Connection: keep-alive\r\n",
         });
         let _ = match (length, request.version) {
-            // A 204 has no Content-Length (RFC 9110 section 8.6). That of a 304 is the length of the 200, which is not known.
+            // A 204 has no Content-Length (RFC 9110 section 8.6). The `Content-Length` of a 304 would be that of the 200, which
+            // is not known.
             (Some(length), _) if self.has_content() => write!(out, "Content-Length: {length}\r\n"),
             (None, Version::Http11) => write!(out, "Transfer-Encoding: chunked\r\n"),
             _ => Ok(()),
