@@ -310,7 +310,7 @@ export class SharedEventSource extends EventTarget {
   }
 }
 
-/** The server has refused for good. */
+/** The server has refused, and would refuse another attempt too. */
 class Refusal extends Error {}
 
 /** Returns how long a response asks to wait, in ms: Retry-After is a number of seconds or a date (RFC 9110 10.2.3). */

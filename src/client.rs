@@ -72,8 +72,8 @@ const MAX_FIELDS: usize = 256;
 /// [`flatten`](Iterator::flatten) makes an iterator of messages that survives restarts of the server.
 ///
 /// The wait is the server's `retry`, 3 seconds by default, and up to half as much again at random, so that not all clients
-/// return at once. Each failed attempt doubles the wait, up to 16 times. After a status of 429 or 500 to 599, the wait is at
-/// least the `Retry-After` in seconds.
+/// return at once. Each further failed attempt doubles the wait, up to 16 times the first one. After a status of 429 or 500 to
+/// 599, the wait is at least the `Retry-After` in seconds.
 ///
 /// The iterator ends when the server answers 204. It also ends after an error of the kind `InvalidData`, where another attempt
 /// would fail too: any other status, including redirects, a response that is not an event stream, or an event over 1 MiB.
@@ -87,7 +87,7 @@ pub struct EventSource {
     silence: Duration,
     /// The reconnection time of the server, which failures double for each pause.
     retry: Duration,
-    /// Has the last event id as well.
+    /// It has the last event id too.
     decoder: Decoder,
     /// `None` while there is no connection: the next call makes one.
     stream: Option<Stream>,
@@ -300,7 +300,7 @@ impl Stream {
     /// ```
     fn read_head(&mut self) -> io::Result<(u16, HashMap<String, String>)> {
         let (mut status, mut fields) = (100, HashMap::new());
-        // After interim responses comes another (RFC 9110 section 15.2).
+        // An interim response is followed by another response (RFC 9110 section 15.2).
         while (100..200).contains(&status) {
             let line = self.read_line()?;
             let code = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
@@ -317,8 +317,8 @@ impl Stream {
         Ok((status, fields))
     }
 
-    /// Returns the next item of the stream. Its end is an `UnexpectedEof`, since an event stream ends only when the connection
-    /// does.
+    /// Returns the next item of the stream. Its end, complete or not, is an `UnexpectedEof`: the client comes back after
+    /// either.
     pub(crate) fn next(&mut self, decoder: &mut Decoder) -> io::Result<Decoded> {
         loop {
             if self.left == 0 && self.is_chunked {
@@ -373,12 +373,12 @@ impl Stream {
     }
 }
 
-/// The error for a stream that has ended, whole or not. The iterator goes on after it with another attempt.
+/// Makes the error for a stream that has ended, complete or not. After this error the iterator connects again.
 fn ended() -> io::Error {
     io::Error::new(ErrorKind::UnexpectedEof, "the server has ended the stream")
 }
 
-/// A read that takes too long is `WouldBlock` on Unix, and `TimedOut` on Windows.
+/// Names the error of a read that took too long, which is `WouldBlock` on Unix and `TimedOut` on Windows.
 fn name_silence(error: io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
@@ -388,12 +388,12 @@ fn name_silence(error: io::Error) -> io::Error {
     }
 }
 
-/// The error that ends the iterator: another attempt would fail too.
+/// Makes the error that ends the iterator: another attempt would fail too.
 fn invalid_data(message: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, message)
 }
 
-/// The error for a setting that cannot be sent.
+/// Makes the error for a setting that cannot be sent.
 fn invalid_input(problem: &str, text: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, format!("{problem}: {text:?}"))
 }

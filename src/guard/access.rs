@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use crate::http::Request;
 use crate::router::{BoxedMiddleware, Next};
 
-/// Makes a middleware that calls `log` with a line for each request and its response. Add it first, and the log has the
-/// refusals of all other middleware.
+/// Makes a middleware that calls `log` with a line for each request and its response. Add it before all other middleware, so
+/// that the log has their refusals too.
 ///
 /// `log` runs on the connection's thread when the response is known, for a stream before the first byte. Send slow work to
 /// another thread. A request that is malformed or over a limit of the server reaches no middleware, and is not in the log.

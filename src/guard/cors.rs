@@ -48,8 +48,8 @@ pub struct Cors {
 }
 
 impl Cors {
-    /// Allows every page: `Access-Control-Allow-Origin: *`. Browsers send no cookies then, else every page could read the data of
-    /// each visitor.
+    /// Allows every page: `Access-Control-Allow-Origin: *`. Browsers then send no cookies: otherwise every page could read the
+    /// data of each visitor.
     pub fn any() -> Cors {
         Cors {
             origins: None,
@@ -137,9 +137,9 @@ impl Middleware<Cors> for Cors {
             (true, None) => Response::text("not for pages of this origin\n").with_status(403),
             (true, Some(_)) => Response::new(204)
                 .with_field("Access-Control-Allow-Methods", &self.methods)
-                // A list, as `*` does not cover `Authorization`.
+                // Named one by one, since `*` does not cover `Authorization`.
                 .with_field("Access-Control-Allow-Headers", &self.fields.join(", "))
-                // Ten minutes: then every browser has a changed list.
+                // Ten minutes, after which every browser has a list that was changed.
                 .with_field("Access-Control-Max-Age", "600"),
         };
         if let Some(origin) = allowed {

@@ -1,7 +1,7 @@
 //! Ready middleware: allow-lists of hosts and origins ([`allow`]), CORS ([`cors`]), an access log ([`access`]); and the
 //! comparison of secrets ([`secret`]).
 //!
-//! Each middleware is a function of the request and `Next`, as a program could write it. In this order, the log has the
+//! A program could write each middleware itself: it is a function of the request and `Next`. In this order, the log has the
 //! refusals of all others, and a preflight is answered before the origins are checked:
 //!
 //! ```text
