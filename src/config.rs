@@ -34,16 +34,16 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a peer may take nothing of what is written to it. Default: 30 s, two heartbeats.
     pub write_timeout: Duration,
-    /// Minimum rate, in bytes a second on average, at which a peer must send a body, or take a stream while it is behind. It is
-    /// judged after [`write_timeout`](Config::write_timeout), for a body after 5 s. Default: 64, which only a peer that is slow on
-    /// purpose does not reach.
+    /// Minimum rate, in bytes a second on average, at which a peer must send a body, or take a response or a stream while it is
+    /// behind. The rate is judged after [`write_timeout`](Config::write_timeout), for a body after 5 s. Default: 64, which only
+    /// a peer that is slow on purpose does not reach.
     pub min_bytes_per_second: u64,
     /// Silence on a stream after which a heartbeat is sent, unless the stream sets its own. Default: 15 s, which
     /// [WHATWG's authoring notes](https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes)
     /// recommend against proxies that drop silent connections.
     pub heartbeat: Duration,
-    /// Maximum lifetime of a stream. Each stream's own is up to a tenth shorter, at random, so that streams that were opened
-    /// together do not all return together. Default: none.
+    /// Maximum lifetime of a stream. Each stream's own lifetime is up to a tenth shorter, at random, so that clients that
+    /// connected together do not all come back together. Default: none.
     pub max_stream_lifetime: Option<Duration>,
     /// Reconnects after a shutdown, a refusal, the end of a stream's lifetime or `Hub::close` are spread over this time, by
     /// the `retry` field. Default: 5 s.
@@ -57,17 +57,17 @@ pub struct Config {
     /// [`max_connections`](Config::max_connections). Default: 4,000: a process with default Linux settings ends at about
     /// 16,000 threads.
     pub max_threads: usize,
-    /// Maximum number of connections from one client address. Default: none, since behind a proxy all clients are one; see
-    /// [`trusted_proxies`](Config::trusted_proxies).
+    /// Maximum number of connections from one client address. Default: none, since behind a proxy all clients have one address;
+    /// see [`trusted_proxies`](Config::trusted_proxies).
     pub max_connections_per_address: Option<usize>,
     /// Addresses of the proxies whose `X-Forwarded-For` is believed, or `Forwarded` where there is no `X-Forwarded-For`. A
     /// proxy that writes `Forwarded` must remove an `X-Forwarded-For` that its client sent. Default: none.
     pub trusted_proxies: Vec<IpAddr>,
-    /// Stack of a thread that accepts or serves connections, in bytes. Default: 256 KiB, of which only touched pages count; 2 MiB, the usual
-    /// size, can become one huge page.
+    /// Stack of a thread that accepts or serves connections, in bytes. Default: 256 KiB, of which only touched pages take
+    /// memory. A stack of 2 MiB, the usual size, can become one huge page.
     pub thread_stack_bytes: usize,
-    /// Number of threads that accept connections. Default: 2. The kernel queues only 128 clients; where a single thread is
-    /// delayed, the clients after those wait a second for their next try.
+    /// Number of threads that accept connections. Default: 2. The kernel queues only 128 clients. When a single thread is
+    /// delayed, the clients that do not fit wait a second for their next try.
     pub accept_threads: usize,
 }
 

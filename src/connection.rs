@@ -9,8 +9,8 @@
 //!        └── with new buffers, where the stream kept the connection
 //! ```
 //!
-//! Whatever goes wrong with a request is a response that ends the connection, or the end without a response: after a framing
-//! error nobody knows where the next request begins.
+//! An error in a request leads to a response that ends the connection, or to the end without a response: after a framing error,
+//! the beginning of the next request is not known.
 //!
 //! A client may send its next requests before the response (pipelining, section 9.3.2). They wait in the buffer of the reader,
 //! and are served in their order. Each step has its own limit of time:
@@ -38,14 +38,14 @@ use crate::random::jitter;
 use crate::router::{Found, Router};
 use crate::socket::{DeadlineReader, NEW_TIME, Socket};
 
-/// Maximum bytes of a body that are copied behind the head, so that both leave in one write.
+/// Maximum bytes of a body that are copied after the head, so that both leave in one write.
 const ONE_WRITE_BYTES: usize = 16 * 1024;
 
 /// The buffer that request heads are read into: more than the head of an ordinary browser request. Freed when a stream begins.
 const READ_BUFFER_BYTES: usize = 4096;
 
-/// Room for the head of an ordinary response. A block of more than 1,032 bytes is not cached for the thread by glibc when it
-/// is freed, and the thread may go on to carry a stream for days.
+/// Room for the head of an ordinary response. When a block of more than 1,032 bytes is freed, glibc does not cache it for the
+/// thread, which may go on to carry a stream for days.
 const HEAD_BYTES: usize = 1280;
 
 /// The first byte of a TLS connection: the content type of a handshake record (RFC 8446 section 5.1).
@@ -62,9 +62,9 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 struct Connection {
     /// Moves into the stream when one begins.
     socket: Socket,
-    /// Reads the same socket. What is in its buffer came early and belongs to the next request.
+    /// Reads the same socket. Bytes left in its buffer came early and belong to the next request.
     reader: BufReader<DeadlineReader>,
-    /// The request that is read or served. Cleared for the next one, which goes on with its allocations.
+    /// The request that is read or served. It is cleared for the next request, which uses the same allocations.
     request: Request,
     /// The lines of a request head while it is read, then the response.
     out: Vec<u8>,
@@ -158,11 +158,11 @@ pub(crate) fn refuse(socket: Socket) {
 type Read<T> = Result<T, Option<Response>>;
 
 impl Connection {
-    /// Allocates the buffers. What came early on the socket is read first. The connection is boxed, as it would take 500 bytes
-    /// of the stack below each handler, whose pages an open stream keeps.
+    /// Allocates the buffers. What came early on the socket is read first. The connection is boxed: on the stack it would take
+    /// 500 bytes below each handler, and an open stream keeps the pages of its stack.
     fn new(mut socket: Socket) -> Box<Connection> {
-        // An event that waits for the next one to fill a packet would be late. An error is a connection that has ended, as the
-        // next read will tell, or a Unix socket.
+        // An event that waits for the next one to fill a packet would be late. The call fails on a Unix socket, and on a
+        // connection that has ended, which the next read reports.
         let _ = socket.stream().set_nodelay(true);
         Box::new(Connection {
             reader: BufReader::with_capacity(READ_BUFFER_BYTES, socket.reader()),

@@ -1,8 +1,8 @@
 //! The open connections of a server: their number, its limits, and the way to reach all of them at shutdown.
 //!
-//! A thread that waits for a request cannot be interrupted by std. To have it end, the reading side of its socket is shut down:
-//! the read returns, with the request if one has come. What a connection does stands in a number that its own thread writes
-//! and others compare, so that a request costs no lock:
+//! A thread that waits for a request cannot be interrupted by std. To end the wait, another thread shuts down the reading side
+//! of the socket: the read returns, with the request if one has come. The state of a connection is a number that its own thread
+//! writes and other threads compare, so that a request costs no lock:
 //!
 //! ```text
 //!  NEW ──first byte──▶ BUSY ──response──▶ number of the wait ──next request──▶ BUSY
@@ -205,7 +205,7 @@ impl Connections {
         evicted.inspect(|evicted| evicted.end_wait()).is_some()
     }
 
-    /// Chooses the connection that has waited longest for a next request. It does not count any more.
+    /// Chooses the connection that has waited longest for a next request. From then on, this connection does not count.
     ///
     /// Where a request comes at this moment, either the wait ends first, and the search goes on, or the connection serves that
     /// request as its last one.
@@ -275,8 +275,8 @@ impl Connections {
         }
     }
 
-    /// Cuts off all connections, in both directions. Their threads see it at their next read or write, also where they wait in
-    /// one now.
+    /// Cuts off all connections, in both directions. Their threads notice this at their next read or write, or at once where
+    /// they wait in one now.
     pub(crate) fn cut_off(&self) {
         for connected in self.everyone() {
             let _ = connected.stream.shutdown(Shutdown::Both);
@@ -363,7 +363,7 @@ impl Table {
         self.entries.len() - self.free.len() - self.leaving
     }
 
-    /// Whether no connection is open, those that give way included.
+    /// Whether no connection is open, not even one that gives way.
     fn is_empty(&self) -> bool {
         self.entries.len() == self.free.len()
     }
@@ -376,7 +376,7 @@ impl Table {
         (config.max_connections_per_address).is_none_or(|most| count() < most)
     }
 
-    /// Puts an entry at a free index, and returns the index. Indexes are used again, so that the table is as long as the
+    /// Puts an entry at a free index, and returns the index. Free indexes are used first, so the table is as long as the
     /// largest number of connections so far.
     fn add(&mut self, taken: Entry) -> usize {
         let Some(entry) = self.free.pop() else {

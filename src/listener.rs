@@ -1,5 +1,5 @@
-//! The sockets that a server accepts connections from: a TCP address, a Unix socket's path, or what another process hands
-//! over.
+//! The sockets that a server accepts connections from: a TCP address, a Unix socket's path, or a socket that another process
+//! hands over.
 //!
 //! Without `unsafe`, std turns a `UnixStream` into its descriptor and a descriptor into a `TcpStream`. Reading, writing,
 //! time-outs and shutting down are the same system calls for both, so the rest of the server knows one type of stream. Only
@@ -66,8 +66,8 @@ impl Listener {
         Ok(Listener::Tcp(listener))
     }
 
-    /// Listens on a path, in place of a socket there that nobody serves any more. The new file takes the path in one step, with its
-    /// mode, so a client never finds the path empty or open to all.
+    /// Listens on a path, in place of a socket there that no process serves any more. The new file takes the path in one step,
+    /// with its mode, so a client never finds the path empty or open to all.
     ///
     /// ```text
     /// check the path ──▶ bind `path.PID` ──▶ set the mode ──▶ rename to `path`
@@ -114,7 +114,7 @@ impl Listener {
         })
     }
 
-    /// Makes `accept` wait. Returns the listener's address and a way to wake a thread that waits.
+    /// Makes the listener blocking. Returns its address and a way to wake a thread that waits in `accept`.
     pub(crate) fn prepare(&self) -> io::Result<(SocketAddr, Waker)> {
         match self {
             Listener::Tcp(listener) => {
@@ -140,13 +140,13 @@ impl Listener {
         }
     }
 
-    /// Waits for a connection. One from a Unix socket is carried by the same type: what the server asks of a stream, the
-    /// system does for both.
+    /// Waits for a connection. A connection from a Unix socket has the same type: the server's system calls on a stream work
+    /// for both.
     pub(crate) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, mut peer) = listener.accept()?;
-                // A socket for both families calls an IPv4 client ::ffff:192.0.2.1, which no list of proxies does.
+                // A socket for both families calls an IPv4 client ::ffff:192.0.2.1, which no list of proxies contains.
                 peer.set_ip(peer.ip().to_canonical());
                 Ok((stream, peer))
             }
@@ -198,7 +198,7 @@ fn check_is_free(path: &Path) -> io::Result<()> {
         Ok(_) if UnixStream::connect(path).is_ok() => {
             (ErrorKind::AddrInUse, "another process serves this socket")
         }
-        // Where the path cannot be looked at, the bind fails too.
+        // Where the path cannot be read, the bind fails too.
         _ => return Ok(()),
     };
     Err(io::Error::new(kind, problem))

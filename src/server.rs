@@ -104,8 +104,8 @@ impl Server {
         Server::new(Listener::bind_unix(path.as_ref(), mode)?)
     }
 
-    /// Serves the listener that another process hands over as standard input, of TCP or a Unix socket. The other process is
-    /// systemd (`StandardInput=socket`), inetd, or this server before a restart. It sets the backlog.
+    /// Serves a listener, of TCP or a Unix socket, that another process hands over as standard input. The other process is
+    /// systemd (`StandardInput=socket`), inetd, or this server before a restart. The other process sets the backlog.
     ///
     /// A unit for systemd is a `news.socket` and a `news.service`:
     ///
@@ -206,10 +206,10 @@ impl Server {
 
     /// Puts a middleware around all handlers, and around the server's own 404 and 405.
     ///
-    /// The middleware either responds itself, or passes the request on with [`Next::run`], which returns the response. The one
-    /// that is added first is the outermost. An event stream passes through it as a response, before its first byte is sent.
-    /// Where no route matches, the body of a request with `Expect: 100-continue` is not read: a route for `/{*path}` gets it.
-    /// A closure has to name the types of its arguments:
+    /// The middleware either responds itself, or passes the request on with [`Next::run`], which returns the response. The
+    /// middleware that is added first is the outermost. An event stream passes through it as a response, before its first byte
+    /// is sent. Where no route matches, the body of a request with `Expect: 100-continue` is not read: a route for `/{*path}`
+    /// gets such a body. A closure has to name the types of its arguments:
     ///
     /// ```
     /// use tiny_sse::{Next, Request, Response, Server};
@@ -257,7 +257,7 @@ impl Server {
         let running = self.start()?;
         running.accept_threads.close(from_now(Duration::MAX));
         let deadline = lock(&handle.state).deadline;
-        // Where something is left, `shutdown` returns it, and may be called again.
+        // Connections that are left are no error of `run`: `ServerHandle::shutdown` returns them, and can be called again.
         let _ = handle.end(&running, deadline.unwrap_or_else(Instant::now));
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Server {
         self.router.answer(&request, &handler)
     }
 
-    /// Starts the threads that accept connections. They end at once where the server was shut down before.
+    /// Starts the threads that accept connections. The threads end at once where the server was shut down before.
     fn start(self) -> io::Result<Arc<Running>> {
         if let Some(problem) = self.router.invalid {
             return Err(io::Error::new(ErrorKind::InvalidInput, problem));
@@ -375,7 +375,8 @@ fn accept((running, listener): (Arc<Running>, Arc<Listener>)) {
             // The time-out is that of a Unix socket's listener.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted || is_timeout(&error) => {}
             Err(error) => {
-                // Descriptors are free again when connections end. Reported once, not at each of twenty tries a second.
+                // Descriptors become free when connections end. The error is reported once, not at each of twenty tries a
+                // second.
                 if !mem::replace(&mut is_failing, true) {
                     connections.report(&format!("accept failed, and is tried again: {error}"));
                 }
@@ -394,7 +395,7 @@ impl Running {
                 Ok(()) => return,
                 Err(back) => socket = back,
             }
-            // An idle connection gives way. Its thread takes this one out of the queue.
+            // An idle connection gives way. Its thread takes the new connection out of the queue.
             if socket.permit.has_evicted || self.connections.evict_idle() {
                 return self.connection_threads.enqueue(socket);
             }
@@ -409,9 +410,9 @@ impl Running {
 
     /// Ends all streams and connections, and waits for their threads.
     ///
-    /// Idle connections and streams know already that the server closes. In order of time, new connections whose request does
-    /// not come within [`NEW_TIME`] end, then at the deadline everything that is left is cut off, and then threads have
-    /// [`CUT_OFF`] to notice it.
+    /// Idle connections and streams have been told already that the server closes. New connections whose request does not come
+    /// within [`NEW_TIME`] end first. At the deadline, everything that is left is cut off. The threads then have [`CUT_OFF`] to
+    /// notice this.
     fn finish(&self, deadline: Instant) -> Result<(), StillOpen> {
         self.stop_accepting(deadline);
         let soon = deadline.min(Instant::now() + NEW_TIME);
@@ -436,12 +437,12 @@ impl Running {
         }
     }
 
-    /// Wakes the threads that accept, also where the deadline has passed, and waits until all of them have ended, at most until
-    /// then. Returns how many are left.
+    /// Wakes the threads that accept, even when the deadline has passed, and waits at most until the deadline for all of them
+    /// to end. Returns how many are left.
     fn stop_accepting(&self, deadline: Instant) -> usize {
         let mut left = self.accept_threads.close(Instant::now());
         while left > 0 {
-            // One connection for each thread. Another process that shares the listener may accept some of them, and without a
+            // One connection wakes one thread. Another process that shares the listener may accept some of them, and without a
             // free descriptor none can be made: the next round tries again.
             (0..left).for_each(|_| (self.waker)());
             let now = Instant::now();
@@ -498,7 +499,7 @@ impl ServerHandle {
     /// Each stream ends with a different `retry`, so that the clients do not all come back at once. A hub's stream ends with
     /// the last chunk, since its client can resume. An [`Sse`](crate::Sse) ends without it, since it is not complete;
     /// [`finish_within_deadline`](crate::Sse::finish_within_deadline) lets it go on. Streams check once a second whether the
-    /// server is closing, so give them more than a second.
+    /// server is closing, so the deadline should be more than a second away.
     ///
     /// A second call waits for the same shutdown, and can bring the deadline forward. A server that does not run yet ends as
     /// soon as it is run.
@@ -535,7 +536,7 @@ impl ServerHandle {
         self.end(&running, by)
     }
 
-    /// Waits for the end of a server that is closing, and lets go of its handlers.
+    /// Waits for the end of a server that is closing, and drops its handlers.
     fn end(&self, running: &Running, deadline: Instant) -> Result<(), StillOpen> {
         running.finish(deadline)?;
         lock(&self.state).running = None;
@@ -555,7 +556,7 @@ impl fmt::Debug for ServerHandle {
 pub struct StillOpen {
     /// Connections that are still open.
     pub connections: usize,
-    /// Threads that have not ended, those of the connections included.
+    /// Threads that have not ended, including those of the connections.
     pub threads: usize,
 }
 

@@ -133,7 +133,7 @@ impl Socket {
         self.stream().set_nonblocking(true)
     }
 
-    /// Keeps bytes that came after a request, where they belong to the next one.
+    /// Keeps bytes that came after a request, where the connection goes on with a next request, to which they belong.
     pub(crate) fn keep_early(&mut self, bytes: &[u8]) {
         if self.keep_alive {
             self.early.extend_from_slice(bytes);
@@ -159,7 +159,7 @@ impl Socket {
                 self.stream().set_write_timeout(Some(timeout))?;
                 self.has_write_timeout = true;
             }
-            // Where only a part was written, the time-out has passed.
+            // If only a part was written, the time-out has passed.
             written = self.try_write(bytes)?;
         }
         let mut wait = (self.config().write_timeout).saturating_sub(pace.since.elapsed());
@@ -201,8 +201,8 @@ impl Socket {
     /// Reads what the client has sent on its stream, and returns whether it has left: closed its side, failed, or sent more
     /// than [`MAX_STRAY_BYTES`]. What it sent is kept where the connection goes on with another request, else thrown away.
     ///
-    /// Writing does not tell: the first write after the client has closed succeeds. Nor does a peek, which would report the
-    /// same byte for ever once the client has sent one.
+    /// A write does not tell this: the first write after the client has closed succeeds. A peek does not tell it either: once
+    /// the client has sent a byte, each peek reports that byte.
     pub(crate) fn peer_left(&mut self) -> bool {
         let mut scratch = [0; 512];
         let left = loop {
@@ -256,7 +256,7 @@ impl Socket {
     }
 }
 
-/// 30 years: from now, every clock can hold that.
+/// 30 years. Every clock can hold a time so far from now.
 pub(crate) const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Returns the point in time after this duration, at most [`FAR`] from now. Adding a duration that the clock cannot hold would
@@ -274,7 +274,7 @@ pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Writes once. A socket that is full, or stays full until its time-out, takes zero bytes.
+/// Writes once. Returns zero for a socket that is full, or stays full until its time-out.
 pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match stream.write(bytes) {
@@ -287,8 +287,8 @@ pub(crate) fn try_write(stream: &mut impl Write, bytes: &[u8]) -> io::Result<usi
     }
 }
 
-/// Reads until a point in time. The owner of a connection has it beside the [`Socket`], for as long as it reads requests: a
-/// stream keeps none of its fields.
+/// Reads until a point in time. The owner of a connection has the reader beside the [`Socket`], and only while it reads
+/// requests: a stream needs none of the reader's fields.
 ///
 /// A read ends at the earlier of two deadlines. At a minimum rate of 100 bytes per second, a read of 50 bytes moves
 /// `rate_deadline` forward by half a second, and `deadline` stays where it is.
@@ -345,7 +345,8 @@ impl Read for DeadlineReader {
             if remaining.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            // Setting the time-out costs a system call. One that is too short by up to half costs another round at most.
+            // Setting the time-out costs a system call. A time-out that is too short by up to half costs at most one more
+            // round.
             if self.timeout > remaining || self.timeout < remaining / 2 {
                 let timeout = remaining.max(SHORTEST);
                 self.connected.stream.set_read_timeout(Some(timeout))?;

@@ -16,7 +16,7 @@ use crate::stream::{
 use crate::threads::{self, USER_STACK_BYTES};
 use crate::user_code::guarded;
 
-/// Maximum bytes of waiting events that go into one write. More would not leave sooner, and take memory.
+/// Maximum bytes of waiting events that go into one write. More bytes would not leave sooner, and would take memory.
 const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 /// Maximum number of events that wait between a producer of [`Sse::spawn`] and its stream.
@@ -112,14 +112,14 @@ impl Sse {
     }
 
     /// Sends this event at the end, after the sender was dropped. A producer that gives up or panics drops its sender too, so
-    /// the event does not say that all went well. The producer itself sends an event that does.
+    /// this event does not say that all went well. To say so, have the producer send an event of its own.
     pub fn last(mut self, event: Event) -> Sse {
         self.last = Some(event);
         self
     }
 
-    /// Lets the stream go on during a shutdown, until the shutdown's deadline. Other streams are ended within a second. For a
-    /// stream that soon ends by itself, such as the answer of a language model.
+    /// Lets the stream go on during a shutdown, until the shutdown's deadline. Other streams are ended within a second. This is
+    /// for a stream that soon ends by itself, such as the answer of a language model.
     pub fn finish_within_deadline(mut self) -> Sse {
         self.options.is_finite = true;
         self
@@ -173,7 +173,7 @@ impl Sse {
         };
         let serve = || {
             let mut stream = EventStream::begin(source, head, self.options, socket).ok()?;
-            // An error means that the client has left, or takes too little.
+            // An error means that the client has left or takes too little.
             stream.serve().ok()?;
             stream.keeps_connection().then_some(stream.socket)
         };
@@ -230,7 +230,7 @@ impl fmt::Debug for Sse {
     }
 }
 
-/// What a client is told whose name or id for an event is refused, by `?` in a handler: 400.
+/// The refusal of an event's name or id, for `?` in a handler: 400.
 impl From<InvalidField> for Response {
     fn from(error: InvalidField) -> Response {
         Response::malformed(error)

@@ -1,5 +1,5 @@
-//! The one loop of an event stream: it sends what its source has, heartbeats in between, and how the stream ends
-//! ([WHATWG HTML, server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html)).
+//! The one loop of an event stream: it sends what its source has, heartbeats in between, and the end of the stream ([WHATWG
+//! HTML, server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html)).
 //!
 //! The loop never holds up a thread by itself: [`run`](EventStream::run) keeps what a full socket did not take and can go on
 //! later, on any thread. A stream with a thread of its own calls it by [`serve`](EventStream::serve).
@@ -30,8 +30,8 @@ use crate::socket::{FAR, Pace, Socket, from_now};
 /// How often a stream with a thread of its own checks whether its client has left or the server is closing.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When such a stream checks for the first time; then after twice as long each time: after 16, 48 and 112 ms, later once a
-/// second. Visitors who leave at once do not hold a thread for a second.
+/// When such a stream checks for the first time. Each later pause is twice as long, up to a second: the checks are after 16, 48
+/// and 112 ms, and in the end once a second. So a visitor who leaves at once does not hold a thread for a second.
 const FIRST_CHECK: Duration = Duration::from_millis(16);
 
 /// The heartbeat: a comment, without a blank line, at which some parsers would dispatch an empty event.
@@ -47,7 +47,7 @@ pub(crate) trait Source {
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply>;
 
     /// Notes that the server ends the stream and tells its client to come back. Returns whether a client that comes back gets
-    /// all that it missed. Else the stream has no last chunk, so that it does not look whole.
+    /// all that it missed. Otherwise the stream has no last chunk, so that it does not look complete.
     fn end_early(&mut self) -> bool {
         false
     }
@@ -56,13 +56,13 @@ pub(crate) trait Source {
 /// What a source had to send.
 #[derive(Debug)]
 pub(crate) enum Supply {
-    /// So many bytes were written, and this must be sent before anything else.
+    /// This many bytes were written, and the unsent ones must be sent before anything else.
     Sent(usize, Option<Unsent>),
     /// Nothing for now.
     Nothing,
-    /// Nothing any more: the stream is complete, and ends with these bytes.
+    /// Nothing more will come: the stream is complete, and ends with these bytes.
     End(Vec<u8>),
-    /// Nothing any more from here: the stream ends at once, and the client is told to come back.
+    /// Nothing more will come from this source: the stream ends at once, and the client is told to come back.
     ComeBack,
 }
 
@@ -71,7 +71,7 @@ pub(crate) enum Supply {
 pub(crate) struct Unsent {
     /// The bytes of an event are one allocation for all streams that send it.
     bytes: Arc<[u8]>,
-    /// What this stream has left to send of them. Only its start moves.
+    /// The part of the bytes that this stream has not sent yet. Only its start moves.
     rest: Range<usize>,
 }
 
@@ -132,11 +132,11 @@ pub(crate) struct EventStream<S> {
     is_ending: bool,
     /// The source ends by itself, so that shutdown lets it go on until the deadline.
     is_finite: bool,
-    /// How fast the client takes what it is behind with; `None` while it is not behind. Boxed, as most streams have none.
+    /// The progress of a client that is behind; `None` for one that is not. Boxed, as most streams have none.
     pace: Option<Box<Pace>>,
     /// When the last byte left, or the stream began. The heartbeat interval counts from here.
     last_sent: Instant,
-    /// When to look whether the client has left, and how long the pause before that was.
+    /// When to check whether the client has left, and how long the pause before this check is.
     next_check: Instant,
     check_pause: Duration,
     /// The end of the stream's lifetime, where it has one.
@@ -144,8 +144,8 @@ pub(crate) struct EventStream<S> {
 }
 
 impl<S: Source> EventStream<S> {
-    /// Begins a stream with the response's head and what the options put in front of all events. The stream is boxed, since
-    /// a thread has it for as long as it lives: on that thread's stack it would lie several times, and touch a page more.
+    /// Begins a stream with the response's head and what the options put in front of all events. The stream is boxed: the stack
+    /// of its thread would have several copies of it, which would touch one more page for as long as the stream is open.
     ///
     /// # Errors
     ///
@@ -207,8 +207,8 @@ impl<S: Source> EventStream<S> {
     }
 
     /// Sends what there is until `until`. On a thread that others wait for, `patience` says how long the client may take nothing
-    /// before the stream gives way. Without it, the thread is the stream's own, which waits for more until then or the next
-    /// heartbeat.
+    /// before the stream gives way. Without `patience`, the thread is the stream's own, and waits for more until `until` or the
+    /// next heartbeat.
     ///
     /// # Errors
     ///
@@ -273,7 +273,7 @@ impl<S: Source> EventStream<S> {
         Ok(written > 0 || self.unsent.is_none())
     }
 
-    /// Notes that so many bytes were written just now: the next heartbeat is put off, and the pace is checked.
+    /// Notes that `written` bytes were written just now: the next heartbeat is put off, and the pace is checked.
     fn note_written(&mut self, written: usize) -> io::Result<()> {
         if written > 0 {
             self.last_sent = Instant::now();
@@ -370,7 +370,7 @@ pub(crate) struct StreamOptions {
 
 /// Returns the response whose body is an event stream.
 pub(crate) fn event_stream(stream: Stream) -> Response {
-    // Without the last field nginx would collect the events.
+    // Without `X-Accel-Buffering`, nginx would hold the events back.
     const FIELDS: &str = "Content-Type: text/event-stream\r\n\
         Cache-Control: no-cache, no-transform\r\n\
         X-Accel-Buffering: no\r\n";

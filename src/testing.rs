@@ -16,13 +16,13 @@ use crate::threads::{self, USER_STACK_BYTES};
 /// The time that a test waits for an event. It is less than the default heartbeat, so that a read times out.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The events of a response, from [`Response::events`]: an iterator. An event that does not arrive within ten seconds is an
-/// error.
+/// The events of a response, from [`Response::events`]: an iterator. Silence of ten seconds is an error, so a stream whose
+/// [`heartbeat`](crate::Sse::heartbeat) is shorter waits for its next event without a limit.
 #[derive(Debug)]
 pub struct Events(Stream, Decoder);
 
 impl Response {
-    /// Starts the stream and returns its events, for tests. Dropping the events is what a client does that leaves.
+    /// Starts the stream and returns its events, for tests. Dropping the events has the effect of a client that leaves.
     ///
     /// ```
     /// use tiny_sse::{Event, Hub, Method, Request, Server};
@@ -41,7 +41,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// Fails where the system gives no thread, or no connection over the loopback interface.
+    /// The system's error when it gives no thread, or no connection over the loopback interface.
     pub fn events(mut self) -> io::Result<Events> {
         let (client, mut socket) = pair()?;
         let send = move || match self.stream.take() {

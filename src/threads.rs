@@ -38,8 +38,8 @@ pub(crate) fn spawn(name: &str, stack_bytes: usize, run: Job) -> io::Result<()> 
 /// What a thread runs. It owns all that it uses, since the thread may outlive the function that starts it.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs user code on the one thread for this, which the first job starts. The threads that have such jobs serve others too,
-/// and the job may wait for them. Where the thread cannot be started, the job runs here.
+/// Runs user code on the one thread for such jobs, which the first job starts. The calling thread serves others too, and the
+/// job may wait for those. Where the thread cannot be started, the job runs on the calling thread.
 pub(crate) fn run_apart(job: Job) {
     static CALLBACKS: LazyLock<Option<Threads<Job>>> = LazyLock::new(|| {
         let run = Box::new(|job: Job| job());
@@ -67,14 +67,14 @@ struct Shared<T> {
     /// Runs without the lock, on several threads at once.
     handle: Box<dyn Fn(T) + Send + Sync>,
     state: Mutex<State<T>>,
-    /// Notified for each item in the queue.
+    /// Notified for each item that is put into the queue.
     wake: Condvar,
     /// Notified when the last thread has ended.
     gone: Condvar,
 }
 
-/// What the lock of a pool guards. No item waits that no thread will take, unless all threads are busy: each thread that takes
-/// an item leaves `queue` no longer than `ready`, starts another thread, or is one of the maximum number.
+/// What the lock of a pool guards. A thread is on its way to each item, unless the maximum number of threads run. To keep this
+/// so, each thread that takes an item leaves `queue` no longer than `ready`, or starts another thread.
 ///
 /// ```text
 ///                                       queue   busy   ready   threads
@@ -94,12 +94,12 @@ struct State<T> {
 }
 
 impl<T: Send + 'static> Threads<T> {
-    /// Makes a pool of threads of this name and size of their stacks. The lower limit is the number of threads that start now
-    /// and stay while there is nothing to do, the upper one of those that may run at once.
+    /// Makes a pool of threads with this name and this size of stack. The lower limit is the number of threads that start now
+    /// and stay while there is nothing to do. The upper limit is the number of threads that may run at once.
     ///
     /// # Errors
     ///
-    /// What the system says when a thread cannot be started.
+    /// The system's error when a thread cannot be started.
     #[inline(never)] // One copy for each type of item.
     pub(crate) fn new(
         name: &'static str,
@@ -152,8 +152,8 @@ impl<T: Send + 'static> Threads<T> {
         Ok(())
     }
 
-    /// Puts the item at the end of the queue, whose length is not limited. Wakes a thread, and starts none: for a caller that may
-    /// not be held up, or knows that a thread will soon be free.
+    /// Puts the item at the end of the queue, whose length is not limited. Wakes a thread, and starts none. This is for a
+    /// caller that must not be held up, or that knows that a thread will soon be free.
     pub(crate) fn enqueue(&self, item: T) {
         lock(&self.shared.state).queue.push_back(item);
         self.shared.wake.notify_one();
@@ -164,7 +164,8 @@ impl<T: Send + 'static> Threads<T> {
         !lock(&self.shared.state).queue.is_empty()
     }
 
-    /// Has each thread end when it has no item, and waits for that, at most until `deadline`. Returns how many are left.
+    /// Has each thread end when there is no item for it, and waits for all of them, at most until `deadline`. Returns how many
+    /// are left.
     pub(crate) fn close(&self, deadline: Instant) -> usize {
         let mut state = lock(&self.shared.state);
         state.closed = true;
@@ -184,8 +185,8 @@ impl<T: Send + 'static> Drop for Threads<T> {
 }
 
 impl<T: Send + 'static> Shared<T> {
-    /// Counts and starts one more thread. Starting takes long, so the lock is let go for it: the thread counts as ready at once,
-    /// and not any more where it could not be started.
+    /// Counts and starts one more thread. Starting takes long, so the lock is released first. The thread counts as ready at
+    /// once, and is taken off the count if it could not be started.
     fn start(self: &Arc<Shared<T>>, mut state: MutexGuard<'_, State<T>>) -> io::Result<()> {
         state.threads += 1;
         state.ready += 1;
@@ -220,7 +221,8 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Waits for an item, as one of the threads that are ready. With `None` the thread is to end, and is not counted any more.
+    /// Waits for an item, as one of the threads that are ready. Returns `None` when the thread is to end, which it has then
+    /// taken off the count.
     fn next<'a>(self: &'a Arc<Shared<T>>, mut state: MutexGuard<'a, State<T>>) -> Option<T> {
         let (min_threads, max_threads) = (*self.limits.start(), *self.limits.end());
         let is_idle = |state: &mut State<T>| state.queue.is_empty() && !state.closed;

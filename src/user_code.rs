@@ -24,7 +24,7 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
     match panic::catch_unwind(AssertUnwindSafe(call)) {
         Ok(value) => Some(value),
         Err(payload) => {
-            // The payload's `Drop` is user code as well. A payload whose `Drop` panics is followed by another, which leaks.
+            // The payload's `Drop` is user code as well. When that `Drop` panics, the payload of the second panic is leaked.
             if let Err(another) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
                 mem::forget(another);
             }
