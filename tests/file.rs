@@ -579,7 +579,7 @@ fn a_file_that_is_moved_away_and_replaced_is_noticed() {
         };
         assert!(text.contains(&given.display().to_string()), "{text}");
         assert!(
-            text.contains("is not the file any more that this hub writes to"),
+            text.contains("is no longer the file that this hub writes to"),
             "{text}"
         );
         let removed = fs::remove_dir(path).or_else(|_| fs::remove_file(path));
@@ -619,7 +619,7 @@ fn what_cannot_be_read_is_refused_or_stays() {
         fs::write(folder.file(), unreadable).unwrap();
         let text = refused(folder.file());
         assert!(
-            text.ends_with(" is not a history, and stays as it is"),
+            text.ends_with(" is not a history, and was left as it is"),
             "{text}"
         );
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), *unreadable);
@@ -845,7 +845,7 @@ fn a_file_that_is_no_history_stays_as_it_is() {
             ..HubConfig::default()
         };
         let error = Hub::open(config).unwrap_err();
-        let text = "is not a history, and stays as it is";
+        let text = "is not a history, and was left as it is";
         assert!(error.to_string().ends_with(text), "{error}");
         assert_eq!(fs::read_to_string(folder.file()).unwrap(), other);
     }

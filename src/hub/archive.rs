@@ -38,7 +38,7 @@ pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 /// 3. *An error is not a loss.* It means that the log cannot say now what it has. The stream ends, and its client comes back a
 ///    little later. No gap is reported.
 ///
-/// How some logs can keep them:
+/// How some logs can keep these rules:
 ///
 /// - *Redis Streams*: `XADD key 0-*` numbers without holes (since 7.0). Append by a script that checks the epoch, so that a
 ///   server that has missed a restart of Redis cannot append.
@@ -93,11 +93,11 @@ pub trait EventLog: Send + Sync + 'static {
 }
 
 /// One reader's way through the log, from the entry after its cursor up to the hub's newest one. It lives while the reader
-/// needs it, and holds what was read ahead: a file is read in blocks, and a write may be partial.
+/// needs the log, and holds what was read ahead: a file is read in blocks, and a write may be partial.
 #[derive(Default)]
 pub(crate) struct ArchiveReader {
     entries: Option<Entries>,
-    /// The head when the entries were asked for: those up to here are final.
+    /// The head when the entries were asked for. Entries up to this number are final.
     final_to: u64,
     /// All entries up to this one were read.
     pub(crate) read_to: u64,
@@ -133,7 +133,7 @@ impl ArchiveReader {
         while bytes < max_bytes && skipped / SKIPPED_PER_BYTE < max_bytes && self.read_to < head {
             let entry = match self.next(log, head) {
                 Ok(entry) => entry,
-                // What was read before goes first.
+                // The events that were read before the error go first.
                 Err(_) if self.read_to > cursor => break,
                 Err(missing) => return Err(missing),
             };
@@ -151,14 +151,14 @@ impl ArchiveReader {
         Ok(self.unsent.clone())
     }
 
-    /// Returns the entry after those that were read.
+    /// Returns the entry after the ones that were read.
     fn next(&mut self, log: &dyn EventLog, head: u64) -> Result<Entry, Missing> {
         let read_to = self.read_to;
         if read_to >= self.final_to {
-            // What comes after that may have been read too early.
+            // An entry after that may have been read before it was final.
             self.entries = None;
         }
-        // A second time where the entries end before the head: more may be there by now.
+        // Asks a second time if the entries end before the head: the log may have more by now.
         for _ in 0..2 {
             if self.entries.is_none() {
                 self.final_to = head;
@@ -271,7 +271,7 @@ mod tests {
             (9, "a"),
         ];
         check(OTHERS, (9, 1), &[&[], &[9]], "at the head"); // Then another reader has its turn.
-        check(OTHERS, (9, 2), &[&[9]], "at the head"); // Which comes later for who may take more.
+        check(OTHERS, (9, 2), &[&[9]], "at the head"); // A reader that may take more also skips more.
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct HubConfig {
     /// These bytes are counted:
     ///
     /// - for each event: its size on the wire, about 300 bytes, and 40 for each topic after the first;
-    /// - for an event with an id of its own: the id, 120 bytes, and 120 for each topic;
+    /// - for an event with an id of its own: the id, 100 bytes, and 100 for each topic;
     /// - for each topic that has events: its name, and 440 bytes.
     ///
     /// The history takes less than one and a half times this limit of the process's memory. In addition, a reader that stops
@@ -58,16 +58,16 @@ pub struct HubConfig {
     /// Damage destroys nothing: [`Hub::open`](crate::Hub::open) refuses a file of which it can read nothing. What it cannot read
     /// of a history stays in the file, and is reported at each start until its part is removed.
     pub history_file: Option<PathBuf>,
-    /// When an event counts as written to the file. It has no effect without a file. Default: [`Durability::Sync`].
+    /// When an event counts as written to the file. This setting has no effect without a file. Default: [`Durability::Sync`].
     pub durability: Durability,
     /// The size of the file and its parts together, in bytes, which is kept approximately: when it is exceeded, the oldest part
-    /// is removed. It has no effect without a file. A part has 1/16 of the size, but at least 4 KiB and at most 16 MiB, or
-    /// 1/256 of the size if that is more. Default: 1 GiB.
+    /// is removed. This limit has no effect without a file. A part has 1/16 of the size, but at least 4 KiB and at most 16 MiB,
+    /// or 1/256 of the size if that is more. Default: 1 GiB.
     pub file_bytes: u64,
     /// The maximum size of an event in bytes on the wire, without its id. Publishing a larger event fails. Default: 1 MiB.
     pub max_event_bytes: usize,
     /// The maximum number of events in the inbox, where they wait for the hub thread. While the inbox is full, publishers wait.
-    /// It takes at most this many times `max_event_bytes` of memory. Default: 1,024.
+    /// The inbox takes at most this many times `max_event_bytes` of memory. Default: 1,024.
     pub inbox_events: usize,
     /// The number of threads that write to the readers that keep up. With 0, each reader keeps a thread to itself. Default: 2.
     ///
@@ -77,8 +77,8 @@ pub struct HubConfig {
     pub writer_threads: usize,
     /// The maximum number of threads that serve the readers that have fallen behind. Default: 64.
     pub catch_up_threads: usize,
-    /// How long a long-poll request waits for an event. It holds a thread for this time, even if its client leaves. Default:
-    /// 25 s, below the usual time-outs of proxies.
+    /// How long a long-poll request waits for an event. The request holds a thread for this time, even if its client leaves.
+    /// Default: 25 s, below the usual time-outs of proxies.
     pub poll_timeout: Duration,
     /// The maximum number of long-poll requests that wait at a time. Each of them holds a thread. One more gets an empty
     /// response at once. Default: 2,000, half of the default [`max_threads`](crate::Config::max_threads).
@@ -137,8 +137,8 @@ pub enum Lag {
     /// The reader catches up from the history. It is told of a gap where the history no longer has the events.
     #[default]
     CatchUp,
-    /// The reader skips to the newest event, after a gap that says how many events were lost. For values of which only the
-    /// newest counts.
+    /// The reader skips to the newest event, after a gap that says how many events were lost. This is for values of which only
+    /// the newest counts.
     Skip,
     /// The reader is disconnected. Its client may come back with its last event id.
     Disconnect,

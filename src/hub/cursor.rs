@@ -1,8 +1,8 @@
 //! A reader's cursor: the one way in which events leave the log, for every kind of reader.
 //!
 //! Streams, long-polls and code in this process call [`Cursor::next`] in a loop, send what it returns, and say by
-//! [`Cursor::advance`] how far they came. Only a writer does without: it gets the batch that the log hands out, and moves the
-//! cursors of its readers when they leave.
+//! [`Cursor::advance`] how far they came. Only a writer needs no cursor: it gets the batch that the log hands out, and moves
+//! the cursors of its readers when they leave.
 //!
 //! ```text
 //!  retained events ──▶ opening id ──▶ gap or events from the archive ──▶ gap or events from memory ──▶ wait
@@ -40,21 +40,22 @@ pub enum OpeningId {
     None,
 }
 
-/// A position in the log, and in the archive where memory has too little. While it lives, its topics are remembered and its
-/// group gets a share of each batch.
+/// A position in the log, and in the archive where memory has too little. While the cursor lives, the log remembers its topics,
+/// and its group gets a share of each batch.
 pub(crate) struct Cursor {
     /// The hub, which the cursor keeps in memory after the last handle has gone.
     pub(crate) shared: Arc<Shared>,
     /// The group of these topics, which the cursor is a member of.
     pub(crate) group: GroupId,
-    /// The topics, and up to where the reader has everything of them.
+    /// The topics, and the sequence up to which the reader has all of their events.
     pub(crate) position: Position,
-    /// Before all else come the newest events of each topic up to the position, those after this sequence. They are looked
-    /// up one step at a time, so that a reader that takes nothing holds none of them in memory.
+    /// While this is set, the newest event of each topic up to the position comes first, if it is after this sequence. These
+    /// events are looked up one step at a time, so that a reader that takes nothing holds none of them in memory.
     pub(crate) retained_after: Option<u64>,
-    /// The form of the opening id that is still to be sent; [`OpeningId::None`] once it was taken.
+    /// The form of the opening id that is still to be sent; [`OpeningId::None`] once the id was taken.
     pub(crate) opening_id: OpeningId,
-    /// Where the reader is in the archive. It is there only while the reader needs the archive, as it holds what was read ahead.
+    /// The reader's way through the archive; `None` while the reader does not need the archive, since this holds what was read
+    /// ahead.
     archive: Option<Box<ArchiveReader>>,
     /// The log's count of returns when the position was taken. After another return the position may mean another event.
     returns: usize,
@@ -92,23 +93,23 @@ impl Cursor {
     pub(crate) fn id(&self) -> Option<String> {
         let log = self.shared.log();
         let id = log.position_id(self.position.cursor).to_string();
-        // An id that the log does not know is the reader's until it is told of the gap.
+        // A reader whose id the log does not know keeps this id until it is told of the gap.
         let id = self.position.unknown_id.clone().unwrap_or(id);
         (log.returns == self.returns).then_some(id)
     }
 
-    /// Whether what comes first, retained events and the opening id, is still to be sent.
+    /// Returns whether what comes first, retained events and the opening id, is still to be sent.
     pub(crate) fn is_opening(&self) -> bool {
         self.retained_after.is_some() || self.opening_id != OpeningId::None
     }
 
-    /// Whether the reader has everything, and may get more.
+    /// Returns whether the reader has everything, and may get more.
     pub(crate) fn is_at_head(&self, log: &Log) -> bool {
         !self.is_opening() && log.returns == self.returns && log.is_at_head(&self.position)
     }
 
-    /// Returns what comes next, at most `max_bytes` or one event. Waits at most `wait` when that is nothing: from the
-    /// look at the log to the wait the log's lock is held, so that no event can come in between and be overlooked.
+    /// Returns what comes next, at most `max_bytes` or one event. Waits at most `wait` when there is nothing. The log's lock is
+    /// held from the look at the log to the wait, so that no event in between is overlooked.
     pub(crate) fn next(&mut self, max_bytes: usize, wait: Duration) -> Next {
         let mut log = self.shared.log();
         if !wait.is_zero() && !self.shared.is_closed() && self.is_at_head(&log) {
@@ -153,7 +154,7 @@ impl Cursor {
             OpeningId::EmptyData => "data:\n",
             OpeningId::None => return None,
         };
-        // An unknown id leads to a gap, which brings its own.
+        // An unknown id leads to a gap, which brings its own id.
         let is_known = position.unknown_id.is_none();
         let id = log.position_id(position.cursor);
         is_known.then(|| Frame::from_text(format!("id: {id}\n{data}\n").as_bytes()))
@@ -185,11 +186,11 @@ impl Cursor {
         }
     }
 
-    /// Returns what the archive has, where only the archive has it; else `next` as it is. No lock is held meanwhile:
-    /// reading a file takes as long as it takes, and the hub goes on.
+    /// Returns what the archive has, where only the archive has it; else `next` as it is. No lock is held meanwhile, since
+    /// reading a file may take long and the hub goes on.
     fn or_from_archive(&mut self, next: Next, max_bytes: usize) -> Next {
         let (Next::InArchive, Some(log)) = (&next, &self.shared.archive) else {
-            // Frees what was read ahead, as the reader needs the archive no more.
+            // Frees what was read ahead, since the reader no longer needs the archive.
             self.archive = None;
             return next;
         };
@@ -215,7 +216,7 @@ impl Cursor {
 }
 
 impl Drop for Cursor {
-    /// Leaves the group: nothing more is kept for the reader.
+    /// Leaves the group: from now on nothing is kept for the reader.
     fn drop(&mut self) {
         self.shared.log().leave(self.group);
     }

@@ -1,4 +1,4 @@
-//! Why an event was not published, and what the client of a handler is told that publishes.
+//! Why an event was not published, and the response that the client of a publishing handler gets.
 //!
 //! | error | at fault | status (RFC 9110 section 15) |
 //! | --- | --- | --- |
@@ -8,8 +8,8 @@
 //! | [`PublishError::Closed`] | the server: the hub has ended, or follows a log | 503 Service Unavailable, `Retry-After: 1` |
 //! | [`PublishError::Storage`] | the server's disk | 500 Internal Server Error |
 //!
-//! One failed write refuses a whole batch, and each caller that waits gets the error. So the error can be cloned, and has the
-//! kind and the text of an [`io::Error`], which cannot.
+//! One failed write refuses a whole batch, and each caller that waits gets the error. So the error can be cloned. An
+//! [`io::Error`] cannot, so its kind and its text are kept.
 
 use std::error::Error;
 use std::{fmt, io};

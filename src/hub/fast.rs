@@ -1,5 +1,5 @@
-//! The fast half, which only makes the plain one cheaper: writer threads borrow the sockets of the readers that have
-//! everything, and put each batch straight into them. A hub without it serves each reader on a thread of its own.
+//! The fast half, which only makes the plain half cheaper: writer threads own the streams of the readers that have everything,
+//! and put each batch straight into their sockets. A hub without it serves each reader on a thread of its own.
 //!
 //! ```text
 //!                              ┌──────────── at head ────────────┐
@@ -21,13 +21,13 @@
 //!  the writer             writes 1                         takes the join, then writes 2
 //! ```
 //!
-//! A writer never waits for a socket, for user code or for the log. The hub thread waits for the writers: a permit comes
-//! back when a writer takes a batch, so that at most one batch waits at each. What is published meanwhile waits in the
-//! inbox and becomes one batch, which each socket takes in one write.
+//! A writer never waits for a socket or for user code. It takes the log's lock only when a reader's stream has ended. The hub
+//! thread waits for the writers: a permit comes back when a writer takes a batch, so that at most one batch waits at each. What
+//! is published meanwhile waits in the inbox and becomes one batch, which each socket takes in one write.
 //!
-//! A reader of a writer has no thread that looks after it, so the writer does what that thread would: it *sweeps*. A sweep
-//! looks at each reader once, for three things: whether its stream is to end, whether a heartbeat is due, and whether the
-//! client has left. It is made in steps between the batches, from the end of each group to its beginning:
+//! A reader of a writer has no thread of its own, so the writer does what such a thread would do: it *sweeps*. A sweep looks at
+//! each reader once, for three things: whether its stream is to end, whether a heartbeat is due, and whether the client has
+//! left. A sweep is made in steps between the batches, from the end of each group to its beginning:
 //!
 //! ```text
 //!  live    0 ………………………… start ………………………… end
@@ -58,8 +58,8 @@ pub(crate) const STACK_BYTES: usize = 256 * 1024;
 /// How long a reader that is behind has a thread to itself before it goes to the end of the queue.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// How long a reader may take nothing of its slice where others wait for a thread. A thousand that take nothing delay
-/// those in the queue after them by a fifth of a second then, and take a twentieth of a processor.
+/// How long a reader may take nothing of its slice when others wait for a thread. A thousand readers that take nothing then
+/// delay the readers after them in the queue by a fifth of a second, and take a twentieth of a processor.
 const STALL_WAIT: Duration = Duration::from_millis(10);
 
 /// How often a writer checks whether a silent reader has left.
@@ -89,8 +89,8 @@ enum Message {
     Sweep,
 }
 
-/// A writer as the other threads see it. A join has a channel of its own, as it need not wake the writer: a wake-up is 3.5
-/// `futex` calls of the 16 system calls that a client costs which gets one event and leaves (`strace -c`).
+/// A writer as the other threads see it. A join has a channel of its own, since it need not wake the writer. With a wake-up, a
+/// client that gets one event and leaves costs 16 system calls, of which the wake-up is 3.5 `futex` calls (`strace -c`).
 struct Sending {
     /// Batches and commands. Each of them wakes the writer.
     messages: Sender<Message>,
@@ -106,7 +106,7 @@ struct Sending {
 /// A stream on its way between threads, with the way back. The thread that has this value owns the stream, and no other
 /// thread touches its socket.
 ///
-/// The streams keep the threads of their hub: when the hub has gone, its readers still get what was published before.
+/// A stream keeps the threads of its hub alive: when the hub has gone, its readers still get what was published before.
 pub(crate) struct Member {
     /// The threads among which the stream goes around.
     pub(crate) fast: Arc<Fast>,
@@ -116,9 +116,9 @@ pub(crate) struct Member {
 
 /// The writers and the catch-up pool. They end when the hub and its last stream have gone.
 pub(crate) struct Fast {
-    /// A reader's index in the registry says which of them it joins.
+    /// A reader's index in the registry says which writer it joins.
     writers: Vec<Sending>,
-    /// Threads that serve the readers which have not everything, each for a slice of time.
+    /// Threads that serve the readers that do not have everything, each for a slice of time.
     catch_up: Threads<Member>,
     /// How many batches were sent to each writer. It changes under the log's lock. A join has the number from here, which the
     /// writer compares with its own count of the batches taken.
@@ -126,11 +126,11 @@ pub(crate) struct Fast {
 }
 
 impl Fast {
-    /// Starts the threads, unless the hub shall have no writers.
+    /// Starts the threads, unless the hub is to have no writers.
     ///
     /// # Errors
     ///
-    /// What the system says when a thread cannot be started.
+    /// The system's error when a thread cannot be started.
     pub(crate) fn start(config: &HubConfig) -> io::Result<Option<Arc<Fast>>> {
         if config.writer_threads == 0 {
             return Ok(None);
@@ -201,7 +201,7 @@ impl Member {
         fast.catch_up.enqueue(self);
     }
 
-    /// Hands the stream to a writer, or gives it back where it has not everything any more.
+    /// Hands the stream to a writer, or gives it back if it no longer has everything.
     ///
     /// This is the step on which order rests. Under the log's lock no batch can be appended or sent: the stream has all
     /// batches up to `after`, and the writer gets all later ones.
@@ -238,7 +238,7 @@ struct Writer {
     messages: Receiver<Message>,
     /// Readers.
     joins: Receiver<Message>,
-    /// A join that is to wait for batches that are in the channel of messages.
+    /// A join that has to wait for batches that are in the channel of messages.
     early: Option<Message>,
     /// Tells the hub thread that the next batch may come.
     permit: SyncSender<()>,
@@ -248,7 +248,7 @@ struct Writer {
     groups: Vec<Group>,
     /// When the next sweep begins.
     next_sweep: Instant,
-    /// How long after that the next one begins: the shortest heartbeat of any reader so far, and at most a second.
+    /// The time from one sweep to the next: the shortest heartbeat interval of any reader so far, and at most a second.
     period: Duration,
     /// Where a sweep goes on: in this group, with the members below this index.
     unswept: Option<(GroupId, usize)>,
@@ -259,24 +259,24 @@ struct Writer {
 struct Group {
     /// The group's id in the log.
     id: GroupId,
-    /// In no order.
+    /// The members, in no order.
     live: Vec<Live>,
     /// The last event that was delivered.
     cursor: u64,
     /// Events that were delivered to each member that was there all the time.
     events: u64,
-    /// When something was sent to all members. A heartbeat is due so long after that.
+    /// When a batch was last sent to all members. The heartbeat interval counts from here.
     last_batch: Instant,
 }
 
-/// A reader. Beside it stands all that a delivery needs, which the caches do not hold from one event to the next: each step
-/// through memory to the connection costs about 0.1 µs, where a whole delivery costs 3 to 4.
+/// A reader, with all that a delivery needs beside it. The caches do not hold this from one event to the next: each step
+/// through memory to the connection costs about 0.1 µs, where a whole delivery costs 3 to 4 µs.
 struct Live {
     /// The connection of the member's socket.
     connected: Arc<SharedStream>,
     /// The group's `events` when the reader joined.
     joined_at: u64,
-    /// The reader's stream, for all that is no delivery.
+    /// The reader's stream, for everything that is not a delivery.
     member: Member,
 }
 
@@ -285,7 +285,7 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// What the system says when the thread cannot be started.
+    /// The system's error when the thread cannot be started.
     fn start() -> io::Result<Sending> {
         let (messages, received) = mpsc::channel();
         let (joins, joining) = mpsc::channel();
@@ -343,7 +343,7 @@ impl Writer {
         }
     }
 
-    /// Takes the readers that joined before the next batch, which alone is to go to them.
+    /// Takes the readers that joined before the next batch, which is the first one that they get.
     fn take_joins(&mut self) {
         while let Some(join) = self.early.take().or_else(|| self.joins.try_recv().ok()) {
             match join {
@@ -356,7 +356,7 @@ impl Writer {
         }
     }
 
-    /// Adds a reader to its group. Its first heartbeat may bring the sweep forward.
+    /// Adds a reader to its group. A short heartbeat interval may bring the next sweep forward.
     fn add(&mut self, member: Member) {
         let interval = member.stream.heartbeat;
         if interval < self.period {
@@ -408,7 +408,7 @@ impl Writer {
             }
         }
         if let Some(first) = group.live.first() {
-            // All who are left got all of it.
+            // All readers that are left got the whole batch.
             let delivered = group.live.len() as u64 * batch.batch.len();
             let shared = &first.member.stream.source.cursor.shared;
             shared.counters().delivered += delivered;
@@ -449,7 +449,7 @@ impl Writer {
             if group.id == id {
                 end = end.min(below);
             }
-            // From the end, so that what takes a removed member's index has been seen.
+            // From the end, so that the member that takes a removed member's index has been seen.
             let start = end.saturating_sub(left);
             for index in (start..end).rev() {
                 let stream = &mut group.live[index].member.stream;
@@ -479,7 +479,7 @@ impl Group {
         let mut member = live.member;
         let subscriber = &mut member.stream.source;
         let events = self.events - live.joined_at;
-        // What came before the member may have the higher numbers, where the log that the hub follows went back.
+        // Batches from before the member joined may have higher numbers, if the log that the hub follows went back.
         if events > 0 {
             subscriber.events += events;
             subscriber.cursor.advance(self.cursor);
@@ -487,8 +487,8 @@ impl Group {
         member
     }
 
-    /// Removes a member whose socket took only a part of a write, or nothing. The member goes to the catch-up pool, where
-    /// waiting costs nobody anything.
+    /// Removes a member whose socket took only a part of a write, or nothing. The member goes to the catch-up pool, where it
+    /// may wait without delaying others.
     fn fall_behind(&mut self, index: usize, batch: &GroupBatch, written: usize) {
         let mut member = self.remove(index);
         // An error drops the stream, as its subscription asks.
@@ -499,8 +499,8 @@ impl Group {
     }
 }
 
-/// Has the processor fetch the next connections from memory together. Each on its own would be waited for: user time for a
-/// delivery fell from 0.15 to 0.07 µs.
+/// Has the processor fetch the next connections from memory together. Otherwise the writer would wait for each of them: user
+/// time for a delivery fell from 0.15 to 0.07 µs.
 fn prefetch(live: &[Live]) {
     for reader in live.iter().take(PREFETCH) {
         hint::black_box(reader.connected.idle.load(Ordering::Relaxed));

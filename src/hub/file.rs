@@ -1,4 +1,4 @@
-//! The history's file: append, recover, and read what memory has no more. [`record`] has its format.
+//! The history's file: append, recover, and read what is no longer in memory. [`record`] has its format.
 //!
 //! | file | what it has |
 //! | --- | --- |
@@ -16,25 +16,26 @@
 //!                                                        len   partial tail of a failed write
 //! ```
 //!
-//! **Writing.** A batch is one write at the end of the newest segment. A write that fails is cut off again, at once or before
-//! the next one: nobody may find an event that was refused. A full segment is renamed, and a new one takes its name. The
-//! oldest segments are removed while all together are too large.
+//! **Writing.** A batch is one write at the end of the newest segment. The bytes of a failed write are cut off, at once or
+//! before the next write: no reader may find an event that was refused. A full segment is renamed, and a new one takes its
+//! name. The oldest segments are removed while all together are too large.
 //!
 //! **Recovery.** Opening a history reads all segments into the log, which keeps what it has room for. Bytes that are no record
 //! are reported, passed over, and left where they are: at the end of the newest segment as in the middle of any. A new epoch
-//! begins after the last event that may have been acknowledged. Where events are missing before it, their readers are told.
+//! begins after the last event that may have been acknowledged. If events are missing before it, their readers are told of a
+//! gap.
 //!
 //! | what happened | what it leads to |
 //! | --- | --- |
 //! | the process was killed in a write | the whole records of the batch are kept; the partial one is passed over, and is no gap |
 //! | a loss of power took records, and not `history.next` | the numbers in between are lost: a gap |
-//! | bytes in the middle are damaged | a gap to the last of the damaged records, for all who were before them |
-//! | the file is something else than a history | the hub does not open, and the file stays as it is |
+//! | bytes in the middle are damaged | a gap to the last of the damaged records, for all readers that were before them |
+//! | the file is not a history | the hub does not open, and the file stays as it is |
 //! | the disk is full | all of the batch is refused, and its numbers go to the next one |
 //!
-//! **Reading.** A reader that needs what memory has no more opens the segment that has it, and goes on from segment to segment.
-//! It takes no lock while it reads. It may find events of a batch that is just being written, and of one that will be refused:
-//! [`ArchiveReader`](super::archive::ArchiveReader) takes none after the newest event of the log.
+//! **Reading.** A reader that needs events that are no longer in memory opens the segment that has them, and goes on from
+//! segment to segment. It takes no lock while it reads. It may find events of a batch that is just being written, or of a batch
+//! that will be refused: [`ArchiveReader`](super::archive::ArchiveReader) takes none after the newest event of the log.
 //!
 //! **Locks.** A hub locks the segments themselves. A lock on a name would not keep out a hub that comes through another name.
 
@@ -59,13 +60,13 @@ use crate::user_code::guarded;
 ///
 /// # Errors
 ///
-/// What the system says; `WouldBlock` when another hub has the file, `InvalidData` when it is no history.
+/// The system's error; `WouldBlock` when another hub has the file, `InvalidData` when the file is not a history.
 pub(crate) fn open(
     given: &Path,
     config: &HubConfig,
     log: &mut Log,
 ) -> io::Result<(FileStore, FileLog)> {
-    // Before the full segments: a hub that is about to rename the newest one keeps its lock.
+    // Locked before the full segments: a hub that is about to rename the newest one keeps its lock.
     let newest = LockedFile::open(given)?;
     // Renaming a symbolic link would leave the file where it is.
     let path = fs::canonicalize(given)?;
@@ -84,7 +85,7 @@ pub(crate) fn open(
     let mark = open_regular(&beside(&path, ".next"))?;
     let last = match Records::of(mark.try_clone()?).next()? {
         Some((0, Record::Epoch((_, next)))) => next.saturating_sub(1).max(log.head),
-        // Where the end is missing, at least one acknowledged event may be.
+        // Where the end is missing, at least one acknowledged event may be missing too.
         _ => log.head + u64::from(end < len || (len == 0 && !full.is_empty())),
     };
     // The epoch begins after all that may have been acknowledged. What the log has not seen of that is lost.
@@ -108,7 +109,7 @@ pub(crate) fn open(
         removed_to: 0,
         segments: Arc::clone(&segments),
     };
-    // What cannot be read stays. No record has a CR, so that no line that follows makes a record of it.
+    // What cannot be read stays. No record has a CR, so no line that follows can complete the damaged bytes to a record.
     let separator = if end < len { "\r\n\n" } else { "" };
     store.write(format!("{separator}{}", record::epoch_line(epoch)).as_bytes())?;
     store.write_mark(epoch.1)?;
@@ -120,7 +121,7 @@ pub(crate) fn open(
 ///
 /// # Errors
 ///
-/// What the system says; `InvalidData` when nothing in the file is a record, and the file is no history that was just begun.
+/// The system's error; `InvalidData` when nothing in the file is a record, and the file is not a history that was just begun.
 fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
     let name = path.display();
     let report = |from, to| {
@@ -148,7 +149,7 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
     let file = File::open(path)?;
     let len = file.metadata()?.len();
     if end == 0 && !record::may_be_new(file)? {
-        let text = "is not a history, and stays as it is";
+        let text = "is not a history, and was left as it is";
         return Err(problem(path, ErrorKind::InvalidData, text));
     }
     if end < len {
@@ -161,7 +162,7 @@ fn recover(path: &Path, log: &mut Log, config: &HubConfig) -> io::Result<u64> {
 struct Segment {
     /// Where it is now. Only the newest one is at the history's own path.
     path: PathBuf,
-    /// No event in it has a lower sequence, and all events of the segments before it have one.
+    /// No event in it has a lower sequence, and all events of the segments before it have lower ones.
     first: u64,
 }
 
@@ -171,7 +172,7 @@ struct Segment {
 /// has just got the name of an older one. A file that is open stays readable after a rename, and on Unix after its removal.
 type Segments = Arc<Mutex<Vec<Segment>>>;
 
-/// What tells two files apart, whatever their names: device and inode.
+/// What identifies a file, whatever its name: device and inode number.
 type FileId = (u64, u64);
 
 /// A segment's file. No other hub, in this process or in another one, can open the file until this value is dropped.
@@ -217,7 +218,7 @@ pub(crate) struct FileStore {
     config: HubConfig,
     /// The segment that is written: the last of `segments`.
     newest: LockedFile,
-    /// Those of `segments` before the last, in the same order. They are open only to keep their locks.
+    /// The files of `segments` before the last, in the same order. They are open only to keep their locks.
     full: Vec<LockedFile>,
     /// The file for the sequence after the last acknowledged one.
     mark: File,
@@ -239,7 +240,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// What the system says; then nothing of the batch is in the file.
+    /// The system's error. Then nothing of the batch counts as written.
     pub(crate) fn append(&mut self, batch: &[Numbered]) -> io::Result<u64> {
         let (Some(first), Some(last)) = (batch.first(), batch.last()) else {
             return Ok(self.removed_to);
@@ -278,8 +279,8 @@ impl FileStore {
         written
     }
 
-    /// Replaces the sequence after the last acknowledged event. Recovery takes the events before it that it does not find as
-    /// lost.
+    /// Replaces the sequence after the last acknowledged event. Recovery takes the events before this sequence that it does not
+    /// find as lost.
     fn write_mark(&mut self, next: u64) -> io::Result<()> {
         self.mark.seek(SeekFrom::Start(0))?;
         let line = record::epoch_line((self.epoch.0, next));
@@ -290,7 +291,7 @@ impl FileStore {
     ///
     /// # Errors
     ///
-    /// What the system says; and when something else is in the file's place, since a restart would not find what is written.
+    /// The system's error; also when another file is in this file's place, since a restart would not find what is written.
     fn make_room(&mut self, next: u64) -> io::Result<()> {
         let found = fs::metadata(&self.given).ok();
         let is_in_place = found.is_some();
@@ -330,12 +331,12 @@ impl FileStore {
 
     /// Makes the error for a write to a file that a restart would not find.
     fn replaced(&self) -> io::Error {
-        let text = "is not the file any more that this hub writes to; \
-            move that one back, or move away what is there now";
+        let text = "is no longer the file that this hub writes to; \
+            move that file back, or move away the file that is there now";
         problem(&self.given, ErrorKind::Other, text)
     }
 
-    /// Removes the oldest segments while all together are too large. One that cannot be removed is tried again after the
+    /// Removes the oldest segments while all together are too large. A segment that cannot be removed is tried again after the
     /// next rotation.
     fn remove_old(&mut self) {
         let mut segments = lock(&self.segments);
@@ -447,7 +448,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Makes an error of the system's that names the file and what could not be done with it.
+/// Makes an error that names the file, what could not be done with it, and the system's reason.
 fn failed(path: &Path, what: &str, error: &io::Error) -> io::Error {
     problem(path, error.kind(), &format!("cannot be {what}: {error}"))
 }
@@ -457,14 +458,14 @@ fn problem(path: &Path, kind: ErrorKind, text: &str) -> io::Error {
     io::Error::new(kind, format!("{} {text}", path.display()))
 }
 
-/// Returns device and inode, of what the system told of a file.
+/// Returns the device and the inode number of a file.
 #[cfg(unix)]
 fn file_id(file: &Metadata) -> FileId {
     use std::os::unix::fs::MetadataExt;
     (file.dev(), file.ino())
 }
 
-/// Returns the same for every file, since std does not tell elsewhere. So a file that is replaced goes unnoticed.
+/// Returns the same for every file, since std has no such numbers on other systems. So a file that is replaced goes unnoticed.
 #[cfg(not(unix))]
 fn file_id(_: &Metadata) -> FileId {
     (0, 0)
@@ -488,8 +489,8 @@ mod tests {
         }
     }
 
-    /// A round that fails may leave whole events, until they are cut off: a reader that finds them there is not to send
-    /// them once others have their numbers.
+    /// A batch that fails may leave whole events, until they are cut off: a reader that finds them there is not to send them
+    /// once others have their numbers.
     #[test]
     fn a_reader_forgets_what_was_refused() {
         let folder = std::env::temp_dir().join(format!("tiny-sse-refused-{}", std::process::id()));

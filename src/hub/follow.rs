@@ -27,7 +27,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts with nothing told: the hub's requests wait until the first call of [`current`](Feed::current).
+    /// Starts before the first call of any method: the hub's requests wait until the first call of [`current`](Feed::current).
     pub(crate) fn new(delivery: Delivery) -> Feed {
         Feed {
             delivery,
@@ -120,7 +120,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Begins with the number after this one, where the hub has not begun yet. Returns the last number that was told.
+    /// Begins with the number after this one, if the hub has not begun yet. Returns the last number that was pushed or is lost.
     fn begin_after(&mut self, last: u64) -> u64 {
         *self.pushed.get_or_insert_with(|| {
             self.delivery.shared.log().forget_all(last);
@@ -128,7 +128,7 @@ impl Feed {
         })
     }
 
-    /// Appends what is in the batch, which is empty after that.
+    /// Appends the events of the batch, and empties it.
     fn append(&mut self, batch: &mut NewBatch) -> Result<(), PublishError> {
         self.check_open()?;
         let batch = std::mem::take(batch);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A chunked stream sends the chunk. A close-delimited stream sends the event, which also goes into the history's file and to
-//! code in this process. An event is encoded once for all who get it out of memory.
+//! code in this process. An event is encoded once for all readers that get it out of memory.
 //!
 //! Here a write of a batch of two events, 7 and 9, ends within the second:
 //!
@@ -25,8 +25,8 @@ use crate::event::Event;
 use crate::http::Coding;
 use crate::stream::Unsent;
 
-/// An event's bytes as one chunk (RFC 9112 section 7.1), shared by all who send them. The bytes never change, so they need no
-/// lock: a clone counts one reference.
+/// An event's bytes as one chunk (RFC 9112 section 7.1), shared by all threads that send them. The bytes never change, so they
+/// need no lock: a clone counts one reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// The chunk's size, the event, and their line ends.
@@ -102,9 +102,9 @@ pub(crate) struct Batch {
 /// How far a write of a [`Batch`] came. The events before `last` were written whole.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WriteProgress {
-    /// Events that have begun, with the first that did not fit.
+    /// The number of events that have begun, including the first one that did not fit.
     pub(crate) begun: u64,
-    /// The sequence number of the last of these.
+    /// The sequence number of the last of these events.
     pub(crate) last: u64,
     /// The rest of that event, where the write was partial.
     pub(crate) unsent: Option<Unsent>,

@@ -29,14 +29,14 @@ use super::shared::Shared;
 use super::topics::TopicSet;
 use crate::event::Event;
 
-/// Most bytes of a batch, unless a single event has more.
+/// Maximum bytes of a batch, unless a single event has more.
 pub(crate) const BATCH_BYTES: usize = 64 * 1024;
 
-/// Most topic entries of a batch, an event of three topics having three: appending them is one step under the log's lock. It
-/// is also the maximum number of messages in a batch, since a flush adds no entries.
+/// Maximum number of topic entries of a batch: an event of three topics has three. Appending them is one step under the log's
+/// lock. It is also the maximum number of messages in a batch, since a flush adds no entries.
 pub(crate) const BATCH_ENTRIES: usize = 1024;
 
-/// What became of a caller's message, for which it waits. Dropped without a result, it says that the hub has ended.
+/// The result of a message, for which its caller waits. A reply that is dropped without a result says that the hub has ended.
 pub(crate) struct Reply(pub(crate) Arc<OnceLock<Result<EventId, PublishError>>>);
 
 /// Sets `Closed`, unless a result was set before: a cell takes one value only. So no caller waits for a hub that has ended.
@@ -46,7 +46,7 @@ impl Drop for Reply {
     }
 }
 
-/// A message's caller, if it waits; the id of its event, where it has one; whether it is a flush, which has none.
+/// The reply of a message, if its caller waits; the id of its event; whether the message is a flush, which has no event.
 type Waiting = (Option<Reply>, EventId, bool);
 
 /// What the hub thread is told. The default is a flush.
@@ -54,7 +54,7 @@ type Waiting = (Option<Reply>, EventId, bool);
 pub(crate) struct Message {
     /// The topics of the event; empty for a flush.
     pub(crate) topics: TopicSet,
-    /// Without an event the message is a flush, whose reply says that all which was published before is in the history.
+    /// Without an event the message is a flush, whose reply says that all events published before are in the history.
     pub(crate) event: Option<Event>,
     /// It is the last event of its topics.
     pub(crate) finishes: bool,
@@ -95,7 +95,7 @@ impl NewBatch {
         });
     }
 
-    /// Whether the batch is as large as one step under the log's lock may be.
+    /// Returns whether the batch is as large as one step under the log's lock may be.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= BATCH_BYTES || self.entries >= BATCH_ENTRIES
     }
@@ -103,8 +103,8 @@ impl NewBatch {
 
 /// How events reach their readers: the log, and the writers where there are any.
 ///
-/// Each hub has one, owned by whoever appends: the hub thread, or the [`Feed`](super::follow::Feed) of a hub that follows a
-/// log. With one owner, batches reach the log and each writer in the same order.
+/// Each hub has one, owned by the part that appends: the hub thread, or the [`Feed`](super::follow::Feed) of a hub that follows
+/// a log. With one owner, batches reach the log and each writer in the same order.
 pub(crate) struct Delivery {
     /// The hub's log, registry and figures.
     pub(crate) shared: Arc<Shared>,
@@ -145,8 +145,8 @@ impl Delivery {
         expires_at
     }
 
-    /// Changes the log, and hands what the groups get to the writers in the same step, under the log's lock. Returns when the
-    /// log wants to evict something.
+    /// Changes the log, and hands what the groups get to the writers in the same step, under the log's lock. Returns the time
+    /// at which the log has to evict something.
     pub(crate) fn change(
         &mut self,
         change: impl FnOnce(&mut Log) -> Vec<GroupBatch>,
@@ -163,7 +163,7 @@ impl Delivery {
         log.expire(Instant::now())
     }
 
-    /// Has the writers look for readers that are to end. Without writers each reader looks for itself.
+    /// Has the writers look for readers that are to end. Without writers, each reader's thread looks for itself.
     pub(crate) fn sweep(&self) {
         self.fast.iter().for_each(|fast| fast.sweep());
     }
@@ -238,8 +238,8 @@ impl HubThread {
         appended.map(Some)
     }
 
-    /// Tells each caller that waits what became of its message. A flush reports what nobody was told: the first error since the
-    /// last flush whose publisher did not wait.
+    /// Tells each caller that waits what became of its message. A flush reports the first error since the last flush whose
+    /// publisher did not wait.
     fn reply(&mut self, waiting: Vec<Waiting>, error: Option<PublishError>) {
         for (reply, id, is_flush) in waiting {
             let error = match is_flush {

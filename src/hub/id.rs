@@ -1,4 +1,4 @@
-//! Event ids: the hub's own, an epoch and a sequence number, and those of its callers.
+//! Event ids: those of the hub, which are an epoch and a sequence number, and those of its callers.
 //!
 //! An id is what a client brings back in `Last-Event-ID`
 //! ([WHATWG HTML](https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header)). The hub's ids look
@@ -39,7 +39,7 @@ impl fmt::Display for EventId {
 }
 
 impl EventId {
-    /// Reads exactly what [`Display`](fmt::Display) writes; anything else is no id of a hub's.
+    /// Reads exactly what [`Display`](fmt::Display) writes; anything else is not an id of a hub.
     pub(crate) fn parse(text: &str) -> Option<EventId> {
         let (epoch, sequence) = text.split_once('-')?;
         let id = EventId {
@@ -60,14 +60,14 @@ pub(crate) fn ended(text: &str) -> Option<EventId> {
     EventId::parse(text.strip_suffix(END_MARK)?)
 }
 
-/// Whether an id has the mark of a last event.
+/// Returns whether an id has the mark of a last event.
 pub(crate) fn is_ending(text: &str) -> bool {
     ended(text).is_some()
 }
 
 /// Checks the id that a caller gives to an event: it must come back from the client as it is, and mean this event.
 pub(crate) fn check_callers(id: &str) -> Result<(), InvalidName> {
-    // An empty one would make the client forget where it is.
+    // An empty id would make the client forget its position.
     check_text("event id", id)?;
     let problem = if id.starts_with(' ') || id.ends_with(' ') {
         // A request field loses the blanks at its ends (RFC 9110 section 5.5).
@@ -126,9 +126,9 @@ mod tests {
         }
         let long = "x".repeat(257);
         check("row 7/é", Ok(())); // UTF-8 text comes back.
-        check(&long[..256], Ok(())); // As long as may be.
+        check(&long[..256], Ok(())); // The maximum length.
         check(&long, Err("event id of 257 bytes is longer than 256")); // And one more.
-        check("", Err("event id cannot be empty")); // It means "start anew".
+        check("", Err("event id cannot be empty")); // It means "start again".
         check("a\tb", Err(r#"event id "a\tb" cannot contain '\t'"#)); // Some clients fold it.
         check(
             " a",

@@ -1,8 +1,9 @@
 //! The log: the numbered, encoded events in memory, and what a reader at a position gets next.
 //!
 //! The log knows no socket and no thread. [`Shared`](super::shared::Shared) holds it behind one lock, which makes each
-//! method one step. No step walks over more than about a thousand events, whatever a reader asks for; only where the log that a
-//! hub follows has lost events, all of memory is forgotten in one.
+//! method one step. A step for a reader walks over at most about a thousand events, unless [`Replay::Events`] has a larger
+//! number. A step that evicts walks over about two thousand. Only `Hub::kept`, and a hub whose followed log has lost events, go
+//! over more in one step.
 //!
 //! ```text
 //! sequence:      1     evicted_of_any   archive_lost_to    evicted(topic)      oldest kept          head
@@ -19,16 +20,17 @@
 //! too old or too large. So a quiet topic keeps its events beside a loud one, and a topic may have more events in memory
 //! than it holds.
 //!
-//! `evicted` is the newest event of one topic that is in memory no more. A reader whose cursor is before `evicted` has lost
-//! that event for certain, unless an [archive](super::archive) has it: a file, or the log that the hub follows. What is
-//! lost to a reader is what memory *and* the archive have no more: it ends at the older of the two marks.
+//! `evicted` is the newest event of one topic that is no longer in memory. A reader whose cursor is before `evicted` has lost
+//! that event for certain, unless an [archive](super::archive) has it: a file, or the log that the hub follows. An event is
+//! lost to a reader when neither memory nor the archive has it: losses end at the older of the two marks.
 //!
 //! # What a reader gets
 //!
-//! A reader has topics and a place among their events, which is a [`Position`]. [`Log::next`] says what comes next, in this order:
+//! A reader has topics and a position among their events, which is a [`Position`]. [`Log::next`] says what comes next, in this
+//! order:
 //!
 //! 1. a gap, if something is lost between the position and the oldest event that is still there;
-//! 2. the word that only the archive has it, if something after the position is in memory no more;
+//! 2. the notice that only the archive has it, if something after the position is no longer in memory;
 //! 3. events from memory, merged from the queues of the reader's topics;
 //! 4. the end, if all of the topics are finished, or nothing.
 //!
@@ -44,8 +46,8 @@
 //! a reader of a and b at 0:  gap to 2, 3, 4, 5, 6
 //! ```
 //!
-//! A gap is told once. The reader misses the event that it ends with, unless the gap is for an id that the log does not
-//! know: then nobody can say what the reader has.
+//! A gap is reported once. The reader misses the event that the gap ends with, unless the gap is for an id that the log does
+//! not know: then nobody can say what the reader has.
 //!
 //! The reader of a at 0 gets its gap in these bytes. It resumes at 3, the position right before 4, the next event of a:
 //!
@@ -79,7 +81,7 @@ use super::topics::TopicSet;
 use crate::event::json_string;
 use crate::http::Coding;
 
-/// An epoch and its first sequence number. It ends where the next epoch begins.
+/// An epoch and its first sequence number. The epoch ends where the next one begins.
 ///
 /// The wire id of an event is its epoch and its sequence number. Each start of a hub begins an epoch with a random name, so
 /// that a number which was given out and then lost, with a crash or with memory, does not come back as the id of another
@@ -89,14 +91,14 @@ pub(crate) type Epoch = (u64, u64);
 /// A set of topics that at least one reader has asked for, by its hash.
 pub(crate) type GroupId = u64;
 
-/// Most events that a reader takes out of the log in one step. A step of 1024 events takes some 20 µs for one topic and some
-/// 170 µs for 64 topics, for which the log is locked.
+/// Maximum number of events that a reader takes out of the log in one step. A step of 1024 events locks the log for some 20 µs
+/// for one topic, and for some 170 µs for 64 topics.
 const STEP_EVENTS: usize = 1024;
 
-/// Most topic entries that one step evicts: twice as many as a batch can add.
+/// Maximum number of topic entries that one step evicts: twice as many as a batch can add.
 const STEP_EVICTIONS: usize = 2048;
 
-/// Events per topic that a history of no events keeps while the topic has readers, for those whose write has to wait.
+/// Events per topic that a history of no events keeps while the topic has readers, for the readers whose write has to wait.
 const LIVE_BUFFER: usize = 64;
 
 /// What an event, its entry in each topic, each scope of its own id, and a topic that has events take in memory, in bytes,
@@ -110,7 +112,7 @@ const TOPIC_BYTES: usize = 440;
 /// An event that has its sequence number.
 #[derive(Debug)]
 pub(crate) struct Numbered {
-    /// Its place in the order of all events of the hub, whatever their topics. The first event has 1.
+    /// The event's number in the order of all events of the hub, whatever their topics. The first event has 1.
     pub(crate) sequence: u64,
     /// In the log, the names are those of the log's table.
     pub(crate) topics: TopicSet,
@@ -152,13 +154,13 @@ type ScopedId = (Arc<str>, Arc<str>);
 /// left may be of a topic that lost nothing. `gap_reported_to` then says that the loss has been told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// The set of the reader's group, shared with it.
+    /// The topics of the reader: the set that its group has, shared.
     pub(crate) topics: TopicSet,
-    /// The sequence up to which the reader has everything; no event of its topics need have this number.
+    /// The sequence up to which the reader has everything. It need not be the number of an event of its topics.
     pub(crate) cursor: u64,
     /// Losses up to this sequence have been reported, or are older than the reader's start.
     gap_reported_to: u64,
-    /// The reader's last event id, where the log does not know it: the reader is told of a gap.
+    /// The reader's last event id, if the log does not know it: the reader is told of a gap.
     pub(crate) unknown_id: Option<String>,
 }
 
@@ -197,9 +199,9 @@ pub(crate) enum Next {
     AtHead,
     /// The reader has everything, and nothing will follow: its topics are finished.
     Finished,
-    /// A frame that is no event of the log, such as a gap. The position has been moved already.
+    /// A frame that is not an event of the log, such as a gap. The position has been moved already.
     Note(Frame),
-    /// These events, in order. The position is not moved before they are sent. An archive's reader may return none so far.
+    /// These events, in order. The position is not moved before they are sent. A read of the archive may have found none yet.
     Events(Events),
     /// Only the archive has what comes next.
     InArchive,
@@ -210,7 +212,7 @@ pub(crate) enum Next {
 /// What one group gets of a batch. The writers send it as one write to each of their readers in the group.
 #[derive(Debug)]
 pub(crate) struct GroupBatch {
-    /// Whose readers get it.
+    /// The group whose readers get the batch.
     pub(crate) group: GroupId,
     /// The events of the group's topics, as chunks: a writer has no streams of another coding.
     pub(crate) batch: Batch,
@@ -220,17 +222,17 @@ pub(crate) struct GroupBatch {
 
 /// The log of one hub. See the module's drawing for its marks.
 ///
-/// A reader is no part of the log: it has a [`Position`] of its own, and the log knows only the number of members of its group.
-/// So ten thousand readers of one topic cost the log one group, wherever they are.
+/// A reader is not part of the log: it has its own [`Position`], and the log knows only the number of members of its group. So
+/// ten thousand readers of one topic cost the log one group, wherever the readers are.
 #[derive(Default)]
 pub(crate) struct Log {
     /// The limits of what is kept.
     config: HubConfig,
-    /// Oldest first. Numbers are given out in the newest.
+    /// The epochs, oldest first. The newest one gives out the numbers.
     epochs: Vec<Epoch>,
     /// The last sequence number given out.
     pub(super) head: u64,
-    /// With an archive: the newest event that the archive has no more.
+    /// With an archive: the newest event that the archive no longer has.
     archive_lost_to: Option<u64>,
     /// The newest event out of memory that may have been of any topic: the log never saw it, or has forgotten everything.
     evicted_of_any: u64,
@@ -242,13 +244,14 @@ pub(crate) struct Log {
     /// The topics that have an event in memory or a reader, by name. Events and groups share the names that are here.
     topics: HashMap<Arc<str>, Topic>,
     /// For each own id of an event in memory: the oldest event that it was given to, and how many of its events are in memory.
-    /// If the oldest is not, the id does not say which event is meant. A tree, as a large hash table that grows holds up the log.
+    /// If the oldest event is no longer in memory, the id does not say which event is meant. A tree, since a large hash table
+    /// that grows holds up the log.
     own_ids: BTreeMap<ScopedId, (u64, usize)>,
     /// The memory that all of this takes.
     pub(super) bytes: usize,
     /// One group for each set of topics that at least one reader has asked for.
     groups: HashMap<GroupId, Group>,
-    /// When the hub had all of the log that it follows.
+    /// The last time at which the hub had all of the log that it follows.
     pub(super) current: Option<Instant>,
     /// How often that log has lost events that readers may have: their positions mean nothing any more.
     pub(super) returns: usize,
@@ -265,10 +268,10 @@ pub(crate) struct Log {
 /// ```
 #[derive(Default)]
 struct Topic {
-    /// The topic's events in memory, oldest first. It holds the newest of them, as many as the history says; others are there
-    /// because another topic holds them.
+    /// The topic's events in memory, oldest first. The topic holds the newest of them, as many as the history says. Others are
+    /// there because another topic holds them.
     kept: VecDeque<u64>,
-    /// The newest event that is in memory no more.
+    /// The newest event that is no longer in memory.
     evicted: u64,
     /// The topic's last event, after [`Hub::finish`](crate::Hub::finish).
     finished: Option<u64>,
@@ -283,7 +286,8 @@ impl Topic {
         self.kept.partition_point(|kept| *kept <= sequence)
     }
 
-    /// Returns the newest of the events in memory that come before the first for which this does not hold.
+    /// Returns the newest event in memory for which `holds` is true. `holds` is to be true for older events and
+    /// false for newer ones.
     fn newest_while(&self, holds: impl Fn(u64) -> bool) -> Option<u64> {
         let count = self.kept.partition_point(|kept| holds(*kept));
         self.kept.get(count.checked_sub(1)?).copied()
@@ -294,7 +298,7 @@ impl Topic {
 struct Group {
     /// What all members have asked for.
     topics: TopicSet,
-    /// How many cursors are in the group, which goes with the last of them.
+    /// How many cursors are in the group. The last cursor that leaves takes the group with it.
     members: usize,
     /// What the group gets of the batch that is being appended. The groups are not collected in a table of their own: for
     /// 10,000 groups that took three times as long.
@@ -318,7 +322,7 @@ fn merge(queues: impl Iterator<Item = impl Iterator<Item = u64>>) -> impl Iterat
     })
 }
 
-/// Takes events up to a number of bytes, or one, and not more than a step.
+/// Takes events up to this number of bytes, but at least one, and at most [`STEP_EVENTS`].
 fn up_to_bytes<'a>(events: impl Iterator<Item = &'a Numbered>, max_bytes: usize) -> Events {
     let mut bytes = 0;
     let fitting = events.take(STEP_EVENTS).take_while(|event| {
@@ -398,7 +402,8 @@ impl Log {
         }
     }
 
-    /// Keeps an event that is older than this hub. One that was there before, as a damaged file may have it, is left out.
+    /// Keeps an event from before the hub was opened. An event that the log has already, as when a damaged file repeats it, is
+    /// left out.
     pub(crate) fn restore(&mut self, event: Numbered) {
         if event.sequence > self.head {
             self.skip_to(event.sequence);
@@ -417,7 +422,7 @@ impl Log {
         }
     }
 
-    /// Notes that there is an archive, and that it has no event up to this one; for `None`, nothing new.
+    /// Notes that there is an archive, and that it has no event up to this one. `None` changes nothing.
     pub(crate) fn raise_archive_lost_to(&mut self, lost_to: Option<u64>) {
         self.archive_lost_to = self.archive_lost_to.max(lost_to);
     }
@@ -454,7 +459,7 @@ impl Log {
                 continue;
             };
             let events = mem::take(&mut group.batch);
-            // A reader that waits holds a second handle. To wake nobody would be a system call in vain.
+            // A reader that waits holds a second handle. Waking nobody would cost a system call.
             if Arc::strong_count(&group.new_events) > 1 {
                 group.new_events.notify_all();
             }
@@ -509,8 +514,8 @@ impl Log {
     }
 
     /// Looks at the newest `count` of the events that the topic no longer holds, and evicts those that no other topic holds.
-    /// After a new event that is one: the event which was the last that the topic held. Older ones are in memory because another
-    /// topic holds them, and leave at the latest when that topic releases them.
+    /// After a new event, `count` is one: the event that the topic has just stopped holding. Older events are in memory because
+    /// another topic holds them, and leave at the latest when that topic releases them.
     fn release(&mut self, name: &str, count: usize) {
         for place in (0..count).rev() {
             if let Some(topic) = self.topics.get(name)
@@ -531,8 +536,8 @@ impl Log {
         }
     }
 
-    /// Whether one of the event's topics holds it: if fewer events of the topic are newer than the topic may hold. The order of
-    /// a topic's queue says how many are newer, so that nothing has to be counted.
+    /// Returns whether one of the event's topics holds it. A topic holds an event if fewer events of the topic are newer than
+    /// the topic may hold. The order of the topic's queue says how many are newer, so nothing has to be counted.
     fn is_held(&self, sequence: u64) -> bool {
         let event = self.events.get(&sequence).into_iter();
         let mut topics = event.flat_map(|(event, _)| &*event.topics);
@@ -542,8 +547,8 @@ impl Log {
         })
     }
 
-    /// Evicts what is too old or too much, up to a step, and returns when to go on: `None` when there is nothing that gets too
-    /// old.
+    /// Evicts events that are too old or too many, at most a step of them, and returns when to go on; `None` if no event will
+    /// be too old.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<Instant> {
         let mut budget = STEP_EVICTIONS;
         loop {
@@ -602,8 +607,8 @@ impl Log {
 
 /// Following a log that others number. The archive has all events, and memory has some of the newest.
 impl Log {
-    /// Takes the epochs as the others have them. Where an epoch begins before the head, events were lost, and the numbers
-    /// after the loss will be given to other events: goes back and returns the number to go on after.
+    /// Takes over the epochs of the log that the hub follows. If they differ at or before the head, events were lost, and their
+    /// numbers will be given to other events: then the log goes back, and the number to go on after is returned.
     pub(crate) fn set_epochs(&mut self, epochs: &[Epoch]) -> Option<u64> {
         let pairs = self.epochs.iter().zip(epochs);
         let same = pairs.take_while(|(old, new)| old == new).count();
@@ -636,7 +641,7 @@ impl Log {
         self.hand_out(self.groups.keys().copied().collect())
     }
 
-    /// Has nothing in memory up to this number: readers that are behind read the archive.
+    /// Evicts all events and sets the head to this number: readers that are behind read the archive.
     pub(crate) fn forget_all(&mut self, head: u64) {
         while let Some((&sequence, _)) = self.events.first_key_value() {
             self.evict(sequence);
@@ -648,7 +653,7 @@ impl Log {
         }
     }
 
-    /// Whether the id may mean something as soon as more is known of the log.
+    /// Returns whether the id may mean something as soon as more is known of the log.
     pub(crate) fn may_come(&self, id: &str, topics: &TopicSet) -> bool {
         self.find(id, topics)
             .is_none_or(|sequence| sequence > self.head)
@@ -693,10 +698,10 @@ impl Log {
             return Position::at(topics, sequence);
         }
         let position = match parse(id).map(|id| id.epoch) {
-            // Not the beginning of a file, whose end a client that is cut off often would never reach.
+            // Memory, and not the beginning of a file: a client that is cut off often would never reach the file's end.
             None => self.start_after(self.evicted(topics), topics),
             Some(epoch) => match self.last_of(epoch) {
-                // The event was given out and then lost, with the power: all that came after it is new to this reader.
+                // The event was given out and then lost in a power failure: all events after it are new to this reader.
                 Some(last) if epoch != self.next_id().epoch => Position::at(topics, last),
                 _ => self.earliest(topics),
             },
@@ -744,7 +749,7 @@ impl Log {
     ) -> Position {
         let topics = &position.topics;
         let skipped = match replay {
-            // A history of no events keeps events for readers that are there, not for those that come back.
+            // A history of no events keeps events for connected readers, not for readers that come back.
             _ if self.config.history_events == 0 && self.archive_lost_to.is_none() => {
                 self.newest_while(topics, |_| true)
             }
@@ -766,8 +771,8 @@ impl Log {
         position
     }
 
-    /// Returns the newest event of these topics in memory that is older than this time; 0 when there is none. Nothing is
-    /// older than a time before all clocks, which is `None`.
+    /// Returns the newest event of these topics in memory that is older than this time; 0 when there is none. `None` is a time
+    /// before the beginning of the clock, and no event is older.
     fn newest_before(&self, topics: &TopicSet, time: Option<Instant>) -> u64 {
         let since = |sequence| self.events.get(&sequence).map(|(_, since)| *since);
         self.newest_while(topics, |sequence| since(sequence) < time)
@@ -810,7 +815,7 @@ impl Log {
         (id, topics)
     }
 
-    /// Takes a reader out of its group; the last one takes the group and unused topics along.
+    /// Takes a reader out of its group. With the last reader, the group and its unused topics are dropped.
     pub(crate) fn leave(&mut self, id: GroupId) {
         if let Some(group) = self.groups.get_mut(&id)
             && group.members > 1
@@ -829,7 +834,7 @@ impl Log {
         }
     }
 
-    /// Returns where to wait, with the log's lock, until there is something for this group.
+    /// Returns the condition variable to wait on, with the log's lock, until there is something for this group.
     pub(crate) fn new_events(&self, group: GroupId) -> Arc<Condvar> {
         let group = self.groups.get(&group);
         group.map_or_else(Arc::default, |group| Arc::clone(&group.new_events))
@@ -845,8 +850,8 @@ impl Log {
 
 /// Reading.
 impl Log {
-    /// What comes next for a reader, at most `max_bytes` or one event. A gap moves the position; events do not, as they may not
-    /// be sent after all.
+    /// Returns what comes next for a reader, at most `max_bytes` or one event. A gap moves the position. Events do not, since
+    /// they may not be sent after all.
     pub(crate) fn next(&self, position: &mut Position, max_bytes: usize) -> Next {
         if let Some(gap) = self.gap(position) {
             return Next::Note(gap);
@@ -863,14 +868,14 @@ impl Log {
         }
     }
 
-    /// Whether a reader has everything, and may get more. Under the log's lock this is certain: the reader can wait, or join a
-    /// writer, before anything else is appended.
+    /// Returns whether a reader has everything, and may get more. Under the log's lock this is certain: the reader can wait, or
+    /// join a writer, before anything else is appended.
     pub(crate) fn is_at_head(&self, position: &Position) -> bool {
         self.next(&mut position.clone(), 0) == Next::AtHead
     }
 
-    /// Returns what comes next, as [`next`](Log::next) does, for a reader that only wants the newest event: it is told of
-    /// what it skips.
+    /// Returns what comes next, as [`next`](Log::next) does, for a reader that only wants the newest event. The reader is told
+    /// of what it skips.
     pub(crate) fn newest(&self, position: &mut Position) -> Next {
         let topics = &position.topics;
         let newest = self.newest_while(topics, |_| true);
@@ -879,7 +884,7 @@ impl Log {
         if newest <= position.cursor || to <= position.cursor.max(position.gap_reported_to) {
             return self.next(position, 0);
         }
-        // Counting is a step like any other: of more than that the number is not known.
+        // Counting is limited to one step: a larger number is not known.
         let skipped = self.kept_after(topics, position.cursor).take(STEP_EVENTS);
         let skipped = skipped.take_while(|event| event.sequence < newest).count();
         let is_known = evicted <= position.cursor && skipped < STEP_EVENTS;
@@ -926,7 +931,7 @@ impl Log {
         Some(self.report_gap(position, to, resume, None))
     }
 
-    /// Returns the gap for a reader that the archive has nothing for up to `to`, unless memory has what follows.
+    /// Returns the gap for a reader whose events up to `to` are not in the archive. It ends earlier if memory has the rest.
     pub(crate) fn gap_to(&self, to: u64, position: &mut Position) -> Frame {
         let to = to.min(self.evicted(&position.topics)).max(position.cursor);
         self.report_gap(position, to, to, None)
@@ -957,7 +962,7 @@ impl Log {
         self.archive_lost_to.unwrap_or(evicted).min(evicted)
     }
 
-    /// Returns the newest event of these topics that is in memory no more. A topic without an entry may have been dropped
+    /// Returns the newest event of these topics that is no longer in memory. A topic without an entry may have been dropped
     /// with events that are forgotten: the newest of all topics that were dropped stands for each.
     fn evicted(&self, topics: &TopicSet) -> u64 {
         let evicted = |name| {
@@ -975,22 +980,22 @@ impl Log {
         newest.max().unwrap_or(0)
     }
 
-    /// Returns the number before the next event of these topics after a cursor; the head, where there is none. It is as
-    /// good a position as the cursor, and the latest one that is.
+    /// Returns the number before the next event of these topics after a cursor; the head, where there is none. This is the
+    /// latest position at which a reader gets the same as at the cursor.
     fn before_next(&self, topics: &TopicSet, cursor: u64) -> u64 {
         let next = self.kept_after(topics, cursor).next();
         next.map_or(self.head, |event| event.sequence - 1)
     }
 
-    /// Whether a client that brings the id of a last event is to stay away. The topic of that event is finished; of several
-    /// topics all must be known to be.
+    /// Returns whether a client that brings the id of a last event is to stay away. For one topic, the id says that the topic
+    /// is finished. Several topics must all be known to be finished.
     pub(crate) fn is_over(&self, id: &str, topics: &TopicSet) -> bool {
         let known = || self.find(id, topics);
         id::is_ending(id)
             && (topics.len() == 1 || known().is_some_and(|last| self.is_finished(topics, last)))
     }
 
-    /// Whether all these topics are finished, with last events that a reader at this cursor has.
+    /// Returns whether all these topics are finished, with last events that a reader at this cursor has.
     fn is_finished(&self, topics: &TopicSet, cursor: u64) -> bool {
         topics.iter().all(|name| {
             let finished = self.topics.get(name).and_then(|topic| topic.finished);
@@ -1019,7 +1024,7 @@ mod tests {
 
     const EPOCH: u64 = 0xe;
 
-    /// A log and the number that it gives out next.
+    /// A log and the time at which it keeps events.
     struct Fixture {
         log: Log,
         now: Instant,
@@ -1055,7 +1060,7 @@ mod tests {
             sequence
         }
 
-        /// Holds the log's counts against what its topics have.
+        /// Compares the log's counts with what its topics have.
         #[track_caller]
         fn check_counts(&self) {
             let log = &self.log;
@@ -1165,19 +1170,19 @@ mod tests {
             let id = log.log.id(cursor).to_string();
             let position = log.log.after(&id, &set(topics));
             let mut reader = log.reader(topics, position);
-            assert_eq!(log.read(&mut reader), expected, "{topics} behind {cursor}");
+            assert_eq!(log.read(&mut reader), expected, "{topics} after {cursor}");
             assert!(log.log.is_at_head(&reader.position));
             log.log.leave(reader.group);
         }
         check(&mut log, "a", 7, ""); // At the head.
-        check(&mut log, "a", 6, ""); // At its own last one.
-        check(&mut log, "a", 5, "6"); // Between two of its own.
-        check(&mut log, "a", 1, "3 4 6"); // At the last one evicted: nothing is missing.
+        check(&mut log, "a", 6, ""); // At the last event of a.
+        check(&mut log, "a", 5, "6"); // Between two events of a.
+        check(&mut log, "a", 1, "3 4 6"); // At the last event that was evicted: nothing is missing.
         check(&mut log, "a", 0, "gap(0,1,null)@2 3 4 6"); // Before it.
         check(&mut log, "b", 0, "2 3 7"); // Nothing of b was evicted.
         check(&mut log, "a b", 1, "2 3 4 6 7"); // The third comes once.
-        check(&mut log, "a b", 0, "gap(0,1,null)@1 2 3 4 6 7"); // On from the oldest kept of any.
-        check(&mut log, "c", 0, "5"); // A quiet topic keeps its place beside a loud one.
+        check(&mut log, "a b", 0, "gap(0,1,null)@1 2 3 4 6 7"); // It goes on from the oldest event of either topic.
+        check(&mut log, "c", 0, "5"); // A quiet topic keeps its events beside a loud one.
         check(&mut log, "new", 0, ""); // A topic without events.
     }
 
@@ -1206,7 +1211,7 @@ mod tests {
         check(&mut log, &own(2), "3"); // The hub's own number, whatever id went over the wire.
         check(&mut log, "row 2", "3"); // The same id twice: the oldest counts.
         check(&mut log, "row 1", "gap(row 1,1,null)@1 2 3"); // Forgotten with its event.
-        check(&mut log, &own(4), "gap(4,1,null)@1 2 3"); // Not given out yet.
+        check(&mut log, &own(4), "gap(4,1,null)@1 2 3"); // A number that has not been given out yet.
         check(
             &mut log,
             "000000000000000f-2",
@@ -1283,9 +1288,9 @@ mod tests {
         let position = after(&log, 1, "a");
         check(&mut log, "a", position, "2"); // Memory has all of a.
         let position = after(&log, 1, "b");
-        check(&mut log, "b", position, "gap(1,3,null)@3 4 5"); // It has let go of 3, and so has the file.
+        check(&mut log, "b", position, "gap(1,3,null)@3 4 5"); // Neither memory nor the file has 3 any more.
         let position = after(&log, 1, "a b");
-        check(&mut log, "a b", position, "gap(1,3,null)@3 4 5"); // The second with it: the gap says so.
+        check(&mut log, "a b", position, "gap(1,3,null)@3 4 5"); // The gap covers 2 as well.
         let position = log.log.earliest(&set("a"));
         check(&mut log, "a", position, "1 2"); // All there is of a.
         let position = log.log.earliest(&set("b"));
@@ -1296,7 +1301,7 @@ mod tests {
         let position = after(&log, 0, "a");
         check(&mut log, "a", position, "gap(0,1,null)@1 2"); // What was before the file was opened may have been of a.
         let position = log.log.earliest(&set("a"));
-        check(&mut log, "a", position, "2"); // That is nobody's business who begins now.
+        check(&mut log, "a", position, "2"); // A reader that begins now has not lost 1.
     }
 
     #[test]
@@ -1448,8 +1453,8 @@ mod tests {
         let evicted = [("a", "1"), ("a", "1"), ("a", "2")];
         check(&evicted, "a", "1", "gap(1,1,null)@1 2 3"); // The oldest has gone: never a later one.
         let other = [("a", "1"), ("b", "1"), ("a", "2"), ("a", "3")];
-        check(&other, "b", "1", ""); // What a has lost is nothing to b.
-        check(&other, "a b", "1", "gap(1,1,null)@1 2 3 4"); // To both it is.
+        check(&other, "b", "1", ""); // An event that only a has lost is not a gap for b.
+        check(&other, "a b", "1", "gap(1,1,null)@1 2 3 4"); // For a reader of both topics it is.
         let gone = [("a", "1"), ("a", "2"), ("a", "3")];
         check(&gone, "a", "1", "gap(1,1,null)@1 2 3"); // Forgotten with its event.
     }
@@ -1481,21 +1486,21 @@ mod tests {
             assert_eq!(log.read(&mut reader), expected, "{replay:?}");
         }
         check(&mut log, Some(0), Replay::All, "1 3 5"); // No limit.
-        check(&mut log, Some(1), Replay::Events(2), "3 5"); // Just so many.
-        check(&mut log, Some(0), Replay::Events(2), "gap(0,1,null)@2 3 5"); // One more is told as missing.
+        check(&mut log, Some(1), Replay::Events(2), "3 5"); // Exactly as many as there are.
+        check(&mut log, Some(0), Replay::Events(2), "gap(0,1,null)@2 3 5"); // One more event is reported as missing.
         check(&mut log, Some(0), Replay::Events(9), "1 3 5"); // More than there are.
-        check(&mut log, None, Replay::Events(1), "5"); // Who brings no id misses nothing.
+        check(&mut log, None, Replay::Events(1), "5"); // A client without an id misses nothing.
         check(&mut log, None, Replay::Events(0), ""); // Nothing at all.
-        check(&mut log, Some(3), Replay::Events(0), "gap(3,5,null)@5"); // Told as well.
+        check(&mut log, Some(3), Replay::Events(0), "gap(3,5,null)@5"); // The skipped event is reported too.
         check(&mut log, Some(5), Replay::Events(0), ""); // It has everything.
         check(&mut log, None, Replay::Age(Duration::ZERO), "1 3 5"); // The clock of this test is ahead.
 
-        // What others said after the client's last event is not lost to the client.
+        // Events of other topics after the client's last event are not lost to the client.
         log.now = Instant::now();
         log.publish("b");
         check(&mut log, Some(5), Replay::Events(0), ""); // Not at the head, but it has everything.
         check(&mut log, Some(5), Replay::Age(Duration::ZERO), ""); // The event of b is too old.
-        check(&mut log, Some(3), Replay::Events(0), "gap(3,5,null)@6"); // Here something is.
+        check(&mut log, Some(3), Replay::Events(0), "gap(3,5,null)@6"); // Here an event of a is missing.
     }
 
     #[test]
@@ -1513,7 +1518,7 @@ mod tests {
             let time = start + Duration::from_secs(seconds);
             assert_eq!(log.log.newest_before(&set("a"), Some(time)), expected);
         }
-        assert_eq!(log.log.newest_before(&set("a"), None), 0); // Longer than the clock goes back.
+        assert_eq!(log.log.newest_before(&set("a"), None), 0); // An age that goes back beyond the beginning of the clock.
     }
 
     #[test]
@@ -1550,7 +1555,7 @@ mod tests {
         assert_eq!(log.read(&mut late), "2 end"); // A late visitor gets the last event.
         finish(&mut log, "b");
         assert_eq!(log.read(&mut both), "3 end");
-        log.publish("a"); // Opens it anew.
+        log.publish("a"); // Opens the topic again.
         assert_eq!(log.read(&mut a), "4");
     }
 
@@ -1601,7 +1606,7 @@ mod tests {
         by_age.now += Duration::from_secs(1);
         by_age.log.expire(by_age.now);
         assert_eq!(by_age.log.oldest().unwrap().sequence, 2); // Ten seconds old is too old.
-        assert_eq!(by_age.log.topics().len(), 1); // And a topic that nobody needs is gone.
+        assert_eq!(by_age.log.topics().len(), 1); // The unused topic is gone too.
 
         let mut shared = log(HubConfig {
             history_age: Some(Duration::from_secs(10)),
@@ -1610,10 +1615,10 @@ mod tests {
         });
         shared.publish("a b");
         shared.now += Duration::from_secs(9);
-        shared.publish("a"); // In place of the first, which b still has.
+        shared.publish("a"); // The topic a holds this event in place of the first one, which b still holds.
         shared.now += Duration::from_secs(1);
         shared.log.expire(shared.now);
-        assert_eq!(shared.log.oldest().unwrap().sequence, 2); // And nothing newer goes with it.
+        assert_eq!(shared.log.oldest().unwrap().sequence, 2); // Nothing newer was evicted.
 
         let mut one = log(HubConfig::default());
         one.publish("a");
@@ -1715,14 +1720,14 @@ mod tests {
             assert_eq!(all, expected, "up to {cursor}");
         };
         check(5, &[3, 4]); // 3 for b, 4 for a.
-        check(3, &[3]); // The third is the last of both.
+        check(3, &[3]); // Event 3 is the newest of both topics.
         check(0, &[]); // Before all.
         let position = Position::at(&set("a b"), 5);
         let step = |after| log.log.retained(&position, after, 1).len();
         assert_eq!([0, 3, 4].map(step), [1, 1, 0]); // One at a time.
     }
 
-    /// Random publishing, reading step by step, joining and leaving, held against a list of all that ever was.
+    /// Random publishing, reading step by step, joining and leaving, compared with a list of all events that were published.
     #[test]
     fn readers_get_what_a_plain_list_says() {
         let seed = crate::random::random_u64() | 1;
@@ -1799,7 +1804,7 @@ mod tests {
     }
 
     impl Recorded {
-        /// Takes what comes next; false when that is nothing.
+        /// Takes what comes next; false when there is nothing.
         fn step(&mut self, log: &Log, max_bytes: usize) -> bool {
             let position = &mut self.reader.position;
             let from = position.cursor;

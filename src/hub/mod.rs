@@ -9,8 +9,8 @@
 //! | `frame` | an encoded event, and several in one write |
 //! | `config` | a hub's limits |
 //! | `log` | the events in memory, and what a reader at a position gets |
-//! | `record`, `file` | the format of the log's file; append, recover, read what memory has no more |
-//! | `registry`, `shared` | who reads; what all parts of one hub share |
+//! | `archive`, `record`, `file` | a log outside memory; the format of the log's file; append, recover, read older events |
+//! | `registry`, `shared` | the open event streams; what all parts of one hub share |
 //! | `cursor` | how events leave the log, for every kind of reader |
 //! | `receiver`, `subscriber`, `poll` | the three that have a cursor: code in this process, a stream, a long-poll |
 //! | `fast` | the fast half: writer threads and the catch-up pool |
@@ -104,8 +104,8 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     fast: Option<Arc<Fast>>,
-    /// The hub thread and its inbox, whose memory is taken at once: a box for each message makes that of 1,024 messages 66 KiB
-    /// less. `None` for a hub that follows a log or could not start.
+    /// The hub thread and its inbox. The inbox takes its memory at once: with a box for each message, that of 1,024 messages is
+    /// 66 KiB smaller. `None` for a hub that follows a log or could not start.
     hub_thread: Option<(SyncSender<Box<Message>>, JoinHandle<()>)>,
 }
 
@@ -206,15 +206,15 @@ impl Hub {
     ///
     /// The hub gives the event an id, unless the event has one of its own. Do not use an own id twice in a topic, or in topics
     /// that one reader reads together: a client that resumes from such an id resumes after the oldest event with it, or is
-    /// told of a gap. The hub cannot tell where the older event had left memory before the id came again: then the client
-    /// resumes after the newer event, and misses what is between them.
+    /// told of a gap. The hub cannot tell this if the older event left memory before the id came again: then the client resumes
+    /// after the newer event, and misses what is between them.
     ///
     /// # Errors
     ///
     /// [`PublishError`] when the topic, the id or the size of the event is not valid, or the hub has ended.
     pub fn publish(&self, topics: impl Topics, event: Event) -> Result<(), PublishError> {
         if self.0.shared.is_failing() {
-            // Nothing is lost silently: while the file cannot be written, each publisher hears what becomes of its event.
+            // Nothing is lost silently: while the file cannot be written, each publisher waits for the result of its event.
             return self.publish_wait(topics, event).map(drop);
         }
         self.send(self.message(topics.names(), event)?)
@@ -296,7 +296,7 @@ impl Hub {
         })
     }
 
-    /// Returns the way to the hub thread, where the hub has one.
+    /// Returns the inbox of the hub thread, where the hub has one.
     fn inbox(&self) -> Result<&SyncSender<Box<Message>>, PublishError> {
         let inbox = self.0.hub_thread.as_ref().map(|(inbox, _)| inbox);
         inbox.ok_or(PublishError::Closed)
@@ -396,8 +396,8 @@ impl Hub {
     /// [label](Subscription::label): the handler refuses the client when it comes back.
     ///
     /// No event that is published after this call reaches a reader that matches. A request that is in progress during the
-    /// call has no reader yet to match. It gets a stream or a long-poll response without events, whoever sent it, and its
-    /// client comes back to the handler.
+    /// call has no reader yet to match. Every such request gets a stream or a long-poll response without events, and its client
+    /// comes back to the handler.
     pub fn close(&self, matches: impl Fn(&Reader) -> bool) -> usize {
         let shared = &self.0.shared;
         let count = shared.registry.close(matches);

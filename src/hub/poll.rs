@@ -1,8 +1,8 @@
 //! Long-poll: the same log as one JSON response after the other, for clients that cannot read a stream.
 //!
-//! A response ends as soon as there are events, or when the time is over, so that a proxy which holds back streams lets it
-//! pass. The position is in the response, as `last_event_id`: the client brings it back, and nothing is kept for the client in
-//! between.
+//! A response ends as soon as there are events, or when the time is over, so that a proxy which holds back streams lets the
+//! response pass. The position is in the response, as `last_event_id`: the client brings it back, and nothing is kept for the
+//! client in between.
 //!
 //! ```text
 //!  client                                               hub
@@ -38,13 +38,13 @@ use crate::http::{Method, Request, Response};
 use crate::socket::from_now;
 use crate::stream::CHECK_INTERVAL;
 
-/// Most bytes of events in one response; the client asks again for the rest. The response is put together in memory, where
-/// a stream sends a part of the events at a time.
+/// Maximum bytes of events in one response; the client asks again for the rest. The response is put together in memory, where a
+/// stream sends a part of the events at a time.
 const RESPONSE_BYTES: usize = 1024 * 1024;
 
-/// Whether a request is for one JSON response and not for a stream: it says `?poll`, or it accepts JSON and nothing that a
-/// stream would be (`Accept`, RFC 9110 section 12.5.1). Many clients list JSON beside `*/*`, or send it with every POST, and
-/// mean a stream.
+/// Returns whether a request is for one JSON response and not for a stream: it says `?poll`, or it accepts JSON and nothing
+/// that a stream would be (`Accept`, RFC 9110 section 12.5.1). Many clients list JSON beside `*/*`, or send it with every POST,
+/// and mean a stream.
 pub(crate) fn is_wanted(request: &Request) -> bool {
     let takes_stream = ["text/event-stream", "text/*", "*/*"].map(|media| request.accepts(media));
     let takes_json_alone = request.accepts("application/json") && takes_stream == [false; 3];
@@ -71,7 +71,7 @@ pub(crate) fn respond(
     let start = cursor.id();
     let shared = Arc::clone(&cursor.shared);
     let waiting = Arc::clone(&shared.polls);
-    // Two handles are no other request's: this one, and that of `shared`.
+    // Two handles do not belong to other requests: this one, and that of `shared`.
     let may_wait = Arc::strong_count(&waiting) - 2 < shared.config.max_polls;
     let until = from_now(if may_wait { timeout } else { Duration::ZERO });
     let is_finished = loop {
@@ -108,7 +108,7 @@ pub(crate) fn respond(
         return come_back_soon();
     };
     let last = match shared.registry.closed_since(received) {
-        // As a stream that is closed before its next event: the client comes back and meets the handler.
+        // The client comes back to the handler, as after a stream that was closed before its next event.
         true => {
             events.clear();
             start

@@ -1,4 +1,4 @@
-//! A hub's events for code in this process: a cursor, and the events that it has passed and nobody has asked for yet.
+//! A hub's events for code in this process: a cursor, and the events before it that the caller has not asked for yet.
 //!
 //! ```text
 //!  log ──Cursor::next──▶ ready: at most one batch ──recv──▶ caller
@@ -20,10 +20,10 @@ use super::log::{Next, Replay};
 use crate::event::Event;
 use crate::socket::from_now;
 
-/// Most bytes of events that a receiver takes out of the log at a time.
+/// Maximum bytes of events that a receiver takes out of the log at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How long to wait before an archive is asked again that could not say what it has.
+/// How long to wait before asking an archive again that could not say what it has.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The events of a hub's topics for code in this process, from [`Hub::receiver`](crate::Hub::receiver). It is read like a
@@ -32,9 +32,9 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Each event has the id that it has on the wire; [`Event::message`] returns its fields. A receiver that is too slow catches
 /// up from the history, as a client does, and gets an event named `gap` where the history no longer has the events.
 pub struct HubReceiver {
-    /// It has passed all events in `ready`.
+    /// The position after all events in `ready`.
     cursor: Cursor,
-    /// Events that the caller has not received, oldest first. It is refilled only when it is empty.
+    /// Events that the caller has not received, oldest first. The queue is refilled only when it is empty.
     ready: VecDeque<Event>,
 }
 

@@ -33,7 +33,7 @@ use super::log::{Epoch, Numbered};
 use super::topics;
 use crate::http::Coding;
 
-/// Longest comment line: 64 topics of 256 bytes, and the numbers.
+/// Maximum length of a comment line: 64 topics of 256 bytes, and the numbers.
 const MAX_LINE_BYTES: u64 = 32 * 1024;
 
 /// Bytes that are read at a time, unless an event needs more.
@@ -47,7 +47,7 @@ pub(crate) enum Record {
     Epoch(Epoch),
 }
 
-/// Reads the records of a file, in order. What is no record is passed over.
+/// Reads the records of a file, in order. Anything else is passed over.
 pub(crate) struct Records {
     /// Buffered, since most records are small.
     file: BufReader<File>,
@@ -86,8 +86,8 @@ impl Records {
     }
 }
 
-/// Whether a file without a whole record can be a history that a crash or a power failure stopped at its beginning: the
-/// file has a part of the first line, or zeros. Anything else is not ours to cut off.
+/// Returns whether a file without a whole record can be a history that a crash or a power failure stopped at its beginning: the
+/// file has a part of the first line, or zeros. Any other file is somebody else's.
 pub(crate) fn may_be_new(file: File) -> io::Result<bool> {
     let is_short = file.metadata()?.len() < epoch_line((0, 0)).len() as u64;
     let mut start = Vec::new();
@@ -106,7 +106,7 @@ fn read_record(file: &mut BufReader<File>) -> io::Result<Option<(Record, u64)>> 
         Some("from") => 1, // The blank line after the line of an epoch.
         len => len.and_then(|len| len.parse().ok()).unwrap_or(0),
     };
-    // No more, as the length may be damaged.
+    // At most a block, since the length may be damaged.
     let mut text = Vec::with_capacity(BLOCK_BYTES.min(len as usize));
     file.take(len).read_to_end(&mut text)?;
     let epoch = parse_epoch(line).filter(|_| text == b"\n");
@@ -115,7 +115,7 @@ fn read_record(file: &mut BufReader<File>) -> io::Result<Option<(Record, u64)>> 
     Ok(record.map(|record| (record, (line.len() + text.len()) as u64)))
 }
 
-/// Reads an event, if its line is the one that its text would get: so neither is damaged.
+/// Reads an event, if its line is the one that its text would get: then neither is damaged.
 fn parse_event(line: &str, text: &[u8]) -> Option<Numbered> {
     let mut fields = line.strip_suffix('\n')?.splitn(5, ' ').skip(1);
     let sequence = fields.next()?.parse().ok()?;
@@ -148,7 +148,7 @@ pub(crate) fn append_event(out: &mut Vec<u8>, event: &Numbered) {
     out.extend_from_slice(text);
 }
 
-/// Returns the record with which an epoch begins, and each segment.
+/// Returns the record with which each epoch and each segment begins.
 pub(crate) fn epoch_line((epoch, first): Epoch) -> String {
     let sum = checksum(first, "epoch", &epoch.to_be_bytes());
     format!(": epoch {epoch:016x} from {first} {sum:016x}\n\n")

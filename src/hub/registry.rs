@@ -1,8 +1,8 @@
-//! Who reads: one entry for each event stream, for figures and for closing. No event waits for its lock.
+//! The open event streams of a hub, one entry for each, for figures and for closing. No event waits for the list's lock.
 //!
-//! A close must reach every stream whose client the handler has let in, however far the request is. It notes the time, and
-//! then marks the readers in the list. A stream goes into the list, and then looks at the time: where a close came after its
-//! request, the stream ends before its first event. One of the two sees the other, whichever comes first.
+//! A close must reach every stream whose client the handler has let in, however far the request is. The close notes the time,
+//! and then marks the readers in the list. A stream goes into the list, and then looks at the time: if a close came after its
+//! request, the stream ends before its first event. So either the close sees the stream, or the stream sees the close.
 //!
 //! ```text
 //!  close     1 notes the time         2 marks the readers in the list
@@ -32,12 +32,12 @@ pub struct Reader {
     pub label: String,
     /// When the client subscribed.
     pub since: Instant,
-    /// What it reads; the same set as its group in the log has.
+    /// The topics of the reader: the set that its group in the log has.
     pub(super) topics: TopicSet,
     /// Its index in the registry, which changes when others leave. It is written under the lock of the list. A stream reads it
     /// without the lock to choose a writer, for which any value will do.
     pub(super) index: AtomicUsize,
-    /// It is catching up.
+    /// The reader is catching up.
     pub(super) is_behind: AtomicBool,
     /// The stream is to end, and its client may come back. Once set, it stays.
     pub(super) is_closed: AtomicBool,
@@ -58,12 +58,12 @@ impl Reader {
         }
     }
 
-    /// Returns the topics that it reads, in alphabetical order.
+    /// Returns the topics of the reader, in alphabetical order.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.topics.iter().map(|name| &**name)
     }
 
-    /// Notes whether it is catching up.
+    /// Notes whether the reader is catching up.
     pub(crate) fn set_behind(&self, is_behind: bool) {
         self.is_behind.store(is_behind, Ordering::Relaxed);
     }
@@ -73,7 +73,7 @@ impl Reader {
         !self.is_closed.swap(true, Ordering::SeqCst)
     }
 
-    /// Whether the stream is to end without what has not been sent.
+    /// Returns whether the stream is to end, without the events that have not been sent.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }
@@ -124,7 +124,8 @@ impl Registry {
         closed.len()
     }
 
-    /// Whether readers were closed after this request came: the predicate may have meant it, and did not see it.
+    /// Returns whether readers were closed after this request came: the predicate may match the request's reader, and did not
+    /// see it.
     pub(crate) fn closed_since(&self, request: Instant) -> bool {
         lock(&self.last_close).is_some_and(|last| last >= request)
     }

@@ -24,7 +24,7 @@ use super::topics::TopicSet;
 use crate::lock::lock;
 use crate::threads::run_apart;
 
-/// How long a request waits until a hub knows its id that follows a log, before its client is sent away.
+/// How long a request waits until a hub that follows a log knows the request's id. After that, its client is sent away.
 const KNOWLEDGE_WAIT: Duration = Duration::from_secs(1);
 
 /// What a hub's handles, its threads and its readers share.
@@ -36,17 +36,17 @@ pub(crate) struct Shared {
     log: Mutex<Log>,
     /// The event streams. Long-polls and receivers are not among them.
     pub(crate) registry: Registry,
-    /// The figures that are counted: `published`, `delivered` and the two of dropped readers. The others stay 0 here, and are
-    /// looked up. A lock, and no atomics: some 32-bit targets have no 64-bit ones.
+    /// The figures that are counted: `published`, `delivered` and the two of dropped readers. The other figures stay 0 here,
+    /// and are looked up. Guarded by a lock, since some 32-bit targets have no 64-bit atomics.
     counters: Mutex<Stats>,
-    /// The last handle has gone. It is set under the log's lock, under which readers look at it before they wait: so none of
-    /// them misses it. Once set, it stays.
+    /// The last handle has gone. It is set under the log's lock. Readers check it under the same lock before they wait, so none
+    /// of them misses it. Once set, it stays.
     is_closed: AtomicBool,
     /// The history's file could not be written the last time. Only the hub thread sets it.
     is_failing: AtomicBool,
-    /// What has the events that memory has no more: the history's file, or the log that the hub follows.
+    /// The source of events that are no longer in memory: the history's file, or the log that the hub follows.
     pub(crate) archive: Option<Box<dyn EventLog>>,
-    /// Others write the archive.
+    /// The hub follows a log: the archive is written by others.
     pub(crate) follows: bool,
     /// Where requests wait, with the log's lock, until the hub knows more of the log that it follows: see `log_that_knows`.
     news: Condvar,
@@ -118,7 +118,7 @@ impl Shared {
         run_apart(Box::new(move || hook(&problem)));
     }
 
-    /// Whether the history's file could not be written the last time.
+    /// Returns whether the history's file could not be written the last time.
     pub(crate) fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::SeqCst)
     }
@@ -133,14 +133,14 @@ impl Shared {
         }
     }
 
-    /// Ends all streams, each after all that was published.
+    /// Ends all streams, each after all events that were published.
     pub(crate) fn close(&self) {
         let log = self.log();
         self.is_closed.store(true, Ordering::SeqCst);
         log.wake_all();
     }
 
-    /// Whether the last handle has gone, so that streams end once they have everything.
+    /// Returns whether the last handle has gone, so that streams end once they have everything.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::SeqCst)
     }

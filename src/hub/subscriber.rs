@@ -1,9 +1,9 @@
 //! A hub's reader as the source of an event stream: its cursor, what happens when it is too slow, and what follows its end.
 //!
-//! The stream's loop is the same for all sources. A reader that has everything once is *lagging* from the first write that
-//! takes only a part of its batch until it has everything again. What then happens is a matter of its [`Lag`]: it goes on from
-//! its cursor, it skips to the newest event, or its stream ends. A reader that has not had everything yet is new or has come
-//! back, which is no fault of its own: it gets what it missed, whatever its `Lag`.
+//! The stream's loop is the same for all sources. A reader that has had everything once is *lagging* from the first partial
+//! write until it has everything again. Its [`Lag`] says what happens then: it goes on from its cursor, it skips to the newest
+//! event, or its stream ends. A reader that has not had everything yet is new or has come back, which is no fault of its own:
+//! it gets what it missed, whatever its `Lag`.
 //!
 //! ```text
 //!          has everything               partial write
@@ -31,7 +31,7 @@ use crate::stream::{Source, Supply, Unsent};
 use crate::threads;
 use crate::user_code::guarded;
 
-/// Most bytes that a reader takes out of the log at a time.
+/// Maximum bytes that a reader takes out of the log at a time.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// What is called when a stream has ended.
@@ -44,11 +44,12 @@ pub(crate) type OnEnd = Box<dyn FnOnce(&StreamEnd) + Send>;
 ///
 /// A subscriber must not be dropped by a thread that holds the log's lock: the drop of its cursor takes that lock.
 pub(crate) struct Subscriber {
-    /// Where it is in the log. While a writer has the stream, the writer's group notes the position for all its members.
+    /// The reader's position in the log. While a writer has the stream, the writer's group notes the position for all its
+    /// members.
     pub(crate) cursor: Cursor,
     /// Its entry in the registry, which the list of readers and callbacks share.
     pub(crate) reader: Arc<Reader>,
-    /// What happens when it is too slow.
+    /// What happens when the reader is too slow.
     lag: Lag,
     /// The reader has had everything once. If it is behind after that, it is too slow.
     was_at_head: bool,
@@ -56,9 +57,9 @@ pub(crate) struct Subscriber {
     is_lagging: bool,
     /// Events handed to the socket. Those that a writer has sent are added when the stream leaves the writer.
     pub(crate) events: u64,
-    /// Why the stream ends, as far as is known: a client leaves without a word.
+    /// Why the stream ends. It is `Left` until another reason is known, since a client leaves without a word.
     end: EndReason,
-    /// Called on a thread for user code when the stream has ended.
+    /// Called on the thread for user code when the stream has ended.
     on_end: Vec<OnEnd>,
 }
 
@@ -78,7 +79,7 @@ impl Subscriber {
         }
     }
 
-    /// Whether the stream is to end, now or when it has everything.
+    /// Returns whether the stream is to end, now or when it has everything.
     pub(crate) fn is_to_end(&self) -> bool {
         self.reader.is_closed() || self.cursor.shared.is_closed()
     }
@@ -108,7 +109,8 @@ impl Subscriber {
         Ok(progress.unsent)
     }
 
-    /// Notes that the stream was cut off by this error: a time-out is the client's own fault, and anything else its leaving.
+    /// Notes that the stream was cut off by this error. A time-out means that the client stalled, and any other error that it
+    /// left.
     pub(crate) fn failed(&mut self, error: &io::Error) {
         if error.kind() == io::ErrorKind::TimedOut {
             self.end = EndReason::Stalled;
@@ -117,17 +119,17 @@ impl Subscriber {
 }
 
 impl Source for Subscriber {
-    /// Takes a batch out of the log, and writes of it what the socket takes now. The call may wait for new events and for an
-    /// archive, and never for the socket.
+    /// Takes a batch out of the log, and writes as much of it as the socket takes now. The call may wait for new events and for
+    /// an archive, and never for the socket.
     fn send(&mut self, socket: &Socket, coding: Coding, wait: Duration) -> io::Result<Supply> {
         let next = match self.lag {
             Lag::Skip if self.is_lagging => self.cursor.newest(),
             _ => self.cursor.next(BATCH_BYTES, wait),
         };
-        // A gap or an id, which are no events of the log.
+        // A gap or an id, which are not events of the log.
         let is_note = matches!(next, Next::Note(_));
         let events = match next {
-            // Asked after the events were read: what is published after the end was asked for is never sent.
+            // Checked after the events were read: an event that is published after `Hub::close` is never sent.
             _ if self.reader.is_closed() => return Ok(Supply::ComeBack),
             Next::Events(events) => events,
             Next::Note(frame) => vec![(self.cursor.position.cursor, frame)],
@@ -159,7 +161,7 @@ impl Source for Subscriber {
     }
 }
 
-/// However a stream ends, its reader leaves the registry, is counted, and is told to those who asked.
+/// However a stream ends, its reader leaves the registry, its end is counted, and its callbacks are called.
 impl Drop for Subscriber {
     fn drop(&mut self) {
         let shared = &self.cursor.shared;
@@ -227,7 +229,7 @@ pub enum EndReason {
     /// All its topics are finished.
     Finished,
     /// The server ended the stream, and the client may come back: by [`Hub::close`](crate::Hub::close), at the end of
-    /// [`Config::max_stream_lifetime`](crate::Config::max_stream_lifetime), at shutdown, or because the hub has gone.
+    /// [`Config::max_stream_lifetime`](crate::Config::max_stream_lifetime), at shutdown, or because the hub has ended.
     Closed,
     /// The reader fell behind, and its subscription has [`Lag::Disconnect`].
     Lagging,

@@ -2,8 +2,8 @@
 //!
 //! 1. The handler subscribes. The cursor is after the newest event now, and what is published from here on is kept for it.
 //! 2. The handler returns the subscription, which becomes a response: a stream, a long-poll, or a refusal.
-//! 3. The head of the stream is about to be written. Only now does the cursor move to where the client begins, which may take
-//!    a look at the client's id, and only now is there a reader. A response that a middleware drops has started nothing.
+//! 3. The head of the stream is about to be written. The cursor moves now to where the client begins, for which the log may
+//!    look up the client's id, and the reader is registered now. So a response that a middleware drops has started nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -53,8 +53,8 @@ use crate::stream::{EventStream, StreamOptions, event_stream};
 ///   ```json
 ///   {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
 ///   ```
-/// - **204**, when the client comes back with the id of an event that [finished](crate::Hub::finish) its topics, all of them. It
-///   stops an `EventSource`.
+/// - **204**, when the client comes back with the id of an event that [finished](crate::Hub::finish) all of its topics. This
+///   status stops an `EventSource`.
 /// - **400**, when a name cannot be a topic's.
 #[must_use = "a subscription does nothing until it is returned as a response"]
 pub struct Subscription {
@@ -63,7 +63,7 @@ pub struct Subscription {
     cursor: Cursor,
     /// The hub's writers, where it has some.
     fast: Option<Arc<Fast>>,
-    /// The stream's entry in the registry, should a stream begin.
+    /// The stream's entry in the registry, if a stream begins.
     reader: Reader,
     /// A client without an id begins with the oldest event.
     earliest: bool,
@@ -71,7 +71,7 @@ pub struct Subscription {
     replay: Replay,
     /// The client's id, or one of the words `earliest` and `latest`.
     last_event_id: Option<String>,
-    /// The response in place of any event.
+    /// The response that is made in place of a stream or a long-poll.
     refusal: Option<Response>,
     /// How long a long-poll waits; `None` for a stream.
     poll_timeout: Option<Duration>,
@@ -81,7 +81,7 @@ pub struct Subscription {
     received: Instant,
     /// What happens when the reader is too slow.
     lag: Lag,
-    /// What an [`Sse`](crate::Sse) has too.
+    /// The settings that an [`Sse`](crate::Sse) has too.
     options: StreamOptions,
     /// Called when the stream has ended. The values of guards are in such callbacks too.
     on_end: Vec<OnEnd>,
@@ -130,8 +130,9 @@ impl Subscription {
         self
     }
 
-    /// Sets the client's last event id, in place of [`Request::last_event_id`], for a request that has it elsewhere. An empty
-    /// id counts as no id. The word `earliest` stands for the oldest event that the hub keeps, and `latest` for the newest one.
+    /// Sets the client's last event id, in place of [`Request::last_event_id`], for a request that has the id elsewhere. An
+    /// empty id counts as no id. The word `earliest` stands for the oldest event that the hub keeps, and `latest` for the
+    /// newest one.
     pub fn last_event_id(mut self, id: impl Into<String>) -> Subscription {
         self.last_event_id = Some(id.into()).filter(|id| !id.is_empty());
         self
@@ -187,7 +188,7 @@ impl Subscription {
     }
 
     /// Keeps a value while the stream is open, and drops it when the stream has ended. The value's `Drop` can, for example,
-    /// take a user off the list of those who are there.
+    /// take a user off a list of the users who are online.
     ///
     /// The drop is at the time and on the thread of the calls of [`on_end`](Subscription::on_end). A long-poll keeps the value
     /// until its response is made, so its user is off the list between two polls. Where there is no stream, because the

@@ -11,16 +11,16 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest topic name and longest own id in bytes: enough for a path, short enough to be a map's key.
+/// Maximum length of a topic name and of an own id, in bytes: enough for a path, short enough to be a map's key.
 pub(crate) const MAX_NAME_BYTES: usize = 256;
 
-/// Most topics of one event or one subscriber. Each event that a reader takes costs a look at each of its topics, for which the
-/// log is locked.
+/// Maximum number of topics of one event or one subscriber. For each event that a reader takes, the log is locked while each of
+/// the reader's topics is looked at.
 pub(crate) const MAX_TOPICS: usize = 64;
 
 /// One or several topic names: a string, or an array, slice or vector of strings.
 pub trait Topics {
-    /// The names, in any order, unchecked.
+    /// Returns the names, in any order, unchecked.
     fn names(&self) -> Vec<&str>;
 }
 
@@ -64,10 +64,10 @@ impl<T: AsRef<str>, const N: usize> Topics for [T; N] {
     }
 }
 
-/// Checked names, sorted, each once. Two sets of the same topics are equal, so that they are one group of readers.
+/// Checked names, sorted, each once. Readers of the same topics have equal sets, so they are one group.
 ///
 /// A set never changes, and is shared: a clone counts one reference and copies no name. The set has 1 to [`MAX_TOPICS`]
-/// names. The default is an empty set, which stands for no topic: a flush has one, and a subscription that is refused.
+/// names. The default is the empty set. It stands for no topic, in a flush and in a subscription that is refused.
 pub(crate) type TopicSet = Arc<[Arc<str>]>;
 
 /// Checks names, puts them in order and takes each once. The limit is for different names: a name may be given many times.
@@ -151,7 +151,7 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         check_set(&["b", "a", "b"], Ok(&["a", "b"])); // An event is delivered once to a reader of both.
         check_set(&["é/ü"], Ok(&["é/ü"])); // Any text.
-        check_set(&[&long[..256]], Ok(&[&long[..256]])); // As long as may be.
+        check_set(&[&long[..256]], Ok(&[&long[..256]])); // The maximum length.
         check_set(&[&long], Err("topic name of 257 bytes is longer than 256")); // And one more.
         check_set(&[], Err("no topic is given")); // Nobody would get it.
         check_set(&[""], Err("topic name cannot be empty")); // A missing parameter.
