@@ -255,7 +255,7 @@ impl Connections {
         guarded(|| (self.on_error)(problem));
     }
 
-    /// Whether the server is shutting down.
+    /// Returns whether the server is shutting down.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
@@ -318,7 +318,7 @@ impl SharedStream {
 }
 
 impl ConnectionPermit {
-    /// Whether there was room for the connection.
+    /// Returns whether there was room for the connection.
     pub(crate) fn is_taken(&self) -> bool {
         self.entry.is_some()
     }
@@ -363,13 +363,13 @@ impl Table {
         self.entries.len() - self.free.len() - self.leaving
     }
 
-    /// Whether no connection is open, not even one that gives way.
+    /// Returns whether no connection is open, not even one that gives way.
     fn is_empty(&self) -> bool {
         self.entries.len() == self.free.len()
     }
 
-    /// Whether this address may have one more connection. Where there is a limit, this reads the whole table: 10,000 entries
-    /// take less time than the wake-up of the connection's thread.
+    /// Returns whether this address may have one more connection. Where there is a limit, this reads the whole table: 10,000
+    /// entries take less time than the wake-up of the connection's thread.
     fn has_room_for(&self, address: IpAddr, config: &Config) -> bool {
         let from_there = |entry: &&Entry| entry.address == Some(address) && !entry.is_leaving;
         let count = || self.entries.iter().filter(from_there).count();

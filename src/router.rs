@@ -194,7 +194,7 @@ impl Route {
         Ok(route)
     }
 
-    /// Whether the route takes requests of this method.
+    /// Returns whether the route takes requests of this method.
     fn answers(&self, method: Method) -> bool {
         match (self.method, method) {
             // HEAD is GET without the content (RFC 9110 section 9.3.2).
@@ -238,7 +238,7 @@ impl Route {
     }
 }
 
-/// Whether a part of a path names something in a folder, when it is decoded.
+/// Returns whether a part of a path names something in a folder, when it is decoded.
 fn is_file_name(part: &str) -> bool {
     // A colon ends the name of a drive on Windows.
     let leads_away = |c: char| c == '/' || (cfg!(windows) && c == ':');

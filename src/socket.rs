@@ -87,7 +87,7 @@ impl Socket {
         self.permit.connections.report(problem);
     }
 
-    /// Whether the server is shutting down.
+    /// Returns whether the server is shutting down.
     pub(crate) fn is_closing(&self) -> bool {
         self.permit.connections.is_closing()
     }
@@ -97,7 +97,7 @@ impl Socket {
         DeadlineReader::new(Arc::clone(&self.connected), mem::take(&mut self.early))
     }
 
-    /// Whether the client has sent no request on this connection yet.
+    /// Returns whether the client has sent no request on this connection yet.
     pub(crate) fn is_new(&self) -> bool {
         self.connected.idle.load(Ordering::SeqCst) == NEW
     }
@@ -116,12 +116,12 @@ impl Socket {
         self.gives_way |= self.connected.idle.swap(BUSY, Ordering::SeqCst) == BUSY;
     }
 
-    /// Whether the connection may wait for another request.
+    /// Returns whether the connection may wait for another request.
     pub(crate) fn may_stay(&self) -> bool {
         !self.is_closing() && !self.gives_way
     }
 
-    /// Whether the connection carries a stream, so that the socket is non-blocking.
+    /// Returns whether the connection carries a stream, so that the socket is non-blocking.
     fn is_stream(&self) -> bool {
         self.connected.is_stream.load(Ordering::Relaxed)
     }
@@ -269,7 +269,7 @@ pub(crate) fn from_now(duration: Duration) -> Instant {
 /// The minimum of a socket's time-out: zero would mean none.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Whether a read or write ended by its time-out: the error is `WouldBlock` on Unix and `TimedOut` on Windows.
+/// Returns whether a read or write ended by its time-out: the error is `WouldBlock` on Unix and `TimedOut` on Windows.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -186,7 +186,7 @@ impl<S: Source> EventStream<S> {
         }))
     }
 
-    /// Whether the events are chunks, which are the same bytes for all streams.
+    /// Returns whether the events are chunks, which are the same bytes for all streams.
     pub(crate) fn is_chunked(&self) -> bool {
         self.coding == Coding::Chunked
     }
@@ -284,13 +284,13 @@ impl<S: Source> EventStream<S> {
         Ok(())
     }
 
-    /// Whether the stream's lifetime has passed, or the server is closing and does not wait for this stream.
+    /// Returns whether the stream's lifetime has passed, or the server is closing and does not wait for this stream.
     pub(crate) fn is_over(&self) -> bool {
         (self.socket.is_closing() && !self.is_finite)
             || self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
-    /// Whether the stream has ended and its connection goes on with another request.
+    /// Returns whether the stream has ended and its connection goes on with another request.
     pub(crate) fn keeps_connection(&self) -> bool {
         self.is_ending && self.unsent.is_none() && self.socket.keep_alive
     }

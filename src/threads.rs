@@ -159,7 +159,7 @@ impl<T: Send + 'static> Threads<T> {
         self.shared.wake.notify_one();
     }
 
-    /// Whether items wait for a thread.
+    /// Returns whether items wait for a thread.
     pub(crate) fn has_queue(&self) -> bool {
         !lock(&self.shared.state).queue.is_empty()
     }

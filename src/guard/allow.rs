@@ -111,7 +111,7 @@ fn only_origins(allowed: Vec<String>) -> BoxedMiddleware {
     })
 }
 
-/// Whether this is an origin as browsers
+/// Returns whether this is an origin as browsers
 /// [serialise](https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin) it.
 pub(super) fn is_origin(origin: &str) -> bool {
     let (scheme, host) = origin.split_once("://").unwrap_or_default();

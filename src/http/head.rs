@@ -233,15 +233,15 @@ impl Request {
         }
     }
 
-    /// Whether the connection stays open: `Connection = #connection-option` (RFC 9112 section 9.3). In HTTP/1.1 it does unless
-    /// `close` is listed, in HTTP/1.0 only where `keep-alive` is listed without `close`.
+    /// Returns whether the connection stays open: `Connection = #connection-option` (RFC 9112 section 9.3). In HTTP/1.1 it does
+    /// unless `close` is listed, in HTTP/1.0 only where `keep-alive` is listed without `close`.
     fn stays_open(&self) -> bool {
         let stays = self.version == Version::Http11 || self.lists("connection", "keep-alive");
         stays && !self.lists("connection", "close")
     }
 
-    /// Whether the client waits for a 100: `Expect = #expectation`, of which only `100-continue` is known (RFC 9110 section
-    /// 10.1.1). HTTP/1.0 has no expectations.
+    /// Returns whether the client waits for a 100: `Expect = #expectation`, of which only `100-continue` is known (RFC 9110
+    /// section 10.1.1). HTTP/1.0 has no expectations.
     fn read_expectations(&self) -> Result<bool, RequestError> {
         let is_unknown = |item: &&str| !item.eq_ignore_ascii_case("100-continue");
         match self.items("expect").find(is_unknown) {

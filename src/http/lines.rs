@@ -25,7 +25,7 @@ struct ChunkWriter {
     socket: Socket,
     /// The coding, and what has not been sent yet: at first the head. Empty after each flush.
     head: StreamHead,
-    /// A write to the socket has failed. This tells a client that has left from an error of the program.
+    /// A write to the socket has failed. This distinguishes a client that has left from an error of the program.
     has_failed: bool,
 }
 

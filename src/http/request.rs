@@ -207,13 +207,13 @@ impl Request {
         named.map(|(_, value)| &**value)
     }
 
-    /// Whether the client lists this media type, at any weight: `Accept = #( media-range [ weight ] )` (RFC 9110 section
-    /// 12.5.1).
+    /// Returns whether the client lists this media type, at any weight: `Accept = #( media-range [ weight ] )` (RFC 9110
+    /// section 12.5.1).
     pub(crate) fn accepts(&self, media: &str) -> bool {
         self.lists("accept", media)
     }
 
-    /// Whether a list holds this item, in any case and with any parameters.
+    /// Returns whether a list holds this item, in any case and with any parameters.
     pub(super) fn lists(&self, name: &str, wanted: &str) -> bool {
         self.items(name).any(|item| {
             let (item, _) = item.split_once(';').unwrap_or((item, ""));

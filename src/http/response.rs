@@ -358,7 +358,7 @@ impl Response {
         line.split_once(": ").map(|(_, value)| value)
     }
 
-    /// Whether a response of this status has content (RFC 9110 section 6.4.1).
+    /// Returns whether a response of this status has content (RFC 9110 section 6.4.1).
     pub(crate) fn has_content(&self) -> bool {
         !matches!(self.status, 204 | 304)
     }
@@ -482,7 +482,7 @@ fn into_bytes(text: Cow<'static, str>) -> Cow<'static, [u8]> {
     }
 }
 
-/// Whether a field line has this name.
+/// Returns whether a field line has this name.
 fn is_named(line: &str, name: &str) -> bool {
     let other = line.split(':').next();
     other.is_some_and(|other| other.eq_ignore_ascii_case(name))

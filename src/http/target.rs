@@ -69,7 +69,8 @@ pub(super) fn form_pairs(form: &[u8]) -> impl Iterator<Item = (String, String)> 
     })
 }
 
-/// Whether the scheme is one of HTTP's, in any case (RFC 3986 section 3.1). Both are accepted: a proxy may have ended TLS.
+/// Returns whether the scheme is one of HTTP's, in any case (RFC 3986 section 3.1). Both are accepted: a proxy may have ended
+/// TLS.
 fn is_http(scheme: &str) -> bool {
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
