@@ -6,7 +6,7 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_millis(50);
 const LAST: Duration = Duration::from_secs(2);
 
-/// Doubles the wait with each failure. A random half of it keeps the nodes from coming back in step.
+/// Doubles the wait with each failure. Half of the wait is random, so that the nodes do not come back in step.
 pub(crate) struct BackOff(Duration);
 
 impl BackOff {
@@ -14,7 +14,7 @@ impl BackOff {
         BackOff(FIRST)
     }
 
-    /// Returns the wait after a connection that has lasted this long.
+    /// Returns the wait after a connection that lasted this long.
     pub(crate) fn next(&mut self, lasted: Duration) -> Duration {
         // A connection that only timed out has not worked.
         if lasted > 2 * LAST {

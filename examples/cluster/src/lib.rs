@@ -3,7 +3,7 @@
 //!
 //! - `stream`: the keys in Redis, the scripts, and one connection;
 //! - `follow`: the thread that reads new entries and gives them to the hub;
-//! - `past`: what readers ask for that memory no longer has;
+//! - `past`: events that readers ask for and that are no longer in memory;
 //! - `publish`: the thread that appends;
 //! - `status`, `back_off`: what the node knows of itself, and when it tries again.
 #![forbid(unsafe_code)]
@@ -35,10 +35,10 @@ pub use crate::stream::LogConfig;
 /// Events that wait for the next write to Redis; then a publisher waits.
 const INBOX_EVENTS: usize = 1024;
 
-/// The most bytes of an event on the wire: what a hub takes by default.
+/// Maximum bytes of an event on the wire: what a hub takes by default.
 const MAX_EVENT_BYTES: usize = 1024 * 1024;
 
-/// One of the processes that share a log. Cheap to clone; when the last handle is dropped, its threads end.
+/// One of the processes that share a log. It is cheap to clone. When the last handle is dropped, the node's threads end.
 #[derive(Clone)]
 pub struct Node {
     hub: Hub,

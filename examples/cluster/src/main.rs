@@ -1,5 +1,5 @@
-//! One node: readers subscribe over HTTP, and programs with the token publish. Start as many as you like against one Redis,
-//! each on another port; `./three` starts three of them behind nginx.
+//! One node: readers subscribe over HTTP, and programs with the token publish. Start as many nodes as you like with one Redis,
+//! each on its own port; `./three` starts three of them behind nginx.
 //!
 //! ```text
 //! CLUSTER_TOKEN=secret cargo run -- port=7734 redis=127.0.0.1:6379
@@ -223,7 +223,7 @@ fn publish_figures(node: &Node, address: &str, every: Duration) {
             r#"{{"node":"{address}","state":"{state}","readers":{},"behind":{},"epoch":"{:016x}","has":{},"head":{}}}"#,
             stats.readers, stats.readers_behind, at.epoch, at.sequence, at.head,
         );
-        // While Redis is away, there is nowhere to tell it.
+        // While Redis is away, there is nowhere to publish this.
         let _ = node.publish(&["nodes"], "node", &figures);
         thread::sleep(every);
     }
@@ -240,7 +240,7 @@ fn end_at_signal(mut signals: Signals, node: &Node, server: &ServerHandle, drain
     }
 }
 
-/// Ends all streams over this time: each reader at a moment of its own, drawn from its address. Each comes back within
+/// Ends all streams over this time: each reader at a moment of its own, drawn from its address. Each reader comes back within
 /// [`Config::reconnect_spread`].
 fn send_away(hub: &Hub, over: Duration) {
     let steps = (over.as_millis() / DRAIN_STEP.as_millis()) as u64;

@@ -1,4 +1,4 @@
-//! What a node's memory no longer has, read from Redis in blocks that all readers share.
+//! Events that are no longer in a node's memory, read from Redis in blocks that all readers share.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -96,7 +96,7 @@ impl Past {
         let first = (block * BLOCK_ENTRIES + 1).max(state.epochs.oldest_sequence());
         let (stored, newest) = link.range(first, u64::MAX, BLOCK_ENTRIES + 1)?;
         if newest != state.epochs.newest() {
-            // The node has to hear of it first.
+            // The node has to be told of it first.
             return Err("another epoch has begun".into());
         }
         let entries: Result<Arc<[Entry]>> = stored

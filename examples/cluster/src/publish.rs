@@ -1,4 +1,4 @@
-//! The thread that appends to the log: all that publishers have given meanwhile goes to Redis in one write.
+//! The thread that appends to the log: all events that have come meanwhile go to Redis in one write.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use crate::back_off::BackOff;
 use crate::status::Status;
 use crate::stream::{Epochs, Link, LogConfig, Result, format_epoch, sequence};
 
-/// The most events and bytes of one pipeline.
+/// Maximum number of events and bytes of one pipeline.
 const PIPELINE: (usize, usize) = (256, 256 * 1024);
 
-/// After so long without an event the connection is tried, so that the next publisher does not find out that it is gone.
+/// After this time without an event the connection is tested, so that the next publisher is not the one to find out that it is
+/// gone.
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why an event has no id.
@@ -22,7 +23,7 @@ const PING_INTERVAL: Duration = Duration::from_millis(500);
 pub enum PublishError {
     /// The event or a topic is not valid.
     Invalid(String),
-    /// The event is not in the log and will not be: publish it again later.
+    /// The event is not in the log and will not be. It can be published again later.
     NotPublished(String),
     /// The answer of Redis is lost: the event may be in the log, or may yet come. Publishing it again may publish it
     /// twice.
@@ -73,7 +74,7 @@ impl Publisher {
         self.status.end();
     }
 
-    /// Appends what comes until something fails; returns when all who give events have gone.
+    /// Appends the events that come until something fails. Returns when all publishers have gone.
     fn serve(&self) -> Result<()> {
         let mut link = Link::connect(&self.config)?;
         let epochs = link.hello((0, 0))?;
@@ -101,7 +102,7 @@ impl Publisher {
         }
     }
 
-    /// Refuses all events at once for this long. Returns false when all who give events have gone.
+    /// Refuses all events at once for this long. Returns false when all publishers have gone.
     fn refuse_for(&self, wait: Duration, why: &str) -> bool {
         let until = Instant::now() + wait;
         loop {
@@ -158,7 +159,7 @@ fn append(link: &mut Link, epochs: &Epochs, script: &str, batch: Vec<Job>) -> Re
         }
         let _ = job.reply.send(result.map_err(PublishError::NotPublished));
     }
-    // A new connection begins with what may be due: an epoch, the stream, the script.
+    // A new connection first does what may be due: begin an epoch, make the stream, load the script.
     refused.map_or(Ok(()), |why| Err(why.into()))
 }
 

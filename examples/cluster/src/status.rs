@@ -18,7 +18,7 @@ struct Known {
     draining: bool,
     ended: bool,
     position: Position,
-    /// The last error of each thread, so that a lasting one is reported once.
+    /// The last error of each thread, so that an error that lasts is reported once.
     errors: Vec<(&'static str, String)>,
 }
 

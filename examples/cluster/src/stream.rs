@@ -11,7 +11,7 @@ use tiny_sse::{Entry, Event};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// The longest wait for an answer of Redis. A reader waits as long at most for an old event while Redis hangs.
+/// The longest wait for an answer of Redis. While Redis hangs, a reader waits at most this long for an old event.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Entries of one read. With events of 4 KiB that is 2 MB.
@@ -168,7 +168,7 @@ impl Link {
         }
     }
 
-    /// Begins an epoch if one is due, and returns all epochs. Comes first on each connection that reads or adds.
+    /// Begins an epoch if one is due, and returns all epochs. This comes first on each connection that reads or adds.
     pub(crate) fn hello(&mut self, known: (u64, u64)) -> Result<Epochs> {
         let durable = self.loses_nothing()?;
         let (stream, epochs) = (self.stream(), self.epochs());
@@ -336,7 +336,7 @@ fn entries(value: &Value) -> Vec<Stored> {
     entries.iter().filter_map(entry).collect()
 }
 
-/// Takes an entry apart. Any program may have written it: what is missing is empty.
+/// Takes an entry apart. Any program may have written the entry: fields that are missing are empty.
 fn entry(value: &Value) -> Option<Stored> {
     let Value::Array(parts) = value else {
         return None;

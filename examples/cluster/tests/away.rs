@@ -1,4 +1,4 @@
-//! What a node does while Redis is away, and when it is told to end.
+//! What a node does while Redis is away, and when it gets SIGTERM.
 
 mod support;
 

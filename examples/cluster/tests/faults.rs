@@ -1,8 +1,8 @@
 //! Three nodes, a real Redis and 300 readers, while nodes and Redis are killed, cut off, paused and emptied. In the end every
 //! reader has every acknowledged event of its topics once and in order, or a gap that says so and is true.
 //!
-//! `cargo test --test faults -- --ignored --nocapture` runs it and prints its seed; `FAULTS_SEED` repeats one, as far as the
-//! machine's timing lets it; `FAULTS_VERBOSE` shows what the nodes print.
+//! `cargo test --test faults -- --ignored --nocapture` runs it and prints its seed; `FAULTS_SEED` repeats a run, as far as the
+//! machine's timing allows; `FAULTS_VERBOSE` shows what the nodes print.
 
 mod support;
 
@@ -26,7 +26,7 @@ const PUBLISHERS: usize = 6;
 const STREAM: &str = "{tiny-sse}:stream";
 const EPOCHS: &str = "{tiny-sse}:epochs";
 
-/// Memory of 40 events a topic is a second or two: readers that come back read the rest from Redis.
+/// Memory for 40 events of a topic covers a second or two: readers that come back read the rest from Redis.
 const NODE_SETTINGS: [&str; 2] = ["history=40", "load=100"];
 
 #[test]
@@ -191,7 +191,7 @@ impl Cluster {
         last
     }
 
-    /// Starts the readers, and returns when each has a place in the log.
+    /// Starts the readers, and returns when each reader has a position in the log.
     fn start_readers(&mut self, first: &str, stop: &Arc<Stop>) -> Vec<JoinHandle<Reader>> {
         let mut readers = Vec::new();
         let mut all_begun = Vec::new();
@@ -245,7 +245,7 @@ impl Cluster {
         })
     }
 
-    /// Publishes the last event to all topics, so that each reader knows that it has all.
+    /// Publishes the last event to all topics, so that each reader knows that it has all events.
     fn publish_end(&mut self) {
         for attempt in 0.. {
             let data = format!("end {attempt}");
@@ -347,7 +347,7 @@ impl Cluster {
     }
 }
 
-/// A place in the log over all its lives: the index of an epoch, and the sequence.
+/// A position in the log over all its lives: the index of an epoch, and the sequence.
 type Place = (usize, u64);
 
 /// What Redis has in the end.
@@ -356,7 +356,7 @@ struct Log {
     epochs: Vec<(String, u64)>,
     /// The epochs that began with an empty stream after others.
     replaced: HashSet<String>,
-    /// The places that it still has.
+    /// The positions of the events that it still has.
     places: HashSet<Place>,
 }
 
@@ -394,8 +394,8 @@ impl Log {
         (index, sequence.parse().unwrap())
     }
 
-    /// Returns the place after which a reader goes on. It may stand before the first event of an epoch, and then before what
-    /// was lost with the epoch before.
+    /// Returns the position after which a reader goes on. It may be before the first event of an epoch, and so before what was
+    /// lost with the epoch before.
     fn place_before(&self, id: &str) -> Place {
         let (mut index, sequence) = self.place(id);
         while index > 0
@@ -407,7 +407,7 @@ impl Log {
         (index, sequence)
     }
 
-    /// Whether the log has an event at each place after `from`, up to `to`.
+    /// Whether the log has an event at each position after `from`, up to `to`.
     fn has_all(&self, from: Place, to: Place) -> bool {
         let next = self.epochs.get(from.0 + 1);
         if next.is_some_and(|(_, first)| from.1 >= *first) {

@@ -48,7 +48,7 @@ fn a_node_without_redis_says_so() {
         .local_addr()
         .unwrap()
         .port();
-    let said = failure(&format!("127.0.0.1:{port}")); // Nothing listens there any more.
+    let said = failure(&format!("127.0.0.1:{port}")); // Nothing listens there now.
     assert!(
         said.starts_with(&format!("no Redis at 127.0.0.1:{port}: ")),
         "{said}"
@@ -61,7 +61,7 @@ fn a_node_refuses_a_redis_that_is_too_old() {
         ("6.2.14", true),  // Streams, but no `0-*`.
         ("7.0.0", false),  // The first one with it. It fails at the first script.
         ("10.1.0", false), // A number, no text.
-        ("garbage", true), // No Redis.
+        ("garbage", true), // Not a Redis.
     ] {
         let said = failure(&redis_of_version(version));
         assert_eq!(

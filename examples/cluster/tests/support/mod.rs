@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What takes longer than this hangs.
+/// An operation that takes longer than this hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What publishers bring.
+/// What publishers send.
 pub const TOKEN: &str = "secret";
 
 /// Waits until a condition holds.

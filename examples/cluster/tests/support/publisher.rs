@@ -1,11 +1,11 @@
-//! A publisher that never sends an event twice, and writes down what it was told.
+//! A publisher that never sends an event twice, and records the responses.
 
 use super::reader::Http;
 use super::{Random, TOKEN};
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With the event's id.
+    /// Published, with the event's id.
     Acknowledged(String),
     /// The event must not be in the log.
     NotPublished,

@@ -1,4 +1,4 @@
-//! A reader that goes from node to node with its last event id, and keeps all that it is told.
+//! A reader that goes from node to node with its last event id, and keeps all events that it gets.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use tiny_sse::{Decoded, Decoder};
 
 use super::{Random, Stop};
 
-/// What a reader was told, in this order.
+/// What happened to a reader, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     Event {
@@ -51,7 +51,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads until the last event comes: one whose data begins with `end`. Sets `begun` when it has a place in the log.
+    /// Reads until the last event comes: one whose data begins with `end`. Sets `begun` when the reader has a position in the
+    /// log.
     pub fn run(
         mut self,
         ports: &[u16],

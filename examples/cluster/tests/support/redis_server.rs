@@ -62,7 +62,7 @@ impl RedisServer {
         }
     }
 
-    /// Cuts up to so many bytes off the append-only file of a Redis that does not run: what a power failure takes. The epoch
+    /// Cuts up to this many bytes off the append-only file of a Redis that does not run, as a power failure does. The epoch
     /// stays: it has been there for the second that `everysec` may lose.
     pub fn lose(&self, bytes: usize) {
         assert!(self.process.is_none());

@@ -12,7 +12,7 @@ use crate::Result;
 /// Bytes of a read: small, as there are 10,000 clients.
 const READ_BYTES: usize = 4096;
 
-/// A client over HTTP/1.1. It hides the chunks' sizes, which are no field lines of an event stream, by their form.
+/// A client over HTTP/1.1. It hides the chunk sizes, which it knows by their form: they are not field lines of an event stream.
 pub(crate) struct Client {
     stream: TcpStream,
     chunk: Vec<u8>,

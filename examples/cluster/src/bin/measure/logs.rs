@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// How many events memory keeps where catch-up is measured: all where there is nothing else.
+    /// How many events memory keeps where catch-up is measured: all of them if there is nothing else.
     pub(crate) fn catch_up_events(self) -> usize {
         match self {
             Kind::Memory => 1_000_000,
@@ -161,7 +161,7 @@ impl Drop for Log {
     }
 }
 
-/// Where files are measured: on the disk of the build, as `/tmp` may be memory.
+/// The folder in which files are measured: on the disk of the build, since `/tmp` may be memory.
 fn folder() -> Result<PathBuf> {
     let program = env::current_exe()?;
     let folder = program

@@ -85,7 +85,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Returns the microseconds that Redis takes for an event that one node publishes and so many read.
+/// Returns the microseconds that Redis takes for an event that one node publishes and this many nodes read.
 fn redis_time(redis: &logs::Redis, nodes: usize, size: usize) -> Result<f64> {
     let name = logs::fresh_name();
     let open = || {
@@ -103,7 +103,7 @@ fn redis_time(redis: &logs::Redis, nodes: usize, size: usize) -> Result<f64> {
     Ok(used.as_secs_f64() * 1e6 / count)
 }
 
-/// Publishes from so many threads, each of which waits for each of its events.
+/// Publishes from this many threads, each of which waits for each of its events.
 fn events_a_second(log: &Log, publishers: usize, size: usize) -> Result<f64> {
     let data = "x".repeat(size);
     let start = Instant::now();
@@ -180,7 +180,7 @@ fn latency(log: &Log) -> Result<(Duration, Duration)> {
     Ok(median_and_p99(latencies.iter().collect()))
 }
 
-/// What a process takes for 10,000 readers that have got an event each.
+/// Returns the memory that a process takes for each of 10,000 readers that have got an event.
 fn memory(kind: &str, ports: [u16; 2]) -> Result<u64> {
     let mut server = std::process::Command::new(std::env::current_exe()?)
         .args(["serve", kind])
@@ -195,7 +195,7 @@ fn memory(kind: &str, ports: [u16; 2]) -> Result<u64> {
         line.push(byte[0]);
     }
     let address: SocketAddr = String::from_utf8(line)?.parse()?;
-    // What the first connections need once is not a reader's.
+    // Memory that the first connections need once does not count for a reader.
     let mut clients = vec![Client::open(address, "/events?topic=memory", "")?];
     thread::sleep(Duration::from_millis(500));
     let before = resident_bytes(server.id())?;
@@ -230,7 +230,7 @@ fn serve(kind: &str) -> Result<()> {
     }
 }
 
-/// How many bytes a second a reader gets that comes back after a while, with events of 4 KiB.
+/// Returns how many bytes a second a reader gets that comes back after a while, with events of 4 KiB.
 fn catch_up(log: &Log) -> Result<f64> {
     let address = start_server(log)?;
     let data = "x".repeat(4096);

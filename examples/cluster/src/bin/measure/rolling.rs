@@ -49,7 +49,8 @@ enum Client {
     Moving,
 }
 
-/// Connects clients to the next node, so many at a time: a refused SYN is sent again after a second, and holds up no other.
+/// Connects clients to the next node, a limited number at a time. A refused SYN is sent again after a second, and delays no
+/// other client.
 struct Connectors {
     jobs: Sender<Instant>,
     /// The connections, each with the moment when its client lost the old one.
