@@ -1,7 +1,7 @@
 //! Clock: the smallest server, which sends the time every second.
 //!
 //! Run it with `cargo run --example clock`, then type `curl -N http://127.0.0.1:7733/` in another terminal. You see a
-//! comment, `: connected`, and then an event a second, such as `data: 1700000000`, until you stop one of the two.
+//! comment, `: connected`, and then an event a second, such as `data: 1700000000`, until you stop curl or the server.
 
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, UNIX_EPOCH};

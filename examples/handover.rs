@@ -13,10 +13,10 @@
 //! curl -X POST http://127.0.0.1:7733/restart
 //! ```
 //!
-//! The old process starts the new one with its listener as standard input. It ends its streams, each with another `retry`,
-//! answers the requests that it has accepted, and ends. Connections that come meanwhile wait in the listener's queue. The new
-//! process opens the history as soon as the old one has let go of it, and serves. Readers resume by their last event id.
-//! `curl -X POST http://127.0.0.1:7733/stop` ends the server.
+//! The old process starts the new one with its listener as standard input. The old process ends its streams, each with a
+//! different `retry`, answers the requests that it has accepted, and ends. Connections that come meanwhile wait in the
+//! listener's queue. The new process serves as soon as it can open the history, when the old process has closed it. Readers
+//! resume by their last event id. `curl -X POST http://127.0.0.1:7733/stop` ends the server.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ fn main() -> io::Result<()> {
     server.run()
 }
 
-/// Opens the history, which the old process may still have.
+/// Opens the history, and waits while the old process still has it.
 fn open_history() -> io::Result<Hub> {
     let path = env::temp_dir().join("handover.events");
     let give_up = Instant::now() + DEADLINE;
@@ -91,7 +91,7 @@ fn inherited_server() -> io::Result<Server> {
     Server::from_stdin()
 }
 
-/// Starts the next process with the listener as its standard input, where an inherited listener already is.
+/// Starts the next process with the listener as its standard input. An inherited listener is there already.
 #[cfg(unix)]
 fn start_next(listener: Option<&TcpListener>) -> io::Result<()> {
     use std::process::{Command, Stdio};

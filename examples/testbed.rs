@@ -2,8 +2,8 @@
 //! size.
 //!
 //! Run it with `cargo run --release --example testbed`, then type `curl -N http://127.0.0.1:7733/load/events` in one
-//! terminal and `curl 'http://127.0.0.1:7733/load/publish?n=3&size=40&rate=1'` in another. The first prints the event
-//! `hello`, then three events, one a second. Each begins with the time at which it was published.
+//! terminal and `curl 'http://127.0.0.1:7733/load/publish?n=3&size=40&rate=1'` in another. The first command prints the event
+//! `hello`, then three events, one a second. Each of these begins with the time at which it was published.
 //!
 //! Without an argument the port is `$PORT`, or else 7733. With the argument `-` the testbed serves the listener that its
 //! parent hands over as standard input. For each topic of the load, `$CAP` events are kept (1,024). The hub has `$WRITERS`
@@ -137,7 +137,7 @@ fn publish_event(hub: &Hub, request: &Request) -> Result<(), Box<dyn std::error:
 }
 
 /// Publishes `n` events of `size` bytes, `rate` a second. Each begins with its time. `topics` spreads the events over the
-/// topics `t0`, `t1` and so on, and `publishers` over so many threads.
+/// topics `t0`, `t1` and so on, and `publishers` spreads the work over that many threads.
 fn broadcast(hub: &Hub, request: &Request) -> Response {
     let number = |name, default| match request.query(name) {
         Some(text) => text

@@ -63,7 +63,7 @@ fn explain(direction: char, mut lines: impl BufRead) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the meaning of a line. That of an empty line depends on the line before.
+/// Returns the meaning of a line. The meaning of an empty line depends on the line before.
 fn meaning(line: &str, before: &str) -> &'static str {
     match line.split([':', ' ']).next().unwrap_or_default() {
         "GET" => "request line: method, target, version",

@@ -1,15 +1,15 @@
 //! Authentication: a token, a cookie and a one-time ticket, and what a refused browser tells its page.
 //!
 //! Run it with `cargo run --example auth`. It prints a new token at each start, and then a line for each request, without
-//! the query, because tickets are in there. With the token in place of `TOKEN`,
+//! the query, which may hold a ticket. With the token in place of `TOKEN`,
 //!
 //! ```text
 //! curl -N -H 'Authorization: Bearer TOKEN' http://127.0.0.1:7733/events
 //! ```
 //!
-//! gets `data: welcome`, and without it a 401. An `EventSource` cannot send this field, so a page has two other ways: a
-//! cookie, which the browser sends by itself, or a ticket in the URL. URLs end up in logs and histories, so a ticket is
-//! valid for ten seconds and one request. Type the second of these lines twice, and the second time it is a 401.
+//! gets `data: welcome`. Without the token it gets a 401. An `EventSource` cannot send this field, so a page has two other
+//! ways: a cookie, which the browser sends by itself, or a ticket in the URL. URLs end up in logs and histories, so a ticket is
+//! valid for ten seconds and one request. Type the second of these lines twice: the second time, the response is a 401.
 //!
 //! ```text
 //! curl -X POST -H 'Authorization: Bearer TOKEN' http://127.0.0.1:7733/ticket

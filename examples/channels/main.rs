@@ -1,15 +1,15 @@
 //! Channels: one route, and a hub that sends what is published to a topic to all readers of the topic.
 //!
-//! Run it with `cargo run --example channels`, open <http://127.0.0.1:7733/> in two windows, and write in one of them.
-//! It works without a page, too: `curl -N http://127.0.0.1:7733/events/news` waits for events. Type
+//! Run it with `cargo run --example channels`, open <http://127.0.0.1:7733/> in two windows, and write in one of them. The
+//! example works without a page, too: `curl -N http://127.0.0.1:7733/events/news` waits for events. Type
 //!
 //! ```text
 //! curl -d 'The sun has risen.' http://127.0.0.1:7733/events/news
 //! ```
 //!
-//! in another terminal. The first curl shows `data: The sun has risen.` under an `id`, and so do the pages that are at
-//! `news`. `curl -N 'http://127.0.0.1:7733/events/news?last_event_id=earliest'` begins with the events that were published
-//! before. The channels are `general`, `news`, `stocks` and `chat`. Any other is a 404.
+//! in another terminal. The first curl shows `data: The sun has risen.` under an `id`, and so do the pages that show `news`.
+//! `curl -N 'http://127.0.0.1:7733/events/news?last_event_id=earliest'` begins with the events that were published before. The
+//! channels are `general`, `news`, `stocks` and `chat`. Any other channel is a 404.
 
 use std::{env, io};
 

@@ -1,13 +1,13 @@
 //! Datastar: a list that is the same in all open pages, by events that carry HTML and say where it belongs.
 //!
 //! Run it with `cargo run --example datastar -- 7733 datastar.js`, where the last argument is the script of Datastar 1, and
-//! open <http://127.0.0.1:7733/> twice. Add a note in one page: it comes to both. Without the script,
-//! `curl -N http://127.0.0.1:7733/notes` shows the events.
+//! open <http://127.0.0.1:7733/> twice. Add a note in one page: both pages show it. Without the script, `curl -N
+//! http://127.0.0.1:7733/notes` shows the events.
 //!
 //! Each event holds the whole list, which Datastar merges into the page. So only the newest event counts: the hub keeps one,
-//! a new page begins with that one, and a page that was away needs no other. It does not matter that Datastar passes over
-//! `gap` events, as over all whose name does not begin with `datastar`. `retry: 'always'` in the page makes Datastar come
-//! back after an end of the stream too, and not only after an error; after a 204, it does not come back.
+//! a new page begins with it, and a page that was away needs no other. Datastar ignores all events whose name does not begin
+//! with `datastar`. It does not matter that `gap` is among these. `retry: 'always'` in the page makes Datastar come back after
+//! an end of the stream too, and not only after an error; after a 204, it does not come back.
 
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs, io};

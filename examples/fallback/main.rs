@@ -12,7 +12,7 @@
 //! curl 'http://127.0.0.1:7733/events?poll'
 //! ```
 //!
-//! The second prints the next event and its id. The next request has that id in its query: `&last_event_id=`.
+//! The second command prints the next event and its id. The next request has this id in its query: `&last_event_id=`.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,14 +1,14 @@
 //! htmx: a list that grows in all open pages, by attributes alone: htmx swaps in the HTML that events bring.
 //!
-//! Run it with `cargo run --example htmx` and open <http://127.0.0.1:7733/> twice. Add a note in one page: it comes to both.
-//! Cut one off, add more, and let it back: htmx reconnects with its last event id, and the list has each note once.
+//! Run it with `cargo run --example htmx` and open <http://127.0.0.1:7733/> twice. Add a note in one page: both pages show it.
+//! Take one page offline, add more notes, and let it reconnect: htmx sends its last event id, and the list has each note once.
 //!
 //! The page needs the two scripts of htmx 4 (`htmx.min.js` and `hx-sse.min.js`), which this server reads from where npm puts
 //! them: `npm install --prefix tests/clients`. Without them, `curl -N http://127.0.0.1:7733/notes` shows the events.
 //!
-//! htmx swaps in the data of an event without a name. An event with a name becomes an event of the page, here `gap`, on which
-//! the page loads anew, and `closed`, which `hx-sse:close` names: the last event of the topic, which a page that comes later
-//! gets too. The 204 by which a hub stops an `EventSource` then would not stop htmx.
+//! htmx swaps in the data of an event without a name. An event with a name becomes an event of the page, here `gap`, at which
+//! the page reloads, and `closed`, which `hx-sse:close` names. `closed` is the last event of the topic, and a page that comes
+//! later gets it too. The 204 by which a hub stops an `EventSource` would not stop htmx.
 
 use std::path::Path;
 use std::{env, fs, io};

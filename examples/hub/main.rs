@@ -9,7 +9,7 @@
 //! curl -d 'The front door is open.' -H "Authorization: Bearer $HUB_TOKEN" http://127.0.0.1:7733/events/doors
 //! ```
 //!
-//! The first prints the text as an event. The second prints the id of the event, and gets a 401 without the token. Pages of
+//! The first command prints the text as an event. The second prints the id of the event, or a 401 without the token. Pages of
 //! other sites may subscribe too, because the responses allow it (CORS). To serve other machines, bind `0.0.0.0` below, and
 //! put a proxy with TLS in front: without TLS, others on the network can read the token.
 //!

@@ -3,7 +3,7 @@
 //! Run it with `ping 127.0.0.1 2>&1 | cargo run --example journal` and open <http://127.0.0.1:7733/>, or type
 //! `curl -N 'http://127.0.0.1:7733/lines?last_event_id=earliest'`. Each line is an event, and new lines arrive as they are
 //! written. Stop the server and start it again: the page goes on where it was, and so does curl with its last id. The lines
-//! are kept in `tiny-sse-journal` in the folder for temporary files. It is an event stream, so `cat` shows it.
+//! are kept in `tiny-sse-journal` in the folder for temporary files. The file is an event stream, so `cat` shows it.
 //!
 //! After the port, a second argument is a file to follow in place of standard input, as `tail -f` does.
 
@@ -50,7 +50,7 @@ fn main() -> io::Result<()> {
     server.run()
 }
 
-/// Publishes each line, and waits until it is on the disk before it reads the next one.
+/// Publishes each line, and waits until the line is on the disk before it reads the next one.
 fn publish_lines(hub: &Hub, lines: &mut impl BufRead) -> io::Result<()> {
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {

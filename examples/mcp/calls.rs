@@ -1,5 +1,5 @@
-//! Sessions and calls, kept in files so that both outlive the server. A session is a folder. A call is a file in it: its
-//! first line is the request, and each further line is a message that the server has sent for it. The last of these is the
+//! Sessions and calls, which are kept in files so that both outlive the server. A session is a folder. A call is a file in it:
+//! its first line is the request, and each further line is a message that the server has sent for it. The last of these is the
 //! answer, which has an `id`.
 
 use std::collections::HashMap;
@@ -49,12 +49,12 @@ impl Calls {
     }
 
     pub(crate) fn has_session(&self, session: &str) -> bool {
-        // Nothing else may become a part of a path.
+        // No other text may become a part of a path.
         let is_ours = session.len() == 32 && session.bytes().all(|b| b.is_ascii_hexdigit());
         is_ours && self.folder.join(session).is_dir()
     }
 
-    /// Forgets a session with its calls. Those that still run end.
+    /// Forgets a session with its calls. Calls that still run end.
     pub(crate) fn end_session(&self, session: &str) -> io::Result<()> {
         let mut lines = self.lock();
         lines.retain(|call, _| !call.starts_with(session));
@@ -87,7 +87,7 @@ impl Calls {
         self.lock().get(call).cloned()
     }
 
-    /// Returns a line of a call, when there is one; `None` if the call is not known, or no longer.
+    /// Waits for a line of a call, and returns it; `None` if the call is not known, or no longer known.
     pub(crate) fn wait_for_line(&self, call: &str, number: usize) -> Option<String> {
         let mut calls = self.lock();
         loop {

@@ -1,8 +1,8 @@
 //! MCP: a server of the Model Context Protocol (2025-11-25, streamable HTTP), whose calls survive a lost connection and a
 //! restart of the server.
 //!
-//! Run it with `cargo run --example mcp` and give `http://127.0.0.1:7733/mcp` to a client of that protocol: it finds one
-//! tool, `count`, which counts slowly and tells its progress. By hand:
+//! Run it with `cargo run --example mcp` and give `http://127.0.0.1:7733/mcp` to a client of that protocol: the client finds
+//! one tool, `count`, which counts slowly and reports its progress. By hand:
 //!
 //! ```text
 //! curl -i -d '{"jsonrpc":"2.0","id":1,"method":"initialize"}' http://127.0.0.1:7733/mcp
@@ -11,15 +11,15 @@
 //!     http://127.0.0.1:7733/mcp
 //! ```
 //!
-//! The second answer is a stream. It begins with an id and empty data, by which a client can resume before anything has
-//! happened. Then come the progress notifications, and the result ends it. Stop curl, or the server and start it again, and
-//! ask for what follows the last id that you have seen:
+//! The second answer is a stream. It begins with an id and empty data, so that a client can resume before anything has
+//! happened. Then the progress notifications come, and the result ends the stream. Stop curl, or restart the server, and ask
+//! for what follows the last id that you have seen:
 //!
 //! ```text
 //! curl -N -H 'Mcp-Session-Id: SESSION' -H 'Last-Event-ID: ID' http://127.0.0.1:7733/mcp
 //! ```
 //!
-//! A call does not depend on the connection that it came by: a thread works on it and keeps each message in a file
+//! A call does not depend on the connection on which it came: a thread works on it and keeps each message in a file
 //! (`calls.rs`), and a stream sends what is kept and what is added. At its start the server goes on with the calls that have
 //! no answer. Sessions are kept until a client ends them with DELETE.
 
@@ -41,7 +41,7 @@ use tiny_sse::{
 /// The newest version of the protocol here, and the only one whose clients expect an event with empty data.
 const VERSION: &str = "2025-11-25";
 
-/// Versions that differ from it in nothing that this server does.
+/// Older versions, which do not differ from the newest one in what this server does.
 const OLDER_VERSIONS: [&str; 2] = ["2025-06-18", "2025-03-26"];
 
 const TOOLS: &str = r#"{"tools":[{"name":"count","description":"Counts slowly","inputSchema":{"type":"object","properties":{"to":{"type":"integer","minimum":1,"maximum":1000}},"required":["to"]}}]}"#;
@@ -175,7 +175,7 @@ fn work(calls: &Arc<Calls>, call: String) -> io::Result<()> {
     worker.map(drop)
 }
 
-/// The tool: counts from where the call has got to, and tells its progress where the client wants to hear of it.
+/// The tool: counts on from where the call is, and reports its progress if the client asks for this.
 fn count(calls: &Calls, call: &str) -> io::Result<()> {
     let lines = calls.lines(call).unwrap_or_default();
     let request = lines.first().and_then(|line| Json::parse(line.as_bytes()));

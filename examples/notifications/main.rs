@@ -1,4 +1,4 @@
-//! Notifications: each user has a topic, and reads no other, neither live nor when reconnecting.
+//! Notifications: each user has a topic, and can read no other topic, neither live nor after a reconnect.
 //!
 //! Run it with `cargo run --example notifications`, open <http://127.0.0.1:7733/>, log in as Ann and type
 //!
@@ -6,8 +6,8 @@
 //! curl -d 'Your parcel is here.' http://127.0.0.1:7733/notify/ann
 //! ```
 //!
-//! The badge counts the unread notifications, in a second tab, too, and after a reload. Notifications to `ben` are kept for
-//! Ben, who can log in at the same time in a private window. It works without a page, too:
+//! The badge counts the unread notifications, also in a second tab and after a reload. Notifications to `ben` are kept for Ben,
+//! who can log in at the same time in a private window. The example works without a page, too:
 //!
 //! ```text
 //! curl -c ann.txt -d ann http://127.0.0.1:7733/login
@@ -36,7 +36,7 @@ static SESSIONS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 /// How many streams each user has open.
 static ONLINE: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
 
-/// Counts a stream of its user, as long as this value lives.
+/// Counts one stream of its user for as long as this value lives.
 struct Online(String);
 
 impl Online {
@@ -111,7 +111,8 @@ fn online() -> String {
         .collect()
 }
 
-/// Publishes that the user has read all notifications. As an event, it reaches all tabs, and replays have it in its place.
+/// Publishes that the user has read all notifications. Since this is an event, it reaches all tabs, and replays have it in the
+/// right place.
 fn mark_read(hub: &Hub, request: &Request) -> Result<Response, Response> {
     session(request)?;
     let read = Event::data("").event("read")?;

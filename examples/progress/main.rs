@@ -5,13 +5,13 @@
 //! begins with the topic's newest event (`retained`). The two tabs share one connection through the crate's `client.js`,
 //! and the page says which tab has it.
 //!
-//! It works without a page, too. Type `curl -N http://127.0.0.1:7733/job`, and
+//! The example works without a page, too. Type `curl -N http://127.0.0.1:7733/job`, and
 //!
 //! ```text
 //! curl -X POST http://127.0.0.1:7733/job
 //! ```
 //!
-//! in another terminal. The second prints `started`, or `the job is running` while it is.
+//! in another terminal. The second command prints `started`, or `the job is running` while the job runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -10,14 +10,14 @@
 //!
 //! The source is out for 10 of every 30 seconds. Then the producer sends `event: trouble`, and tries again after 0.1 s,
 //! 0.2 s, 0.4 s and 0.8 s. After the fifth attempt it gives up: the stream ends, and a `retry` field says when to
-//! reconnect. A browser does that by itself. With curl, type
+//! reconnect. A browser reconnects by itself. With curl, type
 //!
 //! ```text
 //! curl -N -H 'Last-Event-ID: 1700000000' http://127.0.0.1:7733/readings
 //! ```
 //!
 //! with the last id that you saw. Open <http://127.0.0.1:7733/> and watch it for a minute: readings arrive late, but none
-//! is lost and none arrives twice, also when you stop the server for a while.
+//! is lost and none arrives twice, even when you stop the server for a while.
 
 use std::error::Error;
 use std::sync::mpsc::SyncSender;
@@ -29,7 +29,7 @@ use tiny_sse::{Event, Request, Response, Server, Sse};
 /// The page, after the head that the pages of all examples share.
 const PAGE: &str = concat!(include_str!("../head.html"), include_str!("page.html"));
 
-/// How often the producer asks its source for one reading, and the pause after the first failure.
+/// How many times the producer asks its source for one reading, and the pause after the first failure.
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,7 +56,7 @@ fn readings(request: &Request) -> Sse {
     let next = seen.map_or(now(), |seen: u64| seen.saturating_add(1));
     // A client can send any id: an older one than the source keeps, or one in the future.
     let next = next.clamp(now().saturating_sub(KEPT), now());
-    // An error means that the client has left, or that a field is invalid, which none of these is.
+    // An error means that the client has left. It can also mean an invalid field, but these fields are valid.
     Sse::spawn(move |events| drop(produce(next, &events)))
 }
 

@@ -8,7 +8,7 @@
 //!
 //! **Still broken.** The server talks with one client at a time. Type `nc 127.0.0.1 7733` in a third terminal, which
 //! connects and sends nothing: now curl waits until nc has ended. And a request that arrives in two pieces is answered after
-//! the first. Step 2 mends both.
+//! the first piece. Step 2 mends both.
 //!
 //! **Exercise.** Give the event a name: a line `event: greeting` before its data. The `EventSource` of a browser then calls
 //! the listeners of `greeting`, no longer `onmessage`. Check with

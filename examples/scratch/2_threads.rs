@@ -1,16 +1,16 @@
 //! Scratch 2: a thread for each connection, and a request that is read to its end, within limits.
 //!
-//! **New.** Each connection has a thread, so that a client that is slow or silent makes nobody wait. A request is lines up
-//! to an empty one, however many pieces it arrives in. Nobody can make the server wait for ever or fill its memory: a
-//! request may take 8 KiB, and each read 3 seconds. An error of `accept`, such as too many open files, ends nothing: the
-//! loop goes on after a pause.
+//! **New.** Each connection has a thread, so that a slow or silent client makes no other client wait. A request is lines up to
+//! an empty one, however many pieces it arrives in. Nobody can make the server wait for ever or fill its memory: a request may
+//! take 8 KiB, and each read 3 seconds. An error of `accept`, such as too many open files, ends nothing: the loop goes on after
+//! a pause.
 //!
 //! **Try.** Run it with `cargo run --example scratch2`, then type `nc 127.0.0.1 7733` in a second terminal, and
 //! `curl http://127.0.0.1:7733/` in a third. You see `data: hello` at once. Three seconds later the server closes the
 //! connection of nc and prints why.
 //!
 //! **Still broken.** The response ends after the one event that is there at the start. What happens later cannot reach a
-//! client that is already connected. Step 3 mends it.
+//! client that is already connected. Step 3 mends this.
 //!
 //! **Exercise.** Answer a request for anything but `/` with `404 Not Found`. The target is the second word of the first
 //! line. Check with

@@ -1,16 +1,16 @@
 //! Scratch 3: producers on threads, and an `mpsc` channel for each client.
 //!
 //! **New.** A response that stays open. Each client's thread waits at the receiving end of a channel and writes what
-//! arrives. The sending ends stand in one list, and a producer sends each event to all of them. There are two producers,
-//! each a thread: what you type, and a clock that says each minute. The list's lock brings their events into one order, the
-//! same for all readers.
+//! arrives. The sending ends are in one list, and a producer sends each event to all of them. There are two producers, each a
+//! thread: one for what you type, and a clock that announces each minute. The list's lock brings their events into one order,
+//! the same for all readers.
 //!
 //! **Try.** Run it with `cargo run --example scratch3`, then type `curl -N http://127.0.0.1:7733/` in a second and a third
 //! terminal. What you type in the first one, line by line, appears in both: `data: ` and your text. Ctrl-D ends your input,
 //! which drops the sending ends: both streams end, and curl with them.
 //!
 //! **Still broken.** Start again, and kill the server with Ctrl-C: to curl this is the same as an end by Ctrl-D. A client
-//! cannot tell a stream that is complete from one that was cut off, and neither can a proxy. Step 4 mends it.
+//! cannot tell a stream that is complete from one that was cut off, and neither can a proxy. Step 4 mends this.
 //!
 //! **Exercise.** A carriage return ends a line of an event stream too. Text with one in it, `a\revent: b`, forges a field.
 //! Send such a text as several lines `data: `. Check with
@@ -84,7 +84,7 @@ fn subscribe() -> Receiver<Arc<str>> {
     receiver
 }
 
-/// Locks the list. It is whole even if a thread has panicked that held the lock.
+/// Locks the list, which is whole even if a thread panicked while it held the lock.
 fn readers() -> MutexGuard<'static, Vec<Sender<Arc<str>>>> {
     READERS.lock().unwrap_or_else(PoisonError::into_inner)
 }

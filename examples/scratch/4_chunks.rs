@@ -1,16 +1,16 @@
 //! Scratch 4: chunks, so that a stream can end.
 //!
 //! **New.** The body is sent in chunks, each with its size before it: one chunk for each event. A chunk of size 0 is the
-//! end. A stream that ends says so, and one that was cut off does not. Without this, a proxy would pass on
-//! half a response as a whole one.
+//! end. A stream that ends says so, and a stream that was cut off does not. Without this, a proxy would pass on half a response
+//! as a whole one.
 //!
 //! **Try.** Run it with `cargo run --example scratch4`, then type `curl -N --raw http://127.0.0.1:7733/` in another
 //! terminal. For `hello` in the first one you see `d`, which is 13 in hexadecimal, and the event of 13 bytes. Ctrl-D ends
 //! the stream with `0`. Without `--raw` curl takes the chunks apart; when you end the server with Ctrl-C, curl says that
 //! data is missing.
 //!
-//! **Still broken.** Stop curl with Ctrl-C, and the server does not notice: its thread waits for an event. It prints that
-//! the connection ends when you have typed two more lines. And a proxy may close a stream on which nothing happens for a
+//! **Still broken.** Stop curl with Ctrl-C, and the server does not notice: its thread waits for an event. Only when you have
+//! typed two more lines does it print that the connection ends. And a proxy may close a stream on which nothing happens for a
 //! minute. Step 5 mends both.
 //!
 //! **Exercise.** A client that speaks HTTP/1.0 does not know chunks. Send it the events as they are, without
@@ -85,7 +85,7 @@ fn subscribe() -> Receiver<Arc<str>> {
     receiver
 }
 
-/// Locks the list. It is whole even if a thread has panicked that held the lock.
+/// Locks the list, which is whole even if a thread panicked while it held the lock.
 fn readers() -> MutexGuard<'static, Vec<Sender<Arc<str>>>> {
     READERS.lock().unwrap_or_else(PoisonError::into_inner)
 }

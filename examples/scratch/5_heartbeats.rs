@@ -7,7 +7,7 @@
 //! **Try.** Run it with `cargo run --example scratch5`, then type `curl -N http://127.0.0.1:7733/` in another terminal. You
 //! see `: heartbeat` every two seconds. Stop curl, and within four seconds the server prints that a connection ends.
 //!
-//! **Still broken.** A client that loses its connection misses what is published until it is back. Step 6 mends it.
+//! **Still broken.** A client that loses its connection misses what is published until it is back. Step 6 mends this.
 //!
 //! **Exercise.** A browser waits some seconds before it reconnects, and each browser decides how many. Begin each stream
 //! with `retry: 1000` and an empty line, which ask for one second. Check with
@@ -82,7 +82,7 @@ fn subscribe() -> Receiver<Arc<str>> {
     receiver
 }
 
-/// Locks the list. It is whole even if a thread has panicked that held the lock.
+/// Locks the list, which is whole even if a thread panicked while it held the lock.
 fn readers() -> MutexGuard<'static, Vec<Sender<Arc<str>>>> {
     READERS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,8 @@
 //!
 //! **New.** Each event has a number as its `id`, and the newest hundred are kept. A client that reconnects sends the last id
 //! that it has seen, as the `EventSource` of a browser does by itself, and first gets what has been published since. One
-//! lock covers the history and the list of readers. A reader that takes the missed events and joins the list under it gets
-//! each event once.
+//! lock covers the history and the list of readers. A reader that takes the missed events and joins the list under this lock
+//! gets each event once.
 //!
 //! **Try.** Run it with `cargo run --example scratch6`, and `curl -N http://127.0.0.1:7733/` in another terminal. Type three
 //! lines in the first one, stop curl, and type two more. Then `curl -N -H 'Last-Event-ID: 3' http://127.0.0.1:7733/` begins
@@ -11,7 +11,7 @@
 //!
 //! **Still broken.** Run it with `yes | cargo run --example scratch6`, and `curl -N http://127.0.0.1:7733/ | less`. less
 //! shows one page, curl no longer reads, and all further events wait in the memory of the server, which grows without a
-//! limit. And a client that was away for more than a hundred events misses some and is not told. Step 7 mends both.
+//! limit. And a client that was away for more than a hundred events misses some events and is not told. Step 7 mends both.
 //!
 //! **Exercise.** After a restart the numbers begin again, and an old id is taken for a new one. Begin each id with a mark
 //! that differs from start to start, such as the time of the start: `6ad1c3e5-1`. A client with another mark gets the whole
@@ -96,7 +96,7 @@ fn publish(text: &str) {
     }
 }
 
-/// Begins after the last event that a client has seen, else with the next event. The lock makes this one step: no event is
+/// Begins after the last event that a client has seen, or else with the next event. The lock makes this one step: no event is
 /// published between the history and what the queue gets after it.
 fn subscribe(last_event_id: Option<u64>) -> Receiver<Arc<str>> {
     let (sender, receiver) = mpsc::channel();
@@ -111,7 +111,7 @@ fn subscribe(last_event_id: Option<u64>) -> Receiver<Arc<str>> {
     receiver
 }
 
-/// Locks the hub. It is whole even if a thread has panicked that held the lock.
+/// Locks the hub, which is whole even if a thread panicked while it held the lock.
 fn hub() -> MutexGuard<'static, Hub> {
     HUB.lock().unwrap_or_else(PoisonError::into_inner)
 }

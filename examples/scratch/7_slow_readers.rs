@@ -1,8 +1,8 @@
 //! Scratch 7: a reader that does not read costs bounded memory and bounded time.
 //!
 //! **New.** The queue of each reader has a limit. A reader whose queue is full gets no more: its stream ends after what is
-//! in the queue, and it comes back with its last id. A write that makes no progress for three seconds ends the connection.
-//! What is lost for good is told: a client whose id is older than the history first gets an event named `gap`.
+//! in the queue, and its client comes back with the last id. A write that makes no progress for three seconds ends the
+//! connection. A loss is announced: a client whose id is older than the history first gets an event named `gap`.
 //!
 //! **Try.** Run it with `yes | cargo run --example scratch7`, which publishes as fast as it can. In another terminal,
 //! `curl -N http://127.0.0.1:7733/` cannot keep up: it shows some hundred events, then the stream ends. With
@@ -112,7 +112,7 @@ fn subscribe(last_event_id: Option<u64>) -> Receiver<Arc<str>> {
     receiver
 }
 
-/// Locks the hub. It is whole even if a thread has panicked that held the lock.
+/// Locks the hub, which is whole even if a thread panicked while it held the lock.
 fn hub() -> MutexGuard<'static, Hub> {
     HUB.lock().unwrap_or_else(PoisonError::into_inner)
 }

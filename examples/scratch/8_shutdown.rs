@@ -1,7 +1,7 @@
 //! Scratch 8: shutdown, which ends each stream after a whole event.
 //!
-//! **New.** The main thread reads what you type, and at its end begins the shutdown: no new connection is served, and the
-//! sending ends are dropped. Each stream sends what is still in its queue and the last chunk. To wait for all of them needs
+//! **New.** The main thread reads what you type, and begins the shutdown when your input ends: no new connection is served, and
+//! the sending ends are dropped. Each stream sends what is still in its queue and the last chunk. Waiting for all of them needs
 //! no list of threads: each connection owns a clone of a sender, and the channel disconnects when the last clone is dropped.
 //! What is still open after three seconds is cut off.
 //!
@@ -9,10 +9,10 @@
 //! some lines in the first one, and Ctrl-D. curl ends without an error, and so does the server.
 //!
 //! **Still broken.** All clients come back at the same moment: `EventSource` reconnects after a complete stream too. And
-//! Ctrl-C still ends the process in the midst of an event, because `std` has no signal handlers. The page `from_scratch` of
+//! Ctrl-C still ends the process in the middle of an event, because `std` has no signal handlers. The page `from_scratch` of
 //! the guide says where the crate's source has each idea of these eight steps, and what it adds.
 //!
-//! **Exercise.** Send a `retry` before the last chunk, with another time for each stream, so that the clients come back one
+//! **Exercise.** Send a `retry` before the last chunk, with a different time for each stream, so that the clients come back one
 //! after the other. Check with
 //!
 //! ```text
@@ -123,7 +123,7 @@ fn subscribe(last_event_id: Option<u64>) -> Receiver<Arc<str>> {
     receiver
 }
 
-/// Locks the hub. It is whole even if a thread has panicked that held the lock.
+/// Locks the hub, which is whole even if a thread panicked while it held the lock.
 fn hub() -> MutexGuard<'static, Hub> {
     HUB.lock().unwrap_or_else(PoisonError::into_inner)
 }

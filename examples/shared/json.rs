@@ -4,10 +4,10 @@
 
 use std::fmt;
 
-/// How deep lists and objects may stand in each other: each level takes some of the thread's stack.
+/// How deep lists and objects may be nested: each level takes some of the thread's stack.
 const MAX_DEPTH: usize = 32;
 
-/// A JSON value. A number stays the text that it was, so that what is sent back is what came.
+/// A JSON value. A number stays the text that it was, so it is sent back unchanged.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Json {
     Null,
@@ -28,7 +28,7 @@ impl Json {
         parser.rest.is_empty().then_some(value)
     }
 
-    /// Returns the member of this name of an object, `Null` where there is none.
+    /// Returns the member of an object with this name; `Null` if there is none.
     pub(crate) fn get(&self, name: &str) -> &Json {
         let Json::Object(members) = self else {
             return &Json::Null;
@@ -45,7 +45,7 @@ impl Json {
         }
     }
 
-    /// Returns the items of a list; of anything else, none.
+    /// Returns the items of a list, and no items for anything else.
     pub(crate) fn items(&self) -> &[Json] {
         match self {
             Json::List(items) => items,
@@ -144,7 +144,7 @@ impl Parser<'_> {
         Some(Json::Object(members))
     }
 
-    /// Takes what stands in front of an item: `open` or a comma. `Some(false)` if the end stands there.
+    /// Takes what is in front of an item: `open` or a comma. Returns `Some(false)` at the end.
     fn goes_on(&mut self, open: char, close: char, is_first: bool) -> Option<bool> {
         self.skip_blanks();
         if is_first {
