@@ -1,4 +1,4 @@
-//! What every public type can do, whatever it is made of: a change inside that takes it away does not compile here.
+//! The auto traits and common traits of every public type: a private change that takes one away does not compile here.
 
 use std::error::Error;
 use std::fmt::Debug;

@@ -49,7 +49,7 @@ fn a_browser_understands_what_is_sent() {
     assert_eq!(findings.all_ok(&browser).len(), 12);
 }
 
-/// Starts the server of this number. Asked to restart, it gives way to the next one on the same port.
+/// Starts the server of this number. When it is asked to restart, it gives way to the next one on the same port.
 fn serve(address: SocketAddr, number: usize, reports: Reports) -> SocketAddr {
     let config = Config {
         reconnect_spread: SOON,
@@ -99,12 +99,12 @@ fn serve(address: SocketAddr, number: usize, reports: Reports) -> SocketAddr {
         .addr()
 }
 
-/// What the checks are served.
+/// The responses to the checks.
 struct Stage {
-    /// Which of the servers this is.
+    /// The number of this server.
     number: usize,
     visits: Mutex<HashMap<String, usize>>,
-    /// Producers that wait for a word from the page.
+    /// Producers that wait for a request of the page.
     waiting: Mutex<HashMap<String, Sender<()>>>,
     /// Streams that stay open, although nothing more is sent.
     open: Mutex<Vec<Sender<Event>>>,
@@ -187,7 +187,7 @@ impl Stage {
         Sse::new(receiver)
     }
 
-    /// Sends the next of these events whenever the page says so, then ends.
+    /// Sends the next of these events at each request of the page, then ends.
     fn on_go(&self, name: &str, events: Vec<Event>) -> Sse {
         let (go, wait) = mpsc::channel();
         self.waiting.lock().unwrap().insert(name.to_string(), go);
@@ -234,7 +234,7 @@ fn ends(events: impl IntoIterator<Item = Event>) -> Sse {
     Sse::new(mpsc::channel().1).first(events)
 }
 
-/// One mebibyte, of which each part looks different from those beside it.
+/// One mebibyte, in which each part differs from its neighbours.
 fn large_text() -> String {
     (b'a'..=b'z')
         .cycle()

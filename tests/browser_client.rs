@@ -39,13 +39,13 @@ fn a_page_behind_a_proxy_that_collects_streams_polls() {
         reports,
         Stage::default(),
     );
-    // It passes everything on but event streams, which it holds back as some virus scanners do.
+    // It passes on everything except event streams, which it holds back as some virus scanners do.
     let proxy = proxy(move |head| (!head.contains("text/event-stream")).then_some(address));
     let browser = Browser::open(&format!("http://{proxy}/mute"));
     assert_eq!(findings.all_ok(&browser).len(), 1);
 }
 
-/// What outlives a restart of the server.
+/// The state that outlives a restart of the server.
 #[derive(Clone, Default)]
 struct Stage {
     hub: Hub,
@@ -61,7 +61,7 @@ fn on<R>(
     move |request| handler(&stage, request)
 }
 
-/// Starts the server of this generation. Asked to restart, it gives way to the next one on the same port.
+/// Starts the server of this generation. When it is asked to restart, it gives way to the next one on the same port.
 fn serve(address: SocketAddr, generation: usize, reports: Reports, stage: Stage) -> SocketAddr {
     let config = Config {
         reconnect_spread: Duration::from_millis(20),

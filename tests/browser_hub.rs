@@ -55,7 +55,7 @@ fn a_browser_comes_back_to_where_it_was() {
 
 /// What the page asks the server to do.
 struct Stage {
-    /// Keeps all that is published while the browser is away.
+    /// Keeps all events that are published while the browser is away.
     long: Hub,
     /// Keeps three events.
     short: Hub,

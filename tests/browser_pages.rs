@@ -16,7 +16,7 @@ use std::thread;
 use browser::{Browser, findings, proxy, script};
 use tiny_sse::{Response, Server};
 
-/// What the server of the checks answers. The example answers all other requests.
+/// The paths of the server of the checks. The example answers all other requests.
 const CHECKS: [&str; 4] = ["/checks", "/pages.js", "/check.js", "/findings"];
 
 #[test]

@@ -1,4 +1,4 @@
-//! The crate's client: what it makes of responses, when it comes back, and with which `Last-Event-ID`.
+//! The crate's client: what it does with responses, when it comes back, and with which `Last-Event-ID`.
 
 mod support;
 
@@ -238,9 +238,9 @@ fn what_cannot_be_sent_is_refused() {
         "a:80/",
         "http://",
         "http://:80/",
-        "http://a:b/", // Neither port is one.
+        "http://a:b/", // Neither is a port.
         "http://a:65536/",
-        "http://me@a/", // A password would be lost without a word.
+        "http://me@a/", // A password would be dropped silently.
         "http://a/b c",
         "http://a/\r\nX: y",
     ];

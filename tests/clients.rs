@@ -1,4 +1,4 @@
-//! Clients from npm and PyPI against a real server: what those who use each of them get.
+//! Clients from npm and PyPI against a real server: what a user of each client gets.
 //!
 //! The programs in `tests/clients/` are the smallest use of each client. To run them:
 //!
@@ -118,7 +118,7 @@ fn a_call_of_the_mcp_example_outlives_a_cut_and_a_restart() {
     #[rustfmt::skip] // A row is a line.
     let rows = [
         ("mcp.mjs", 3, 10),
-        ("mcp_call.py", 3, 0), // After a second cut, this client repeats the id that it brought after the first.
+        ("mcp_call.py", 3, 0), // After the second cut, this client repeats the id that it sent after the first one.
         ("mcp_call.py", 0, 10),
     ];
     for (file, cut_at, restart_at) in rows {
@@ -263,7 +263,7 @@ fn no_client_gets_a_message_that_nobody_published() {
     }
 }
 
-/// JSON among what a client accepts does not turn a stream into a long-poll.
+/// A client that accepts JSON among other types gets a stream, not a long-poll.
 #[test]
 #[ignore = "needs npm and PyPI"]
 fn a_client_that_accepts_json_too_gets_the_stream() {

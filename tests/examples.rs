@@ -23,7 +23,7 @@ fn every_example_answers() {
     assert!(names.len() > 5, "{names:?}");
     for name in names {
         if name == "wire" || name == "follow" {
-            continue; // The one is its own client, the other has no server.
+            continue; // The first is its own client, the second has no server.
         }
         let Some(example) = Program::example(&name) else {
             continue;
@@ -75,7 +75,7 @@ fn resume_goes_on_behind_an_id_and_knows_when_it_cannot() {
     assert_eq!(gap.event, "gap");
 }
 
-/// The server's process ends in the midst of the stream, and another one serves at the same address.
+/// The server's process ends in the middle of the stream, and another one serves at the same address.
 #[test]
 fn follow_survives_a_restart() {
     let Some(clock) = Program::example("clock") else {
@@ -124,7 +124,7 @@ fn notifications_are_ones_own() {
         client.request("GET", "/events/ben", fields, b"");
         assert_eq!(client.answer().status(), 403);
     }
-    // Who logs out hears no more, and is not let in again.
+    // A user who logs out gets no more events, and cannot connect again.
     client.request("POST", "/logout", &cookie, b"");
     assert_eq!(client.answer().status(), 204);
     assert!(events.next().is_none());
@@ -206,7 +206,7 @@ fn mcp_answers_as_the_protocol_says() {
         ("POST", &[ours], r#"{"id":"x\n","method":"tools/list"}"#, 200, r#""id":"x\u000a","result":{"tools":[{"name":"count""#),
         ("POST", &[ours], r#"{"id":1,"method":"tools/call","params":{"name":"add"}}"#, 200, r#""error":{"code":-32602"#),
         ("POST", &[ours], r#"{"id":1,"method":"server/discover"}"#, 200, r#""error":{"code":-32601"#),
-        ("GET", &[ours], "", 405, ""), // There is no stream but those of calls.
+        ("GET", &[ours], "", 405, ""), // The only streams are those of calls.
         ("GET", &[ours, ("Last-Event-ID", "0-1")], "", 400, "no such event"),
         ("POST", &[ours], call, 200, r#""id":7,"result":{"content":[{"type":"text","text":"counted to 1"}]}"#),
     ];
@@ -278,14 +278,14 @@ fn datastar_brings_the_whole_list() {
         client.request("POST", "/notes", &[FORM], format!("note={note}").as_bytes());
         assert_eq!(client.answer().status(), 204);
     }
-    // A page that was away longer than the hub remembers gets the newest list all the same.
+    // A page that was away longer than the hub remembers still gets the newest list.
     let fields = [("Last-Event-ID", first.as_deref().unwrap())];
     let mut again = EventSource::open(address, "/notes", &fields);
     assert_eq!(again.next().unwrap().event, "gap");
     assert!(again.data().ends_with("<li></li></ul>"));
 }
 
-/// What a browser says of a form that it sends.
+/// The type of a form that a browser sends.
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
 #[test]
@@ -326,7 +326,7 @@ fn resilient_begins_behind_what_was_seen() {
         return;
     };
     let address = example.address();
-    // It is still there, unless the source is out at the moment.
+    // The reading is still there, unless the source is failing at the moment.
     let now = UNIX_EPOCH.elapsed().unwrap().as_secs();
     let seen = (now - 100).to_string();
     let mut events = EventSource::open(address, "/readings", &[("Last-Event-ID", &seen)]);

@@ -1,7 +1,7 @@
 //! A history in a file: what was acknowledged is there after any end of the process, and what is damaged is never taken
 //! for an event.
 //!
-//! `FILE_ROUNDS=1000 cargo test --release --test file` kills a publisher so many times.
+//! `FILE_ROUNDS=1000 cargo test --release --test file` kills a publisher that many times.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused_imports, dead_code))] // The tests that count threads are for Linux.
 
@@ -66,7 +66,7 @@ fn open(path: &Path) -> Hub {
     .0
 }
 
-/// A server for one hub after another; a hub that it lets go of gives its file free.
+/// A server for one hub after another; a hub that the server drops releases its file.
 struct Served {
     server: TestServer,
     hub: Arc<Mutex<Option<Hub>>>,
@@ -258,7 +258,7 @@ fn a_history_without_memory_is_read_from_the_file() {
     assert_eq!(live.data(), "5");
 }
 
-/// How far back a client may go is a matter of what memory has, whatever the file has.
+/// The limits of how far back a client may go count the events in memory, not those in the file.
 #[test]
 fn a_handler_limits_the_replay_of_a_file() {
     let folder = Folder::new("replay");
@@ -283,9 +283,9 @@ fn a_handler_limits_the_replay_of_a_file() {
     });
     let rows = [
         (Replay::All, first, "2 3 4 5 6"),      // All that the file has.
-        (Replay::Events(1), first, "gap 6"),    // The others are told as missing.
+        (Replay::Events(1), first, "gap 6"),    // The other events are reported as missing.
         (Replay::Events(9), first, "gap 5 6"),  // No more than memory has.
-        (Replay::Events(9), "earliest", "5 6"), // Who brings no id misses nothing.
+        (Replay::Events(9), "earliest", "5 6"), // A client without an id misses nothing.
         (Replay::Age(Duration::MAX), first, "gap 5 6"), // No more than memory has.
         (Replay::Age(Duration::ZERO), first, "gap"), // The restart counts as their time.
         (Replay::Events(0), first, "gap"),      // None at all.
@@ -312,7 +312,7 @@ fn a_handler_limits_the_replay_of_a_file() {
     }
 }
 
-/// Those who want a few events out of a large file pass the others in steps.
+/// Readers that want a few events of a large file skip the others in steps.
 #[test]
 fn a_rare_topic_is_found_behind_all_that_others_said() {
     let folder = Folder::new("rare");
@@ -364,7 +364,7 @@ fn segments_come_and_go() {
     };
     // Over several segments.
     read_on(resume(&server, "a", &ids[259]), 260);
-    // What has been removed is a gap, and all the rest comes.
+    // Removed events are a gap, and all others come.
     let mut stream = resume(&server, "a", &first);
     let gap = stream.next().unwrap();
     assert_eq!(gap.event, "gap");
@@ -389,7 +389,6 @@ fn segments_come_and_go() {
     assert!(errors.lock().unwrap().is_empty());
 }
 
-/// What was there before is cut off whole, and is no segment of its own.
 /// A reader looks up the newest segment just when it is renamed.
 #[test]
 fn a_segment_may_be_full_while_a_reader_opens_it() {
@@ -461,7 +460,7 @@ fn refused(path: impl Into<PathBuf>) -> String {
     Hub::open(config).unwrap_err().to_string()
 }
 
-/// Whatever path the second hub comes through, and whatever happened to the names.
+/// This holds for every path to the file, and after changes of the names.
 #[cfg(unix)]
 #[test]
 fn one_hub_has_the_file() {
@@ -524,7 +523,7 @@ fn make_fifo(path: &Path) {
     assert!(made.success());
 }
 
-/// Anything else may never open, or never end.
+/// Opening or reading any other kind of file may never end.
 #[cfg(unix)]
 #[test]
 fn only_a_regular_file_is_a_history() {
@@ -540,7 +539,7 @@ fn only_a_regular_file_is_a_history() {
         (&folder.0, "regular"),                // A folder.
         (Path::new("/dev/full"), "/dev/full"), // Has zeros without end.
         (Path::new("/dev/null"), "/dev/null"), // Takes all, and keeps nothing.
-        (&link, "link"),                       // As what it points to.
+        (&link, "link"),                       // Like the file that it points to.
         (&part, "parts.00000000000000000001"), // An older part.
     ] {
         let text = refused(path);
@@ -549,7 +548,7 @@ fn only_a_regular_file_is_a_history() {
     }
 }
 
-/// What stands under the history's name while a hub writes to it is where a restart looks for all that was acknowledged.
+/// A restart looks for all acknowledged events in the file that has the history's name while a hub writes to it.
 #[cfg(unix)]
 #[test]
 fn a_file_that_is_moved_away_and_replaced_is_noticed() {
@@ -626,11 +625,11 @@ fn what_cannot_be_read_is_refused_or_stays() {
     }
     let last = whole.rfind(": 3 ").unwrap();
     for (tail, kept) in [
-        (whole[last..].replace('\n', "\r\n"), ""), // A part of it is as above.
+        (whole[last..].replace('\n', "\r\n"), ""), // CRLF in a part of the file.
         (whole[last..].replace("data: 3", "data: 4"), ""), // Damage in the last event.
-        (whole[last..whole.len() - 1].to_string(), ""), // Torn.
+        (whole[last..whole.len() - 1].to_string(), ""), // A partial write.
         ("\0\0\0\0".to_string(), ""),              // As after a power failure.
-        ("dear diary\n".to_string(), &whole[last..]), // Not ours.
+        ("dear diary\n".to_string(), &whole[last..]), // Not a record.
     ] {
         let name = names(&folder);
         for name in name.iter().filter(|name| *name != "history") {
@@ -702,7 +701,8 @@ fn opening_survives_its_error_hook() {
     assert!(status.success());
 }
 
-/// Every way to lose the end of a history while no hub has it: a reader that was before is told, and no id comes again.
+/// Every way to lose the end of a history while no hub has it: a reader that was before the loss is told of it, and no id is
+/// given out twice.
 #[test]
 fn a_lost_end_is_told_to_readers_that_were_before_it() {
     let folder = Folder::new("lost-end");
@@ -786,7 +786,7 @@ fn a_lost_end_is_told_to_readers_that_were_before_it() {
     }
 }
 
-/// Where the line of an epoch is damaged, the ids of its events tell it; and nothing is missing.
+/// If the line of an epoch is damaged, the ids of its events have the epoch, and nothing is missing.
 #[test]
 fn damage_without_loss_is_no_gap() {
     let folder = Folder::new("lossless");
@@ -817,7 +817,7 @@ fn damage_without_loss_is_no_gap() {
     }
 }
 
-/// A path given by mistake costs nobody a file. What a power failure leaves of a fresh one is not in the way.
+/// A path that is given by mistake destroys no file. The rest that a power failure leaves of a new file is no obstacle.
 #[test]
 fn an_event_of_the_most_and_longest_topics_is_read_again() {
     let folder = Folder::new("topics");
@@ -862,7 +862,7 @@ fn a_file_that_is_no_history_stays_as_it_is() {
     }
 }
 
-/// A small history, cut off at every byte: what was acknowledged and is missing is told as a gap.
+/// A small history, cut off at every byte: acknowledged events that are missing are reported as a gap.
 #[test]
 fn a_torn_tail_is_passed() {
     damage("history", |whole, offset| whole[..offset].to_vec());
@@ -874,7 +874,7 @@ fn flip(whole: &[u8], offset: usize) -> Vec<u8> {
     bytes
 }
 
-/// A small history with a bit flipped in every byte: never a wrong event, and what is missing is told as a gap.
+/// A small history with a bit flipped in every byte: never a wrong event, and missing events are reported as a gap.
 #[test]
 fn damage_is_found() {
     damage("history", flip);
@@ -931,7 +931,7 @@ fn damage(name: &str, change: impl Fn(&[u8], usize) -> Vec<u8>) {
     }
 }
 
-/// What stands behind damage is still read from the file, and not only what memory has.
+/// Events after damage are still read from the file, and not only those in memory.
 #[test]
 fn a_file_is_read_behind_its_damage() {
     let folder = Folder::new("behind");
@@ -952,7 +952,7 @@ fn a_file_is_read_behind_its_damage() {
     }
 }
 
-/// A comment that has the form of a record is not taken for one, where the record that holds it is damaged.
+/// A comment that has the form of a record is not taken for a record when the record that holds it is damaged.
 #[test]
 fn a_comment_is_no_record() {
     let folder = Folder::new("comment");
@@ -977,7 +977,7 @@ fn a_comment_is_no_record() {
     assert!(id.ends_with("-3"), "{id}");
 }
 
-/// Several parts, epochs and topics, and whatever can happen to one of the files: what a reader misses is in a gap.
+/// Several parts, epochs and topics, and random damage to one of the files: events that a reader misses are in a gap.
 #[test]
 fn no_damage_is_passed_over_in_silence() {
     let rounds = std::env::var("FILE_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
@@ -1090,10 +1090,10 @@ fn what_cannot_be_written_is_an_error_and_not_delivered() {
         matches!(error, PublishError::Storage { kind, .. } if kind == missing),
         "{error}"
     );
-    // While that lasts, those who do not wait for the id hear of it, too.
+    // While the failure lasts, publishers that do not wait for the id get the error too.
     let error = hub.publish("a", Event::data("lost")).unwrap_err();
     assert!(matches!(error, PublishError::Storage { .. }), "{error}");
-    // Those who do not wait at all hear of it once, from the next flush, whether both are of one batch or not.
+    // For publishers that never wait, the next flush returns the error once, whether or not both are in one batch.
     for _ in 0..100 {
         hub.try_publish("a", Event::data("lost")).unwrap();
         assert!(matches!(hub.flush(), Err(PublishError::Storage { .. })));
@@ -1204,8 +1204,7 @@ fn a_hook_may_publish_what_it_is_told() {
     assert_eq!(alert, "the history can be written again");
 }
 
-/// Fills a file up to the size that this process may write. Rounds of two events, of which only the first fits, make the
-/// first one whole.
+/// Fills a file up to the size that this process may write. Of a batch of two events, only the first fits, and it is whole.
 #[cfg(unix)]
 fn publish_until_full(path: &str) {
     let (hub, _) = open_with(HubConfig {
@@ -1291,7 +1290,7 @@ fn a_receiver_goes_back_in_the_file() {
 
 const CHILD: &str = "TINY_SSE_FILE";
 
-/// Publishes for ever, in the process that will be killed: says each number when it has been acknowledged.
+/// Publishes without end, in the process that will be killed. Prints each number when it has been acknowledged.
 fn publish_for_ever(path: &str) {
     let begin: u64 = std::env::var("TINY_SSE_BEGIN").unwrap().parse().unwrap();
     let history = HubConfig {
@@ -1397,7 +1396,7 @@ fn what_is_acknowledged_survives_a_kill() {
                     "{publisher} {number} is gone"
                 );
             }
-            // What came without having been acknowledged was on its way when the end came.
+            // Events that came without an acknowledgement were on their way when the process was killed.
             let of_round = seen[publisher]
                 .iter()
                 .filter(|number| **number >= begin)
@@ -1421,7 +1420,7 @@ fn what_was_published_before_the_end_of_the_program_is_in_the_file() {
             let event = Event::data(number.to_string());
             hub.publish("a", event).unwrap();
         }
-        // By the end of the last handle, and before by a call.
+        // The drop of the last handle flushes, and so does a call before it.
         if round == 2 {
             hub.flush().unwrap();
             let text = fs::read_to_string(folder.file()).unwrap();
@@ -1452,8 +1451,8 @@ fn an_own_id_that_memory_has_no_more_goes_on_where_memory_begins() {
         let event = event.id(format!("row {number}")).unwrap();
         hub.publish_wait("a", event).unwrap();
     }
-    // Known: right after it. Not known: behind a gap, which ends at the last event that memory has not, and not from the
-    // beginning of the file, which a client that is often cut off would never come through.
+    // A known id: right after it. An unknown id: after a gap, which ends at the last event that is not in memory. Not from the
+    // beginning of the file: a client that is often cut off would never reach its end.
     let mut known = resume(&server, "a", "row 95");
     assert_eq!(known.data(), "96");
     let mut unknown = resume(&server, "a", "row 50");

@@ -1,4 +1,4 @@
-//! A hub that follows a log which others number: what its feed may say, and what its readers get.
+//! A hub that follows a log which others number: what its feed may pass on, and what its readers get.
 
 mod support;
 
@@ -112,7 +112,7 @@ fn after_a_loss_the_numbers_count_again() {
     }
 }
 
-/// The first number is 1: what has a lower one is no event, and no epoch begins before it.
+/// The first number is 1: no event has a lower number, and no epoch begins before it.
 #[test]
 fn a_number_of_zero_is_none() {
     let mut follower = Follower::new(2);
@@ -130,7 +130,7 @@ fn a_number_of_zero_is_none() {
     );
 }
 
-/// A program that connects to its log again may pass on what it has passed on before.
+/// A program that reconnects to its log may push entries that it pushed before.
 #[test]
 fn what_was_pushed_before_is_skipped() {
     for writer_threads in [0, 2] {
@@ -197,7 +197,7 @@ fn a_receiver_goes_on_after_a_loss() {
     assert_eq!(next().data, "new");
 }
 
-/// An archive that cannot say what it has says it later: no event is lost, and none is skipped.
+/// An archive cannot say now what it has, and says it later: no event is lost, and none is skipped.
 #[test]
 fn a_receiver_asks_an_archive_again() {
     #[derive(Clone, Default)]

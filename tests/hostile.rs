@@ -2,9 +2,9 @@
 //! descriptors and threads run out. Each test attacks another process, which must not panic, and must have as many threads
 //! and descriptors afterwards as before.
 //!
-//! Two variables make it more: `TINY_SSE_MUTATIONS=1000000` for the requests of
-//! `mutated_requests_are_answered_or_refused`, and `cargo test --release --test hostile -- --ignored --nocapture` for the
-//! whole crowd, which says how the good readers fared.
+//! Two settings make the attacks larger: `TINY_SSE_MUTATIONS=1000000` for the requests of
+//! `mutated_requests_are_answered_or_refused`, and `cargo test --release --test hostile -- --ignored --nocapture` for all
+//! peers, which prints how the good readers fared.
 
 #![cfg_attr(not(target_os = "linux"), allow(unused_imports, dead_code))] // The tests that count threads are for Linux.
 
@@ -77,7 +77,7 @@ fn site(server: Server) -> Server {
         })
 }
 
-/// Those of a request; without any, the one topic of all.
+/// Returns the topics of a request; without any, the one topic of all readers.
 fn topics(request: &Request) -> Vec<&str> {
     let topics: Vec<&str> = request.queries("topic").collect();
     if topics.is_empty() {
@@ -87,7 +87,7 @@ fn topics(request: &Request) -> Vec<&str> {
     }
 }
 
-/// It serves, nothing has panicked, and the descriptors that it had for its attackers are free again.
+/// Checks that the server serves, that nothing has panicked, and that the descriptors of its attackers are free again.
 #[track_caller]
 fn is_well(child: &Child, at_rest: (usize, usize)) {
     let mut client = Client::connect(child.addr());
@@ -289,7 +289,7 @@ fn attack(test: &str, crowd: &Crowd) {
             let text = format!("{number} {} {}", now().as_nanos(), "x".repeat(padding));
             publisher.request("POST", "/publish", &[], text.as_bytes());
             assert_eq!(publisher.answer().status(), 204);
-            thread::sleep(Duration::from_millis(5)); // A steady stream, and no flood.
+            thread::sleep(Duration::from_millis(5)); // A steady stream, not a flood.
         }
         let delays = good.into_iter().flat_map(|reader| reader.join().unwrap());
         let delays = delays.collect();
@@ -319,7 +319,7 @@ fn attack(test: &str, crowd: &Crowd) {
     child.comes_to_rest(at_rest);
 }
 
-/// What readers of many topics do, each of whom asks for everything.
+/// What readers of many topics do. Each of them asks for all events.
 #[derive(Clone, Copy, Debug)]
 enum Manner {
     /// They stay, and take a little at a time.
@@ -370,7 +370,7 @@ fn readers_of_many_topics_delay_nobody() {
     }
 }
 
-/// How long an event of a quiet topic takes to its reader.
+/// Returns how long an event of a quiet topic takes to its reader.
 fn median_delay(publisher: &mut Client, reader: &mut EventSource) -> Duration {
     let mut delays: Vec<Duration> = (0..50)
         .map(|number: u32| {
@@ -385,7 +385,7 @@ fn median_delay(publisher: &mut Client, reader: &mut EventSource) -> Duration {
     delays[delays.len() / 2]
 }
 
-/// Has so many readers until the other end of the channel is dropped, and says when they are there.
+/// Keeps this many readers until the other end of the channel is dropped, and reports when they are there.
 fn crowd_until(
     over: &Receiver<()>,
     ready: &mpsc::Sender<()>,
@@ -490,8 +490,8 @@ fn mutated_requests_are_answered_or_refused() {
     is_well(&child, at_rest);
 }
 
-/// What comes back up to the end of the connection, or up to a stream, which notices only after a while that its reader
-/// has left.
+/// Returns the bytes that come back up to the end of the connection, or up to a stream, which notices only after a while that
+/// its reader has left.
 fn answers(client: &mut Client) -> Vec<u8> {
     let mut answers = Vec::new();
     let mut piece = [0; 4096];
@@ -598,7 +598,7 @@ fn a_body_is_not_kept_for_a_connection_that_is_idle() {
     assert!(most < IDLE * BODY_BYTES / 2, "{most} bytes");
 }
 
-/// The maximum of processor time that a server may take to do nothing: far less than one that spins.
+/// The maximum of processor time that a server may take to do nothing: far less than a server that spins uses.
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn does_not_spin(child: &Child, what: &str) {
@@ -610,7 +610,7 @@ fn does_not_spin(child: &Child, what: &str) {
     assert!(used < second / 4, "{used:?} in a second with {what}");
 }
 
-/// With 64 descriptors, of which another part of the program may take what it likes.
+/// With 64 descriptors, of which another part of the program may take any number.
 #[cfg(target_os = "linux")]
 #[test]
 fn without_descriptors_those_who_are_there_are_served() {
@@ -653,7 +653,7 @@ fn without_descriptors_those_who_are_there_are_served() {
     eventually(|| client.get("/errors").text().contains("accept failed"));
     does_not_spin(&child, "no descriptor to be had");
     let errors = client.get("/errors");
-    // Once for each thread, and again where a descriptor was free in between; not twenty times a second.
+    // Reported once for each thread, and again if a descriptor was free in between; not twenty times a second.
     let said = errors.text().matches("accept failed").count();
     assert!(said < 10, "{}", errors.text());
     client.request("POST", "/publish", &[], b"still here");

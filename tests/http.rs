@@ -298,13 +298,13 @@ fn the_connection_ends_or_stays_as_the_client_says() {
         Some("close"),
         false,
     ); // Over several lines.
-    check(&http11("Connection: keep-alive\r\n"), None, true); // Says what is so anyway.
+    check(&http11("Connection: keep-alive\r\n"), None, true); // Asks for the default.
     check(&http10(""), Some("close"), false); // HTTP/1.0 ends.
     check(
         &http10("Connection: Keep-Alive\r\n"),
         Some("keep-alive"),
         true,
-    ); // Unless asked to stay.
+    ); // Unless it is asked to stay.
     check(
         &http10("Connection: keep-alive, close\r\n"),
         Some("close"),
@@ -327,7 +327,7 @@ fn the_connection_ends_or_stays_as_the_client_says() {
 #[test]
 fn a_request_that_has_no_answer_here_is_told_why() {
     let server = serve();
-    /// `rest` is what stands between status line and empty line, but for Date.
+    /// `rest` is the text between the status line and the empty line, except for Date.
     #[track_caller]
     fn check(server: &TestServer, request: &str, status: &str, rest: &str, body: &str, next: bool) {
         twice(server, &format!("{request}\r\nHost: a\r\n\r\n"), |client| {
@@ -372,7 +372,7 @@ fn a_request_that_has_no_answer_here_is_told_why() {
         "Allow: GET, HEAD\r\n",
         "",
         true,
-    ); // Asks just that (RFC 9110 section 9.3.7); no length with 204 (section 8.6).
+    ); // It asks for the methods (RFC 9110 section 9.3.7); no length with 204 (section 8.6).
     check(
         &server,
         "OPTIONS * HTTP/1.1",
@@ -404,7 +404,7 @@ fn a_request_that_has_no_answer_here_is_told_why() {
         &format!("{TEXT}Connection: close\r\nContent-Length: 42\r\n"),
         "request target is none of the known forms\n",
         false,
-    ); // And what is no request at all.
+    ); // Not a request at all.
 }
 
 #[test]
@@ -509,14 +509,14 @@ fn a_client_that_expects_a_100_gets_it_where_the_body_is_wanted() {
         true,
         413,
         false,
-    ); // These do not say beforehand that they are too many.
+    ); // Chunks do not announce that they are too many.
     check(
         &format!("{post}Content-Length: 5\r\n"),
         "",
         false,
         413,
         false,
-    ); // This does.
+    ); // A length does.
     check(
         &format!("{post}Content-Length: 0\r\n"),
         "",
@@ -546,7 +546,7 @@ fn a_client_that_expects_a_100_gets_it_where_the_body_is_wanted() {
         false,
         417,
         false,
-    ); // What is not known cannot be met.
+    ); // An unknown expectation cannot be met.
 
     // A client that did not wait gets its response, with or without a 100 before it.
     let mut client = server.connect();
@@ -788,9 +788,9 @@ fn middleware_goes_from_the_outside_in_and_back() {
         assert_eq!(found, way, "{target}");
     };
     check("/hello", 200, &["outer inner"]); // The first one added is the outermost.
-    check("/nowhere", 404, &["outer inner"]); // What has no route passes as well.
+    check("/nowhere", 404, &["outer inner"]); // A request without a route passes through as well.
     check("/hello?stop=inner", 403, &["outer inner"]); // The outer one sees the inner one's refusal.
-    check("/hello?stop=outer", 403, &["outer"]); // Which does not come this far.
+    check("/hello?stop=outer", 403, &["outer"]); // The request does not reach the inner one.
 }
 
 #[test]
@@ -837,12 +837,12 @@ fn a_handler_returns_what_becomes_a_response() {
     };
     check("GET", "/named", &[], b"", (201, "/named")); // A function is a handler.
     check("GET", "/pair", &[], b"", (404, "no such room\n"));
-    check("GET", "/named", &[("X-Refuse", "402")], b"", (402, "")); // And a middleware, which refuses by `?` too.
+    check("GET", "/named", &[("X-Refuse", "402")], b"", (402, "")); // A function is a middleware too, and refuses by `?`.
     let malformed = (400, "invalid digit found in string\n");
     check("GET", "/named", &[("X-Refuse", "x")], b"", malformed);
     check("POST", "/text", &[], "é".as_bytes(), (200, "É"));
     let malformed = (400, "invalid utf-8 sequence of 1 bytes from index 0\n");
-    check("POST", "/text", &[], b"\xff", malformed); // What the client sent is its fault.
+    check("POST", "/text", &[], b"\xff", malformed); // The client sent something malformed.
     check("POST", "/number", &[], b"17", (200, "17 ::1"));
     check(
         "POST",
@@ -866,7 +866,7 @@ fn a_handler_returns_what_becomes_a_response() {
             &[],
             b"",
             (500, "500 Internal Server Error\n"),
-        ); // The rest is the server's.
+        ); // Other errors are the server's.
     }
     assert_eq!(server.errors().len(), 3);
     let mut client = server.connect();
@@ -891,7 +891,7 @@ fn a_handler_asks_to_come_back_as_the_client_understands_it() {
         ("GET", &stream[..], 200, None), // An EventSource, which would not try again after a 503.
         ("HEAD", &stream, 200, None),
         ("GET", &[], 503, Some("10")),    // Rounded up.
-        ("POST", &both, 503, Some("10")), // What was not done must not look done.
+        ("POST", &both, 503, Some("10")), // A POST that was refused must not look successful.
     ] {
         let mut client = server.connect();
         client.request(method, "/", fields, b"");
@@ -936,7 +936,7 @@ fn a_body_of_lines_is_sent_as_it_is_written() {
     let head = client.head();
     assert_eq!(head.field("content-type"), Some("application/x-ndjson"));
     assert_eq!(head.field("cache-control"), Some("no-store"));
-    assert_eq!(client.chunk(), Some(b"{\"a\":1}\n".to_vec())); // What has no end yet waits.
+    assert_eq!(client.chunk(), Some(b"{\"a\":1}\n".to_vec())); // A line without an end waits.
     lines.send(":2}\n").unwrap();
     assert_eq!(client.chunk(), Some(b"{\"a\":2}\n".to_vec()));
     lines.send("rest").unwrap();
@@ -944,7 +944,7 @@ fn a_body_of_lines_is_sent_as_it_is_written() {
     assert_eq!(client.chunk(), Some(b"rest".to_vec()));
     assert_eq!(client.chunk(), None);
 
-    // What breaks off has no last chunk, so that a client can tell.
+    // A body that breaks off has no last chunk, so that a client can tell.
     let mut client = server.connect();
     client.request("GET", "/fails", &[], b"");
     client.head();
@@ -1018,7 +1018,7 @@ fn a_field_that_is_set_is_there_once() {
          Access-Control-Allow-Origin: https://a.example\r\n\
          Vary: Origin\r\n\
          Content-Length: 2\r\n\r\n"
-    ); // The middleware's word stands in place of the handler's; only `Vary` may be said twice.
+    ); // The middleware's field replaces the handler's; only `Vary` may come twice.
 }
 
 #[test]
@@ -1102,8 +1102,8 @@ fn a_trusted_proxy_speaks_for_its_client() {
         client.request("GET", "/", &[("X-Forwarded-For", forwarded)], b"");
         assert_eq!(client.answer().text(), format!("127.0.0.1 {expected}"));
     };
-    check("192.0.2.1", "192.0.2.1"); // The proxy's word.
-    check("10.0.0.9, 192.0.2.1", "192.0.2.1"); // What stands before is the client's own.
+    check("192.0.2.1", "192.0.2.1"); // The address that the proxy names.
+    check("10.0.0.9, 192.0.2.1", "192.0.2.1"); // The address before it is the client's claim.
     check("192.0.2.1, 127.0.0.1", "192.0.2.1"); // Two proxies.
     check("2001:db8::1", "2001:db8::1"); // IPv6.
     check("::ffff:192.0.2.1", "192.0.2.1"); // An IPv4 client of a socket for both families.
@@ -1129,7 +1129,7 @@ fn an_ipv4_client_is_one_on_a_socket_for_both_families() {
         .unwrap();
     let addr = (Ipv4Addr::LOCALHOST, server.addr().port()).into();
     if TcpStream::connect(addr).is_err() {
-        return; // The system does not join the families.
+        return; // The system does not accept IPv4 on an IPv6 socket.
     }
     let mut client = Client::connect(addr);
     client.request("GET", "/", &[("X-Forwarded-For", "192.0.2.1")], b"");
@@ -1419,7 +1419,7 @@ fn when_descriptors_run_out_clients_wait_and_are_served_later() {
             .on_error(move |problem| hook.lock().unwrap().push(problem.to_string()))
             .spawn()
             .unwrap();
-        // The program has its own use for files, more than was left for it.
+        // The program opens more files than were left for it.
         let files: Vec<_> = (0..40)
             .map(|_| std::fs::File::open("/dev/null").unwrap())
             .collect();
@@ -1596,7 +1596,7 @@ fn a_refused_pattern_is_an_error_of_run_and_spawn() {
     }
 }
 
-/// Whatever comes, every connection ends, nothing panics, and the next client is served.
+/// After any bytes, every connection ends, nothing panics, and the next client is served.
 #[test]
 fn random_bytes_break_nothing() {
     let server = serve();

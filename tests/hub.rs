@@ -1,7 +1,7 @@
-//! The hub over sockets: topics, ids, resume, gaps, slow readers, long-poll, and the control over who reads.
+//! The hub over sockets: topics, ids, resuming, gaps, slow readers, long-poll, and the control over who reads.
 //!
-//! Each claim is held with and without the fast half: a hub without writer threads serves each reader on a thread of its
-//! own, and keeps every promise.
+//! Each claim is tested with and without the fast half: a hub without writer threads serves each reader on a thread of its own,
+//! and keeps every promise.
 
 mod support;
 

@@ -1,11 +1,11 @@
-//! Dependencies between the files of `src/` point one way: each file's imports from the crate are held against a table.
+//! Dependencies between the files of `src/` point one way: each file's imports from the crate are compared with a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// A file and what it may import from other folders. Of its own folder it may import the files whose rows stand above its
-/// own, so that no two import each other; this is held in the hub.
+/// A file and what it may import from other folders. In the hub, it may import only those files of its own folder whose rows
+/// are above its own, so that no two import each other.
 #[rustfmt::skip] // A row is a line.
 const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("event/mod", &[]),
     ("connections", &["config", "lock", "user_code"]),
     ("socket", &["config", "connections"]),
-    ("http/target", &[]), // HTTP knows nothing of events, but for one thing:
+    ("http/target", &[]), // HTTP knows nothing of events, except for one thing:
     ("http/request", &["config", "lock"]),
     ("http/head", &["config"]),
     ("http/body", &[]),
@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http/mod", &[]),
     ("client", &["event", "http", "random"]), // The server and the client have the grammar in common, and no more.
     ("router", &["http", "user_code"]),
-    ("guard/secret", &[]), // Middleware that users could have written, and nothing knows of.
+    ("guard/secret", &[]), // Middleware that users could have written, and that no other file knows.
     ("guard/allow", &["http", "router"]),
     ("guard/cors", &["http", "router"]),
     ("guard/access", &["http", "router"]),
@@ -46,24 +46,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/frame", &["event", "http", "stream"]), // Chunks alone, as each event is encoded once for all readers.
     ("hub/archive", &["event"]),
     ("hub/config", &["user_code"]),
-    ("hub/log", &["event", "http"]), // What is kept knows nothing of who reads it.
+    ("hub/log", &["event", "http"]), // The log knows nothing of its readers.
     ("hub/record", &["http"]), // The bytes of a stream without chunks.
     ("hub/file", &["lock", "random", "user_code"]),
     ("hub/registry", &["lock"]),
     ("hub/shared", &["lock", "threads"]),
-    ("hub/cursor", &[]), // The plain half ends with those who have a cursor:
+    ("hub/cursor", &[]), // The plain half ends with the files that have a cursor:
     ("hub/receiver", &["event", "socket"]),
     ("hub/subscriber", &["http", "socket", "stream", "threads", "user_code"]),
     ("hub/poll", &["event", "http", "socket", "stream"]),
     ("hub/fast", &["connections", "lock", "socket", "stream", "threads"]), // The connections themselves, which a writer writes to.
     ("hub/subscription", &["event", "http", "socket", "stream"]),
-    ("hub/hub_thread", &["event"]), // Nor does who appends know of readers.
+    ("hub/hub_thread", &["event"]), // The hub thread knows nothing of readers either.
     ("hub/follow", &[]),
     ("hub/mod", &["event", "http", "random"]), // Not server: a hub is fed and read without one.
     ("connection", &["http", "random", "router", "socket"]), // Not sse: a stream is a response.
     ("testing", &["client", "config", "connections", "event", "http", "socket", "threads"]),
     ("listener", &[]),
-    ("server", &["config", "connection", "connections", "http", "listener", "lock", "router", "socket", "threads", "user_code"]), // Nobody imports the server.
+    ("server", &["config", "connection", "connections", "http", "listener", "lock", "router", "socket", "threads", "user_code"]), // No file imports the server.
 ];
 
 #[test]
@@ -116,7 +116,7 @@ fn stands_above(name: &str, sibling: &str) -> bool {
     row(&format!("{folder}/{sibling}")).is_some_and(|above| Some(above) < row(name))
 }
 
-/// `http/*` reads and writes anything: only these know what a socket is.
+/// `http/*` reads from any reader and writes to any writer: only these files know what a socket is.
 #[test]
 fn sockets_appear_where_they_belong() {
     const KNOW: [&str; 5] = [

@@ -16,7 +16,7 @@ use std::{env, net};
 use support::{Client, EventSource, eventually};
 use tiny_sse::{Config, Event, Hub, Request, Server, Sse};
 
-/// A directory of this test's, removed at its end.
+/// A directory for one test, which is removed at its end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -111,7 +111,7 @@ fn the_file_has_the_mode_that_was_asked_for() {
 fn a_path_is_taken_over_only_from_a_dead_socket() {
     let directory = Directory::new("stale");
     let path = directory.path("http.sock");
-    drop(UnixListener::bind(&path).unwrap()); // As a process that was killed leaves it.
+    drop(UnixListener::bind(&path).unwrap()); // A process that was killed leaves such a socket.
     // Another test's process may hold a copy of the descriptor until it begins its program.
     eventually(|| UnixStream::connect(&path).is_err());
     let living = Server::bind_unix(&path, 0o600).unwrap();
@@ -121,13 +121,13 @@ fn a_path_is_taken_over_only_from_a_dead_socket() {
         let expected = format!("cannot listen on {}: ", path.display());
         assert!(error.to_string().starts_with(&expected), "{error}");
     };
-    refused(&path, ErrorKind::AddrInUse); // Somebody is there.
+    refused(&path, ErrorKind::AddrInUse); // A process serves the socket.
     let file = directory.path("notes.txt");
     fs::write(&file, "mine").unwrap();
     refused(&file, ErrorKind::AlreadyExists); // Not a socket: a file of the user's.
     assert_eq!(fs::read(&file).unwrap(), b"mine");
     refused(&directory.path("no/http.sock"), ErrorKind::NotFound); // No such directory.
-    // What stands at the path when a server ends may be another one's.
+    // The file at the path when a server ends may belong to another server.
     fs::remove_file(&path).unwrap();
     let next = UnixListener::bind(&path).unwrap();
     drop(living);

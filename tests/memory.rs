@@ -1,4 +1,4 @@
-//! What a hub takes in memory, each time in a process of its own, whose memory the system tells.
+//! The memory that a hub takes, each time in a process of its own, whose memory the system reports.
 
 #![cfg(target_os = "linux")]
 
@@ -66,7 +66,7 @@ fn site(server: Server) -> Server {
         })
 }
 
-/// So many names of so many bytes, numbered from the first.
+/// Returns this many names of this many bytes, numbered from the first.
 fn topics(count: usize, bytes: usize, first: usize) -> Vec<String> {
     let numbers = first..first + count;
     numbers.map(|number| format!("{number:0bytes$}")).collect()
@@ -81,7 +81,7 @@ fn opened(test: &str, writers: usize, bytes: usize) -> Option<(Child, Client)> {
     Some((child, client))
 }
 
-/// Readers do not read for as long as they like.
+/// Readers may stop reading for as long as they like.
 fn patient() -> Config {
     Config {
         write_timeout: Duration::from_secs(600),
@@ -100,7 +100,7 @@ fn stats(client: &mut Client) -> (usize, usize) {
 type Row = (usize, fn(usize) -> (Vec<String>, Event));
 
 const ROWS: [Row; 7] = [
-    (60_000, |_| (topics(1, 4, 0), Event::data("short"))), // Little but what each event takes.
+    (60_000, |_| (topics(1, 4, 0), Event::data("short"))), // Mostly the fixed cost of each event.
     (20_000, |n| (topics(1, 4, n), Event::data("short"))), // A new topic each time.
     (6_000, |_| (topics(64, 4, 0), Event::data("short"))), // Topics that all events share.
     (400, |n| (topics(64, 4, 64 * n), Event::data("short"))), // 64 new topics each time.
@@ -111,7 +111,7 @@ const ROWS: [Row; 7] = [
     }),
     (2_000, |n| {
         let text = "x".repeat([5, 50, 500, 5_000, 50_000, 100][n % 6]);
-        (topics(1, 4, n % 7), Event::data(text)) // Little but text, of all sizes.
+        (topics(1, 4, n % 7), Event::data(text)) // Mostly text, of all sizes.
     }),
 ];
 
@@ -161,7 +161,7 @@ fn readers_that_do_not_read_share_what_they_are_to_get() {
         });
         let taken = child.peak_memory() - before;
         println!("{taken} bytes taken");
-        // One more copy for all, where each had one of its own.
+        // One more copy for all readers, where each reader had its own copy before.
         assert!(taken < 16 * LARGE, "{taken} bytes with {writers} writers");
         drop(readers);
     }
@@ -179,7 +179,7 @@ fn a_reader_that_is_stuck_keeps_one_event_at_most() {
         let mut readers = Vec::new();
         for stuck in 1..=READERS {
             readers.push(EventSource::open(child.addr(), "/events", &[]));
-            // Until it is stuck, at an event that the others have not got.
+            // Until it is stuck, at an event that the others have not received.
             eventually(|| {
                 let target = "/publish?topic=a&topic=a&topic=a";
                 assert_eq!(client.answer_after("POST", target, b"x").status(), 204);

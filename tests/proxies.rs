@@ -210,7 +210,7 @@ fn a_browser_comes_back_through_every_proxy() {
     }
 }
 
-/// What a page tells about its `EventSource`, to another server than the one that goes away.
+/// What a page reports about its `EventSource`, to a server other than the one that goes away.
 #[derive(Clone, Default)]
 struct Reports(Arc<Mutex<Vec<String>>>);
 
@@ -249,13 +249,13 @@ source.onerror = () => tell('error');
 source.onmessage = (event) => tell(`message ${event.data}`);
 </script>";
 
-/// What is asked while the server is down, and the status of the response.
+/// The requests while the server is down, and the status of each response.
 const WHILE_DOWN: [(&[&str], &str); 6] = [
     (&["-H", "Accept: text/event-stream"], "200"), // An EventSource comes back after a 200, and after nothing else.
     (&["-H", "Accept: text/html, text/event-stream"], "200"),
     (&[], "503"),
     (&["-H", "Accept: application/json"], "503"),
-    (&["-d", "an event"], "503"), // It was not published, and its client must not believe so.
+    (&["-d", "an event"], "503"), // The event was not published, and its client must not believe that it was.
     (
         &[
             "-d",
@@ -311,7 +311,7 @@ fn holds(proxy: &Proxy) {
     server.shutdown(PATIENCE).unwrap();
 }
 
-/// Publishes events, each when the one before has come: a proxy that collected them would wait for ever.
+/// Publishes events, each when the one before has come: with a proxy that collected events this would never end.
 fn deliver(hub: &Hub, reader: &mut Reader) {
     for number in 0..20 {
         let text = format!("event {number}");

@@ -1,5 +1,5 @@
-//! What the README and the guide say outside of their programs is true too: the tables of limits, the examples, the files, and
-//! the tests that hold the promises.
+//! What the README and the guide say outside of their programs is compared with the source: the tables of limits, the examples,
+//! the files, and the tests that hold the promises.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -224,7 +224,7 @@ fn the_architecture_tells_of_every_file() {
     );
 }
 
-/// What `tests/clients.rs` runs is what the guide tells of.
+/// The guide lists the clients that `tests/clients.rs` runs.
 #[test]
 fn the_guide_tells_of_the_clients_that_are_tried() {
     let guide = read("src/guide/clients.md");

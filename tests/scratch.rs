@@ -1,6 +1,6 @@
-//! The eight steps of `examples/scratch/`: each does what its header says, and still has the fault that its header tells of.
+//! The eight steps of `examples/scratch/`: each does what its header says, and still has the fault that its header names.
 //!
-//! That nothing comes can only be seen by waiting. There, a slow machine lets a test pass that would fail on a fast one, and
+//! Only waiting shows that nothing comes. In these tests a slow machine may let a test pass that would fail on a fast one, and
 //! never the other way round.
 
 #[path = "support/program.rs"]
@@ -16,7 +16,7 @@ use std::time::Duration;
 use program::Program;
 use support::{Client, eventually};
 
-/// What the heads of the steps without chunks are.
+/// The head of a response of the steps without chunks.
 const CLOSE_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 const CHUNKED_HEAD: &str =
@@ -191,7 +191,7 @@ fn step_5_notices_who_has_left_and_they_miss_events() {
     program.enter("missed");
     let missed = next_chunk(&mut witness).unwrap().unwrap();
     assert_eq!(missed, b"data: missed\n\n");
-    // The fault: there is no id, and none would help.
+    // The fault: there is no id, and an id would not help.
     let mut again = read(address, "1", CHUNKED_HEAD);
     program.enter("next");
     expect(&mut again, "c\r\ndata: next\n\n\r\n");
@@ -205,7 +205,7 @@ fn enter_with_witness(program: &mut Program, witness: &mut Client, lines: u32, l
     }
 }
 
-/// The next chunk that is no heartbeat. `None` is the last one.
+/// Returns the next chunk that is not a heartbeat; `None` for the last one.
 fn next_chunk(client: &mut Client) -> io::Result<Option<Vec<u8>>> {
     let mut next = None;
     eventually(|| {
@@ -257,7 +257,7 @@ fn step_6_resumes_and_keeps_everything_for_who_does_not_read() {
     for id in 5..=1004 {
         assert_eq!(event(&mut stuck).0, id);
     }
-    // The other: nothing is said of the events from 5 on.
+    // The other fault: the loss of the events from 5 on is not reported.
     assert_eq!(event(&mut read(address, "4", CHUNKED_HEAD)).0, 905);
 }
 
@@ -358,7 +358,7 @@ fn each_step_is_short_and_its_header_complete() {
     assert_eq!(steps, 8);
 }
 
-/// Starts a step that somebody works on.
+/// Starts a step that a reader of the course is working on.
 fn exercise(number: u32) -> (Program, SocketAddr) {
     step(number).unwrap_or_else(|| panic!("`cargo build --example scratch{number}` comes first"))
 }

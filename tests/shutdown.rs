@@ -81,7 +81,7 @@ impl Site {
     }
 }
 
-/// Reads a stream to its end, gives the `retry` that was the last of it, and says whether it had the last chunk.
+/// Reads a stream to its end. Returns the `retry` at its end, and whether it had the last chunk.
 #[track_caller]
 fn retry_at_the_end(mut stream: EventSource) -> (u64, bool) {
     let is_whole = loop {
@@ -293,7 +293,7 @@ fn a_request_in_flight_finishes() {
 #[test]
 fn a_handler_that_does_not_return_is_cut_off_and_reported() {
     check_stuck_handler(Duration::from_millis(50));
-    check_stuck_handler(Duration::ZERO); // The threads that accept are woken all the same.
+    check_stuck_handler(Duration::ZERO); // The threads that accept are still woken.
 }
 
 fn check_stuck_handler(time: Duration) {
@@ -320,7 +320,7 @@ fn check_stuck_handler(time: Duration) {
     eventually(|| shut_down() == Ok(()));
 }
 
-/// Its connection has gone before, and its thread is at work for it still.
+/// The connection has gone, and its thread still works for it.
 #[test]
 fn a_guard_whose_drop_does_not_return_is_reported() {
     struct Stuck(Sender<()>, Receiver<()>);

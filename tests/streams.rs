@@ -71,7 +71,7 @@ impl Deref for Streams {
 
 const GET: &str = "GET /events HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The head of a stream, but for its Date.
+/// The head of a stream, except for its Date.
 const HEAD: &str = "HTTP/1.1 200 OK\r\n\
                     Content-Type: text/event-stream\r\n\
                     Cache-Control: no-cache, no-transform\r\n\
@@ -79,7 +79,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\n\
                     Connection: keep-alive\r\n\
                     Transfer-Encoding: chunked\r\n\r\n";
 
-/// What one read brings, without the Date line.
+/// Returns what one read brings, without the Date line.
 fn first_piece(client: &mut Client) -> String {
     let piece = String::from_utf8(client.piece()).unwrap();
     let lines = piece.split_inclusive("\r\n");
@@ -562,7 +562,7 @@ fn a_client_that_leaves_is_noticed_without_any_event() {
     );
 }
 
-/// Were the first check as far away as the later ones, each of these visitors would be there for a second.
+/// If the first check were as late as the later ones, each of these visitors would hold its thread for a second.
 #[test]
 fn visitors_who_leave_at_once_are_noticed_at_the_first_check() {
     let guard = Arc::new(());

@@ -1,15 +1,15 @@
-//! What is not HTTP/1.1 to the letter: a table of requests over sockets, with the section of the RFC, the statuses that
-//! come back, and whether the connection ends.
+//! Requests that are not HTTP/1.1 to the letter: a table of requests over sockets, with the section of the RFC, the statuses
+//! that come back, and whether the connection ends.
 //!
-//! Behind every request that ends its connection waits another one, for `/poison`, which must never be answered: where
-//! two servers in a row disagree on where a request ends, that one is what an attacker has smuggled past the first. Each
-//! row is sent whole, byte by byte, and cut at every offset, to processes of their own, whose threads and descriptors
-//! have to be back where they were.
+//! After every request that ends its connection, another one is sent, for `/poison`, which must never be answered. If two
+//! servers in a row disagree on where a request ends, this is the request that an attacker has smuggled past the first server.
+//! Each row is sent whole, byte by byte, and cut at every offset, to processes of their own, whose threads and descriptors have
+//! to be back where they were.
 //!
 //! The cases are those of [h1spec](https://github.com/uNetworking/h1spec), [llhttp](https://github.com/nodejs/llhttp),
 //! [picohttpparser](https://github.com/h2o/picohttpparser), [http-garden](https://github.com/narfindustries/http-garden)
-//! and the published lists of request smuggling; the rows are our own. Section numbers without a name are RFC 9112's. What
-//! each refusal says is held by the unit tests of the request reader.
+//! and the published lists of request smuggling; the rows are our own. Section numbers without a name are RFC 9112's. The unit
+//! tests of the request reader test the text of each refusal.
 
 mod support;
 
@@ -48,10 +48,10 @@ fn site(server: Server) -> Server {
         .get("/poisoned", |_| POISONED.load(Ordering::SeqCst).to_string())
 }
 
-/// A section, a part of a request and what comes back: statuses, and `close` where the connection ends behind them.
+/// A section, a part of a request and what comes back: statuses, and `close` where the connection ends after them.
 type Line<'a> = (&'static str, &'a str, &'static str);
 
-/// Each with `Host: a` behind it.
+/// Each is followed by `Host: a`.
 #[rustfmt::skip] // A row is a line.
 const REQUEST_LINES: &[Line<'static>] = &[
     ("3", "GET /plain HTTP/1.1", "200"),
@@ -172,7 +172,7 @@ const REQUEST_LINES: &[Line<'static>] = &[
     ("3986 2.2", "GET /%2fplain HTTP/1.1", "404"), // An encoded slash does not split.
 ];
 
-/// What stands for `Host: a` behind `GET /plain HTTP/1.1`.
+/// Lines that replace `Host: a` after `GET /plain HTTP/1.1`.
 #[rustfmt::skip]
 const HOSTS: &[Line<'static>] = &[
     ("3.2", "Host: a\r\n", "200"),
@@ -207,7 +207,7 @@ const HOSTS: &[Line<'static>] = &[
     ("9110 7.2", "Host: a\0\r\n", "400 close"),
 ];
 
-/// Behind `Host: a` of a GET for `/plain`.
+/// After `Host: a` of a GET for `/plain`.
 #[rustfmt::skip]
 const FIELDS: &[Line<'static>] = &[
     ("5", "X: y", "200"),
@@ -268,7 +268,7 @@ const FIELDS: &[Line<'static>] = &[
     ("9110 9.3.1", "Transfer-Encoding: chunked\r\n\r\n21\r\nGET /poison HTTP/1.1\r\nHost: a\r\n\r\n\r\n0\r\n", "200"),
 ];
 
-/// Behind `Host: a` of a POST to `/echo`.
+/// After `Host: a` of a POST to `/echo`.
 #[rustfmt::skip]
 const POSTS: &[Line<'static>] = &[
     ("6.3", "\r\n", "200"), // Without a length there is no body.
@@ -350,7 +350,7 @@ const POSTS: &[Line<'static>] = &[
     ("2.2", "Transfer-Encoding: \nchunked\r\n\r\n0\r\n\r\n", "400 close"),
 ];
 
-/// Behind `Transfer-Encoding: chunked` of a POST to `/echo`.
+/// After `Transfer-Encoding: chunked` of a POST to `/echo`.
 #[rustfmt::skip]
 const CHUNKS: &[Line<'static>] = &[
     ("7.1", "0\r\n\r\n", "200"),
@@ -374,7 +374,7 @@ const CHUNKS: &[Line<'static>] = &[
     ("9110 15.5.14", "ffffffffffffffff\r\nhello\r\n0\r\n\r\n", "413 close"), // -1 in 64 bits.
     ("9110 15.5.14", "65\r\n", "413 close"), // 101 bytes.
     ("9110 15.5.14", "5\r\nhello\r\n60\r\n", "413 close"), // The sum counts.
-    ("7.1", "5\r\nhello0\r\n\r\n", "400 close"), // No CRLF behind the data.
+    ("7.1", "5\r\nhello0\r\n\r\n", "400 close"), // No CRLF after the data.
     ("7.1", "5\r\nhello!\r\n0\r\n\r\n", "400 close"),
     ("7.1", "5\r\nhell\r\n0\r\n\r\n", "400 close"),
     ("7.1", "5\r\nhello\n0\r\n\r\n", "400 close"),
@@ -446,7 +446,7 @@ const WHOLE: &[Line<'static>] = &[
     ("6.3", "POST /plain HTTP/1.1\r\nHost: a\r\nContent-Length: 33\r\n\r\nGET /poison HTTP/1.1\r\nHost: a\r\n\r\n", "405"), // The body goes with its request.
     ("9110 15.5.5", "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 33\r\n\r\nGET /poison HTTP/1.1\r\nHost: a\r\n\r\n", "404"),
     ("9110 9.3.7", "OPTIONS * HTTP/1.1\r\nHost: a\r\nContent-Length: 33\r\n\r\nGET /poison HTTP/1.1\r\nHost: a\r\n\r\n", "204"),
-    ("9110 10.1.1", "POST /nothing HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 33\r\n\r\n", "404 close"), // The answer comes instead of a 100.
+    ("9110 10.1.1", "POST /nothing HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 33\r\n\r\n", "404 close"), // The response comes instead of a 100.
     ("9110 10.1.1", "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 101\r\n\r\n", "413 close"),
     ("9110 10.1.1", "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 5\r\n\r\nhello", "417 close"),
     ("9113 3.4", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0", "505 close"),
@@ -530,7 +530,7 @@ impl Row {
         format!("{} of {}", self.bytes.escape_ascii(), self.section)
     }
 
-    /// Sends the row in pieces of this size, and what goes behind it.
+    /// Sends the row in pieces of this size, and what follows it.
     fn check(&self, child: &Child, piece: usize) {
         let after = if self.closes { POISON } else { LAST };
         let mut expected = self.statuses.clone();
@@ -572,7 +572,7 @@ struct Answer {
     closes: bool,
 }
 
-/// Takes a connection's answers apart, which must be whole and nothing else.
+/// Takes a connection's responses apart, which must be whole and nothing else.
 fn answers(mut bytes: &[u8]) -> Vec<Answer> {
     let mut answers = Vec::new();
     while !bytes.is_empty() {
@@ -637,7 +637,7 @@ fn each_row_gets_its_answer_and_nothing_behind_it() {
     });
 }
 
-/// A stream whose head says `close` is the last response on its connection (9.6): what comes meanwhile is thrown away.
+/// A stream whose head says `close` is the last response on its connection (9.6): bytes that come meanwhile are thrown away.
 #[test]
 fn nothing_is_answered_after_a_stream_that_says_close() {
     let test = "nothing_is_answered_after_a_stream_that_says_close";

@@ -103,7 +103,7 @@ fn a_request_passes_through_middleware_and_routes() -> io::Result<()> {
     assert_eq!(allow.header("allow"), Some("GET, HEAD"));
     assert_eq!(allow.header("access-control-allow-origin"), Some("*"));
     let failed = server.answer(get("/panics")?);
-    assert_eq!(failed.error(), Some("the handler panicked")); // What the client is not told.
+    assert_eq!(failed.error(), Some("the handler panicked")); // The client does not get this text.
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 // The claims of `tests/promises.rs`, for hubs that follow one log. Acknowledged events may be lost there: a number is left
-// out, the log is trimmed, or it goes back behind what was acknowledged, which a new epoch with a number left out says.
+// out, the log is trimmed, or it goes back to before an acknowledged event. A new epoch that leaves a number out shows this.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,22 +16,22 @@ use tiny_sse::{
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const EVENTS: usize = 1500;
 
-/// A place in all that ever was in the log: the index of the epoch, and the number in it.
+/// A position among all events that the log ever had: the index of the epoch, and the number in it.
 type Place = (usize, u64);
 
-/// The log, and what was ever acknowledged.
+/// The log, and all events that were ever acknowledged.
 #[derive(Default)]
 struct Log {
     entries: BTreeMap<u64, Entry>,
-    /// As the hubs are told. One of which nothing is left begins where the next one does.
+    /// The epochs, as the hubs are told. An epoch of which nothing is left begins where the next one begins.
     epochs: Vec<(u64, u64)>,
     /// Where each epoch began.
     begins: Vec<u64>,
     next: u64,
     removed_to: u64,
-    /// Every acknowledged event's place, topics, and id where it brought one.
+    /// Every acknowledged event's position, topics, and own id if it has one.
     acknowledged: BTreeMap<Place, (Vec<String>, Option<String>)>,
-    /// Every place that was lost: left out, trimmed, or gone with the end of an epoch.
+    /// Every position that was lost: left out, trimmed, or gone with the end of an epoch.
     lost: BTreeSet<Place>,
 }
 
@@ -84,7 +84,7 @@ impl Log {
         self.lost.extend(places.copied());
     }
 
-    /// Loses the events after `last`, and says so by a number that is left out.
+    /// Loses the events after `last`, and shows this by leaving a number out.
     fn go_back(&mut self, last: u64, epoch: u64) {
         let gone = self.entries.split_off(&(last + 1));
         let places = self.acknowledged.keys().filter(|(_, number)| gone.contains_key(number));
@@ -101,7 +101,7 @@ impl Log {
         (epoch, number)
     }
 
-    /// What an id on the wire means.
+    /// Returns the position that an id on the wire means.
     fn find(&self, id: &str) -> Place {
         let hubs = id.split_once('-').and_then(|(epoch, number)| {
             let epoch = u64::from_str_radix(epoch, 16).ok()?;
@@ -113,7 +113,7 @@ impl Log {
     }
 }
 
-/// The log as one node sees it: while the node has not heard of an epoch, it does not know what the log has.
+/// The log as one node sees it: a node that does not know an epoch yet does not know what the log has.
 struct NodeLog {
     log: SharedLog,
     known: Known,
@@ -130,10 +130,10 @@ impl EventLog for NodeLog {
     }
 }
 
-/// The epochs that a node has heard of.
+/// The epochs that a node knows.
 type Known = Arc<Mutex<Vec<(u64, u64)>>>;
 
-/// A server whose hub follows the log, and what tells the hub of it.
+/// A server whose hub follows the log, and the feed that tells the hub of the log.
 fn node(log: &SharedLog, writer_threads: usize) -> (TestServer, Feed, Known) {
     let known = Known::default();
     let config = HubConfig {
@@ -184,7 +184,7 @@ fn feed_until(
         if epochs != *known.lock().unwrap() {
             let go_on = feed.epochs(&epochs)?;
             let mut known = known.lock().unwrap();
-            // The first time it has nothing to go on from.
+            // The first time, the node has no number to go on from.
             pushed = if known.is_empty() { pushed } else { go_on };
             *known = epochs;
             continue;
@@ -223,7 +223,7 @@ fn write_log(log: &SharedLog, mut random: Random) {
         log.publish(&topics, Event::data("x".repeat(random.below(2000))), id);
         drop(log);
         if number % 4 == 0 {
-            thread::sleep(Duration::from_millis(1)); // A steady stream, and no flood.
+            thread::sleep(Duration::from_millis(1)); // A steady stream, not a flood.
         }
     }
     log.lock().publish(&TOPICS, Event::data("end"), None);
@@ -386,7 +386,7 @@ fn nodes_and_readers(seed: u64) {
     });
 }
 
-/// Ends the feeds, also where a reader was told something wrong.
+/// Ends the feeds, even if a reader was told something wrong.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {

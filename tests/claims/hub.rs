@@ -29,7 +29,7 @@ fn routes(hub: &Hub) -> impl FnOnce(Server) -> Server + use<> {
     }
 }
 
-/// A hub's usual limits, with the writer threads that the claims are held for.
+/// The default limits of a hub, with the number of writer threads that the claims are tested for.
 fn limits() -> HubConfig {
     HubConfig {
         writer_threads: WRITER_THREADS,
@@ -108,8 +108,8 @@ fn a_handler_refuses_with_what_the_hub_says() {
         let answer = client.answer();
         assert_eq!((answer.status(), answer.text()), (status, text), "{target}");
     };
-    check("/events?topic=a&event=e&id=1", "x", 204, ""); // All is well.
-    check("/events", "x", 400, "topic name cannot be empty\n"); // What names it is not there.
+    check("/events?topic=a&event=e&id=1", "x", 204, ""); // A valid event.
+    check("/events", "x", 400, "topic name cannot be empty\n"); // The query has no topic.
     check(
         "/events?topic=a&event=%0A",
         "x",
@@ -163,7 +163,7 @@ fn a_client_goes_on_where_it_was() {
     let hub = hub_of(HubConfig::default());
     let server = serve(&hub);
     let target = "/events?topic=a&topic=b";
-    // One that drops before its first event knows where it was, too.
+    // A client that is cut off before its first event knows its position too.
     let mut early = EventSource::open(server.addr(), target, &[]);
     say(&hub, "a", "1");
     early.next().unwrap();
@@ -180,7 +180,7 @@ fn a_client_goes_on_where_it_was() {
         ["1", "2", "3"]
     );
     assert_eq!(all(resume(server.addr(), target, &second), 1), ["3"]);
-    // An EventSource reconnects with both: the header wins, and an empty one is none.
+    // An EventSource reconnects with both: the header takes precedence, and an empty one does not count.
     let query = format!("{target}&last_event_id={begin}");
     assert_eq!(all(resume(server.addr(), &query, &second), 1), ["3"]);
     assert_eq!(all(resume(server.addr(), &query, ""), 3), ["1", "2", "3"]);
@@ -234,21 +234,21 @@ fn what_is_not_known_is_a_gap() {
         }
     };
     let told = Some((r#"{"from":"@-1","to":"@-2","lost":null}"#, "@-2"));
-    check("a", &first, told, &["3", "4"]); // Evicted: on from the oldest kept.
-    check("a", &format!("{epoch}-2"), None, &["3", "4"]); // The last one lost is the last one it has: nothing is missing.
-    check("quiet", &first, None, &["5"]); // Nothing of its own topics is lost.
+    check("a", &first, told, &["3", "4"]); // Evicted: the stream goes on from the oldest event that is kept.
+    check("a", &format!("{epoch}-2"), None, &["3", "4"]); // The last event that was lost is the last one that the client has: nothing is missing.
+    check("quiet", &first, None, &["5"]); // No event of the client's topics is lost.
     let unknown = Some((r#"{"from":"what?","to":"@-2","lost":null}"#, "@-2"));
-    check("a", "what?", unknown, &["3", "4"]); // No id of ours.
+    check("a", "what?", unknown, &["3", "4"]); // Not an id of the hub.
     let foreign = Some((
         r#"{"from":"0000000000000001-3","to":"@-2","lost":null}"#,
         "@-2",
     ));
-    check("a", "0000000000000001-3", foreign, &["3", "4"]); // Another life of the server.
+    check("a", "0000000000000001-3", foreign, &["3", "4"]); // Another run of the server.
     let future = format!("{epoch}-99");
     let data = format!(r#"{{"from":"{future}","to":"@-2","lost":null}}"#);
-    check("a", &future, Some((&data, "@-2")), &["3", "4"]); // Never given out.
+    check("a", &future, Some((&data, "@-2")), &["3", "4"]); // A number that was never given out.
     let quoted = Some((r#"{"from":"a\"b\\c","to":"@-4","lost":null}"#, "@-4"));
-    check("quiet", "a\"b\\c", quoted, &["5"]); // Text of a stranger stays text.
+    check("quiet", "a\"b\\c", quoted, &["5"]); // Text of the client stays text.
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_history_of_none_tells_of_a_gap() {
     eventually(|| all_live(2));
     say(&hub, "a", "3");
     assert_eq!(back.data(), "3");
-    // What is kept for those who are there goes with them.
+    // Events that are kept for connected readers are evicted when the readers leave.
     drop((live, back));
     eventually(|| hub.stats().history_events == 0);
 }
@@ -284,7 +284,7 @@ fn a_snapshot_continues_without_a_hole() {
     let state = Arc::clone(&count);
     let server = start(Config::default(), move |server| {
         server.get("/count", move |request: &Request| {
-            // First the subscription, then the state: what changes in between comes twice rather than never.
+            // First the subscription, then the state: a change in between comes twice, and is not lost.
             let stream = readers.subscribe(request, "count");
             let now = *state.lock().unwrap();
             stream.first([Event::data(format!("now {now}"))])
@@ -329,7 +329,7 @@ fn the_last_value_comes_to_those_who_are_new() {
     assert_eq!([stream.data(), stream.data()], ["b1", "a2"]); // In order of sequence.
     say(&hub, "b", "b2");
     assert_eq!(stream.data(), "b2");
-    // Who resumes has them.
+    // A client that resumes has them.
     let mut back = resume(server.addr(), "/last", &newest);
     assert_eq!(back.data(), "b2");
 }
@@ -470,14 +470,14 @@ fn long_poll_answers_with_json() {
     check(
         &format!("/events?topic=a&last_event_id={first}"),
         &format!(r#"{{"events":[{two},{three}],"last_event_id":"@-3"}}"#),
-    ); // What is there comes at once.
+    ); // Events that are there come at once.
     check(
         "/events?topic=a&last_event_id=what",
         &format!(
             r#"{{"events":[{{"id":"@-1","event":"gap","data":"{{\"from\":\"what\",\"to\":\"@-1\",\"lost\":null}}"}},{two},{three}],"last_event_id":"@-3"}}"#
         ),
     ); // With a gap as an event like any other.
-    // And what is not there is waited for.
+    // If there are none, the poll waits.
     thread::scope(|scope| {
         let poll = scope.spawn(|| {
             server
@@ -526,9 +526,9 @@ fn long_poll_waits_only_so_long_and_only_for_so_many() {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| server.connect().get("/events?topic=a&poll"));
         eventually(|| one.stats().polls == 1);
-        assert!(empty(server.connect().get("/events?topic=a&poll"))); // The only place is taken.
+        assert!(empty(server.connect().get("/events?topic=a&poll"))); // Another poll has the only permit.
         say(&one, "a", "1");
-        assert!(waiting.join().unwrap().text().contains(r#""data":"1""#)); // By one that still waits.
+        assert!(waiting.join().unwrap().text().contains(r#""data":"1""#)); // The other poll still waits.
     });
     let none = Hub::open(HubConfig {
         poll_timeout: Duration::from_secs(3600),
@@ -685,7 +685,7 @@ fn a_guard_lives_as_long_as_its_stream() {
     drop(ann);
     let mut client = server.connect();
     client.request("HEAD", "/events?label=head", &[], b"");
-    assert_eq!(leaves.recv().unwrap(), "head left"); // No stream began.
+    assert_eq!(leaves.recv().unwrap(), "head left"); // For a HEAD, no stream began.
     let mut poll = server.connect();
     poll.request("GET", "/events?poll&label=poll", &[], b"");
     say(&hub, "a", "1");
@@ -748,7 +748,7 @@ fn readers_are_closed_and_ended_wherever_they_are() {
     let over = stays.next().unwrap();
     assert_eq!(over.data, "over");
     assert_eq!(stays.next(), None);
-    // Whoever comes back with that id is told to stay away, which stops an EventSource.
+    // A client that comes back with that id gets 204, which stops an EventSource.
     let mut client = server.connect();
     client.request(
         "GET",
@@ -791,7 +791,8 @@ fn dropping_the_hub_ends_its_streams() {
     }
 }
 
-/// Wherever a reader is at that moment: on its way to a writer, with one, or behind, where all is more than a socket holds.
+/// Wherever a reader is at that moment: on its way to a writer, at a writer, or behind, when the events are more than a socket
+/// holds.
 #[test]
 fn an_end_comes_behind_all_that_was_published_before() {
     for (size, for_good) in [(8_000, true), (8_000, false), (8, true), (8, false)] {
@@ -864,7 +865,7 @@ fn code_in_this_process_reads_the_same() {
         (&*message.data, message.last_event_id),
         ("1", first.clone())
     );
-    // The history keeps four; the three before them are lost and told.
+    // The history keeps four; the three before them are lost, and reported in a gap.
     for number in 2..=8 {
         say(&hub, "b", &number.to_string());
     }
@@ -883,7 +884,7 @@ fn code_in_this_process_reads_the_same() {
     let mut all = hub.receiver("b").unwrap().earliest();
     assert_eq!(data(all.recv().unwrap()), "5");
     assert!(hub.receiver("").is_err());
-    // The hub's end is the receiver's, after what was published.
+    // When the hub ends, the receiver ends after all published events.
     hub.publish("a", Event::data("9")).unwrap();
     drop(hub);
     assert_eq!(data(events.recv().unwrap()), "9");
@@ -918,7 +919,8 @@ fn a_receiver_begins_where_it_is_asked_for() {
     publisher.join().unwrap();
 }
 
-/// A receiver that names an event is told that those after it are gone. One that asks for what is there is told nothing.
+/// A receiver that names an event is told that the events after it are gone. A receiver that asks for the kept events gets no
+/// gap.
 #[test]
 fn a_receiver_of_a_hub_without_a_history_is_told_of_a_gap() {
     let hub = hub_of(HubConfig { history_events: 0, ..HubConfig::default() });
@@ -933,7 +935,7 @@ fn a_receiver_of_a_hub_without_a_history_is_told_of_a_gap() {
     say(&hub, "a", "4");
     let data = |receiver: &mut HubReceiver| receiver.recv().unwrap().message().unwrap().data;
     assert_eq!([&mut after, &mut earliest].map(data), ["4", "4"]);
-    assert_eq!(data(&mut keeps), "1"); // One that was there before gets all.
+    assert_eq!(data(&mut keeps), "1"); // A receiver that was there before gets all events.
 }
 
 #[test]
@@ -945,7 +947,7 @@ fn a_receiver_that_was_dropped_leaves_nothing_behind() {
     assert_eq!(hub.stats().topics, 0);
 }
 
-/// What is published between the subscription and the response is no replay, which a history or a limit could leave out.
+/// What is published between the subscription and the response is not a replay, so no history and no limit leaves it out.
 #[test]
 fn what_is_published_after_the_subscription_is_sent_whatever_is_kept() {
     for events in [0, 10] {
@@ -1039,7 +1041,7 @@ fn each_of_many_silent_readers_has_its_heartbeat() {
         client.request("GET", "/events?topic=a", &[], b"");
         assert_eq!(client.head().status, 200);
     }
-    // Those behind this event come when all are there.
+    // The events after this one are published when all readers are there.
     Client::connect(child.addr()).request("POST", "/", &[], b"");
     for client in &mut clients {
         while !client.chunk().unwrap().ends_with(b"data: x\n\n") {}
@@ -1098,7 +1100,7 @@ fn a_client_may_spell_its_last_event_id_in_several_ways() {
         let mut stream = EventSource::open(server.addr(), &target, &[]);
         assert_eq!(stream.data(), "2", "{name}");
     }
-    // And the handler may have it from elsewhere.
+    // The handler may also have the id from elsewhere.
     let readers = hub.clone();
     let server = start(Config::default(), move |server| {
         server.get("/events/{id}", move |request: &Request| {
@@ -1135,9 +1137,9 @@ fn a_handler_limits_how_far_back_a_client_goes() {
             assert_eq!(shown, *expected, "{limit} {id}");
         }
     };
-    check("one", "earliest", &["3"]); // Whatever the client asks for.
+    check("one", "earliest", &["3"]); // The limit holds whatever the client asks for.
     check("one", &first, &["gap", "3"]); // It is told that it missed the second.
-    check("nothing", &first, &["gap"]); // All that there is is missed.
+    check("nothing", &first, &["gap"]); // The client misses all events that there are.
     // A long-poll goes no further back.
     let poll = format!("/events?poll&limit=one&last_event_id={first}");
     let polled = server.connect().get(&poll);
@@ -1146,7 +1148,7 @@ fn a_handler_limits_how_far_back_a_client_goes() {
     let mut stream = resume(server.addr(), "/events?limit=nothing", "earliest");
     eventually(|| hub.stats().readers_behind == 0);
     say(&hub, "a", "4");
-    assert_eq!(stream.data(), "4"); // Nothing old, and no gap for who had nothing.
+    assert_eq!(stream.data(), "4"); // No old event, and no gap for a client without an id.
 }
 
 #[test]
@@ -1222,10 +1224,10 @@ fn a_stream_is_not_taken_for_a_long_poll() {
     check("GET", "/events", "application/json, text/plain, */*", stream); // axios, by default.
     check("GET", "/events", "application/json, text/event-stream", stream); // A client of MCP.
     check("GET", "/events", "*/*", stream); // curl.
-    check("GET", "/events?poll", "*/*", json); // It is asked for.
+    check("GET", "/events?poll", "*/*", json); // The query asks for it.
     check("POST", "/events", "application/json", stream); // An SDK of a language model.
     check("POST", "/events?poll", "application/json", stream); // A POST is never a poll.
-    check("GET", "/streams?poll", "application/json", stream); // The handler says so.
+    check("GET", "/streams?poll", "application/json", stream); // The handler turns long-poll off.
 }
 
 /// The request has come, and its handler has found a session, when the user logs out.
@@ -1289,7 +1291,7 @@ fn a_topic_ends_for_all_who_read_it_now_or_later() {
     assert_eq!(there.next(), None);
     say(&hub, "other", "2");
     assert_eq!(both.data(), "2"); // Its other topic goes on.
-    // Who comes back gets the rest and the end; who comes late, the last event and the end.
+    // A client that comes back gets the rest and the end. A client that comes late gets the last event and the end.
     let mut back = resume(server.addr(), "/events?topic=call", &first);
     let last = back.next().unwrap();
     assert_eq!((&*last.data, last.id), ("result", format!("{id}-end")));
@@ -1300,12 +1302,12 @@ fn a_topic_ends_for_all_who_read_it_now_or_later() {
     let poll = server.connect().get("/events?topic=call&poll");
     let end = format!(r#""data":"result"}}],"last_event_id":"{id}-end"}}"#);
     assert!(poll.text().ends_with(&end), "{}", poll.text());
-    // Who has had the end is told to stay away.
+    // A client that has had the end gets 204.
     let mut done = server.connect();
     let field = ("Last-Event-ID", &*format!("{id}-end"));
     done.request("GET", "/events?topic=call", &[field], b"");
     assert_eq!(done.head().status, 204);
-    // One that reads another topic too has more to come, until that one has ended as well.
+    // A client that reads another topic too gets more, until that topic has ended as well.
     let both = "/events?topic=call&topic=other";
     let mut more = resume(server.addr(), both, &format!("{id}-end"));
     assert_eq!(more.data(), "2");

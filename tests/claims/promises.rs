@@ -16,7 +16,7 @@ const PUBLISHERS: u64 = 8;
 #[derive(Debug)]
 enum Given {
     Event(u64),
-    /// Nothing is known of what lies between the two, but how many are missing where the hub can tell.
+    /// Of the events between the two ids, only the number is known, if the hub can tell it.
     Gap {
         from: u64,
         to: u64,
@@ -34,7 +34,7 @@ fn serve(hub: &Hub, lag: Lag) -> TestServer {
     })
 }
 
-/// A hub's usual limits, with the writer threads that the claims are held for.
+/// The default limits of a hub, with the number of writer threads that the claims are tested for.
 fn limits() -> HubConfig {
     HubConfig {
         writer_threads: WRITER_THREADS,
@@ -69,7 +69,7 @@ fn given(message: &Message) -> Given {
     }
 }
 
-/// Holds what a reader was given against what was published on its topics behind the position where it began.
+/// Compares what a reader was given with what was published to its topics after the position where it began.
 fn check(began: u64, published: &[u64], record: &[Given]) {
     let mut expected = published
         .iter()
@@ -105,7 +105,7 @@ fn check(began: u64, published: &[u64], record: &[Given]) {
             .filter(|missing| from < missing && *missing <= to);
         let inside = inside.count() as u64;
         assert!(inside > 0, "a gap from {from} to {to} without a hole");
-        // Two gaps may overlap where topics are kept for different times: each counts what the other has not.
+        // Two gaps may overlap, since topics are kept for different times: each counts the events that the other does not.
         assert!(
             lost.is_none_or(|lost| (1..=inside).contains(&lost)),
             "{lost:?} of {inside}"
@@ -151,7 +151,7 @@ fn readers_come_and_go(seed: u64) {
                     .collect();
                 let target = format!("/events?{}", query.join("&"));
                 if reader % 10 == 0 {
-                    // Never reads, and is in nobody's way.
+                    // This client never reads, and delays nobody.
                     let mut client = Client::connect(server.addr());
                     client.request("GET", &target, &[], b"");
                     ready.fetch_add(1, Ordering::SeqCst);
@@ -231,8 +231,8 @@ fn readers_come_and_go(seed: u64) {
     });
 }
 
-/// Fills the socket's buffers of a reader that pauses, so that it falls behind while it stays connected. Whatever version
-/// of HTTP it speaks, and whether anything is kept for those who come back.
+/// Fills the socket's buffers of a reader that pauses, so that it falls behind while it stays connected. This holds for each
+/// version of HTTP, and with or without a history.
 fn each_pauses(lag: Lag) {
     for (events, version) in [(8, "1.1"), (8, "1.0"), (0, "1.1"), (0, "1.0")] {
         let (published, record, gaps) = pauses(lag, events, version);
@@ -302,7 +302,7 @@ fn going_back_and_forth_between_behind_and_live_loses_nothing() {
                 for expected in 1..=1000 {
                     let message = stream.next().unwrap();
                     assert_eq!(sequence(&message.id), expected);
-                    // Now and then it lets the publishers run ahead.
+                    // Now and then the reader lets the publishers run ahead.
                     if random.below(100) == 0 {
                         let newest =
                             || hub.stats().newest.map_or(0, |id| sequence(&id.to_string()));
@@ -346,8 +346,8 @@ fn who_takes_what_comes_does_not_wait_for_those_who_take_nothing() {
         })
         .collect();
     let mut good = EventSource::open(server.addr(), "/events", &[]);
-    // Each fits no buffer, so that all fall behind. With a quarter of a second for each that is stuck, those would be
-    // dropped before the good one comes to its last event.
+    // Each fits no buffer, so that all fall behind. With a quarter of a second for each reader that is stuck, these would be
+    // dropped before the good one gets its last event.
     let text = "x".repeat(8 << 20);
     for _ in 0..12 {
         hub.publish("a", Event::data(&text)).unwrap();

@@ -2,7 +2,7 @@
    file, has spin try every order of steps. Each `#ifdef` seeds a fault that spin must find.
 
    An event is two bytes, so that a socket can take half of one. One thread at a time owns a reader, and a message carries the
-   reader to the next thread. What a thread does with its own reader is one step, as no other thread can see parts of it. */
+   reader to the next thread. What a thread does with its own reader is one step, since no other thread can see parts of it. */
 #define READERS 2
 #define WRITERS 2                   /* `check` sets EVENTS: how many are published, in batches of one or two. */
 #define KEPT    1                   /* How many events the log keeps. */
@@ -87,7 +87,7 @@ inline take_joins() {
 /* A writer: puts each batch into the sockets of its live readers. It waits for no socket and takes no lock. */
 proctype Writer(byte w) {
     bool live[READERS];
-    byte at, to, r, batches;        /* Each live reader has all up to `at`, or joined later. So many batches were taken. */
+    byte at, to, r, batches;        /* Each live reader has all up to `at`, or joined later. `batches` counts those taken. */
     permit[w]!0;
     do
     :: atomic { joins[w]?[eval(batches), _] -> take_joins() }
@@ -99,7 +99,7 @@ proctype Writer(byte w) {
                     me.unsent = 0;
 #endif
                     behind!r
-                :: else -> me.cursor = 0    /* A delivery does not note it: `at` says it for all. */
+                :: else -> me.cursor = 0    /* A delivery does not move it: `at` is the position of all. */
                 fi
             :: else fi }
         at = to; to = 0; r = 0 }

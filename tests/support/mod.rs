@@ -1,5 +1,5 @@
-//! What the black-box tests share: a server on a free port, a client that takes nothing on trust, a process of its own
-//! to count threads and descriptors of, and random numbers that can be had again.
+//! What the black-box tests share: a server on a free port, a client that checks everything, a process of its own whose threads
+//! and descriptors are counted, and random numbers that can be repeated.
 //!
 //! Nothing here waits for time to pass and nothing asserts that something is quick: a read that gets nothing for
 //! [`PATIENCE`] fails, and so does a condition that does not come true.
@@ -20,7 +20,7 @@ use tiny_sse::{Config, Server, ServerHandle};
 /// How long anything may take before it counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Comes back when the condition is true.
+/// Returns when the condition is true.
 #[track_caller]
 pub(crate) fn eventually(mut condition: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
@@ -55,7 +55,7 @@ impl TestServer {
         Client::connect(self.addr())
     }
 
-    /// What has reached the error hook, but for the notice that there are few descriptors on this machine.
+    /// What has reached the error hook, except for the notice that this machine has few descriptors.
     pub(crate) fn errors(&self) -> Vec<String> {
         let errors = self.errors.lock().unwrap();
         let ours = |error: &&String| !error.contains("ulimit");
@@ -71,11 +71,11 @@ impl Deref for TestServer {
     }
 }
 
-/// One end of a connection. What it reads beyond what was asked for, it keeps for the next call.
+/// One end of a connection. Bytes that it reads beyond what was asked for are kept for the next call.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
-    /// What has come, taken up to `at`.
+    /// The bytes that have come, taken up to `at`.
     buffer: Vec<u8>,
     at: usize,
 }
@@ -121,7 +121,7 @@ impl Client {
         self.send([bytes.as_bytes(), body].concat());
     }
 
-    /// Sends a GET request without a body and reads its whole answer.
+    /// Sends a GET request without a body and reads its whole response.
     pub(crate) fn get(&mut self, target: &str) -> Answer {
         self.request("GET", target, &[], b"");
         self.answer()
@@ -145,7 +145,7 @@ impl Client {
         assert_eq!(self.answer().text(), "ok");
     }
 
-    /// Sends a request with a body and reads its whole answer.
+    /// Sends a request with a body and reads its whole response.
     pub(crate) fn answer_after(&mut self, method: &str, target: &str, body: &[u8]) -> Answer {
         self.request(method, target, &[], body);
         self.answer()
@@ -172,7 +172,7 @@ impl Client {
         Ok(Head::parse(self.take(end)))
     }
 
-    /// Reads an answer to anything but HEAD, by its own framing.
+    /// Reads a response to anything but HEAD, by its own framing.
     pub(crate) fn answer(&mut self) -> Answer {
         let head = self.head();
         let mut body = Vec::new();
@@ -194,7 +194,7 @@ impl Client {
         self.try_chunk().expect("a whole chunk")
     }
 
-    /// As [`Client::chunk`], for a body that may be torn.
+    /// As [`Client::chunk`], for a body that may be partial.
     pub(crate) fn try_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let digits = loop {
             match find(self.unread(), b"\r\n") {
@@ -227,7 +227,7 @@ impl Client {
         Ok(self.take(n))
     }
 
-    /// Reads up to the end of the connection, which must come in good order: a reset fails.
+    /// Reads up to the end of the connection, which must be a clean end: a reset fails.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = self.take(self.unread().len());
         self.stream.read_to_end(&mut rest).unwrap();
@@ -241,7 +241,7 @@ impl Client {
         assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
     }
 
-    /// Waits until the connection is gone, in whatever way, and throws away what comes before.
+    /// Waits until the connection is gone, by an end or a reset, and throws away what comes before.
     pub(crate) fn is_cut(&mut self) {
         self.take(self.unread().len());
         let mut scratch = [0; 65536];
@@ -313,7 +313,7 @@ impl Head {
         let mut lines = text.strip_suffix("\r\n\r\n").unwrap().split("\r\n");
         let status_line = lines.next().unwrap();
         let status = status_line.strip_prefix("HTTP/1.1 ").expect(status_line);
-        // The space behind the status stands even where no reason follows (RFC 9112 section 4).
+        // The space after the status is there even if no reason follows (RFC 9112 section 4).
         assert_eq!(status.as_bytes().get(3), Some(&b' '), "{status_line}");
         let fields = lines.map(|line| {
             let (name, value) = line.split_once(": ").expect(line);
@@ -338,7 +338,7 @@ impl Head {
         Some(&value.1)
     }
 
-    /// The head without its one line that differs from second to second.
+    /// Returns the head without the one line that differs from second to second.
     pub(crate) fn without_date(&self) -> String {
         assert!(self.field("date").is_some(), "{self:?}");
         let lines = self.text.split_inclusive("\r\n");
@@ -346,7 +346,7 @@ impl Head {
     }
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) head: Head,
@@ -372,15 +372,15 @@ pub(crate) struct Message {
     pub(crate) id: String,
 }
 
-/// A client of an event stream, chunked or bare: a plain reading of
-/// [WHATWG's parser](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), which
-/// shares no line with the one of the crate.
+/// A client of an event stream, chunked or close-delimited: a plain reading of [WHATWG's
+/// parser](https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), which shares no line
+/// with the one of the crate.
 #[derive(Debug)]
 pub(crate) struct EventSource {
     pub(crate) client: Client,
     pub(crate) head: Head,
     chunked: bool,
-    /// What has come behind the last whole line.
+    /// The bytes after the last whole line.
     unread: Vec<u8>,
     /// Whole lines, taken up to `at`.
     lines: String,
@@ -397,7 +397,7 @@ pub(crate) struct EventSource {
 }
 
 impl EventSource {
-    /// Asks for a stream and reads the head, behind which no event can be missed.
+    /// Asks for a stream and reads the head, after which no event can be missed.
     pub(crate) fn open(addr: SocketAddr, target: &str, fields: &[(&str, &str)]) -> EventSource {
         let mut client = Client::connect(addr);
         let accept = [("Accept", "text/event-stream")];
@@ -487,7 +487,7 @@ impl EventSource {
         Some(line)
     }
 
-    /// What a line of the stream says.
+    /// Processes a line of the stream.
     fn line(&mut self, line: &str) -> Option<Message> {
         assert!(!line.contains('\r'), "{line:?}");
         if line.is_empty() {
@@ -542,7 +542,7 @@ impl Child {
         Child::start(test, Command::new(std::env::current_exe().unwrap()))
     }
 
-    /// As [`Child::of`], with what a shell's `ulimit` takes away from the process: `-n 64` leaves it 64 descriptors.
+    /// As [`Child::of`], with the limits of a shell's `ulimit` for the process: `-n 64` leaves it 64 descriptors.
     pub(crate) fn under(limit: &str, test: &str) -> Option<Child> {
         let mut shell = Command::new("sh");
         let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
@@ -577,7 +577,7 @@ impl Child {
                 line.split_once(LISTENING).map(|(_, addr)| addr.to_string())
             })
             .expect("an address from the child process");
-        // What else it prints has to go somewhere, or it blocks.
+        // Its other output has to be read, or it blocks.
         thread::spawn(move || lines.for_each(drop));
         Some(Child {
             process,
@@ -596,7 +596,7 @@ impl Child {
     /// The names of its threads, sorted.
     pub(crate) fn thread_names(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
-        // A thread may end between the listing and the look.
+        // A thread may end between the listing and the reading.
         let name = |task: io::Result<std::fs::DirEntry>| {
             std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
         };
@@ -652,7 +652,7 @@ impl Child {
     /// The processor time that it has used so far, to a hundredth of a second.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        // The name in parentheses may hold anything; behind it, user and system time are the 12th and 13th.
+        // The name in parentheses may hold anything; after it, user and system time are the 12th and 13th.
         let fields: Vec<&str> = stat
             .rsplit(')')
             .next()
@@ -663,7 +663,7 @@ impl Child {
         Duration::from_millis(10 * ticks)
     }
 
-    /// The most memory that it has had at once, in bytes.
+    /// The maximum of memory that it has had at once, in bytes.
     pub(crate) fn peak_memory(&self) -> usize {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
@@ -700,7 +700,7 @@ pub(crate) fn announce(addr: impl Display) {
     println!("{LISTENING}{addr}");
 }
 
-/// Comes back when the test that started this process is gone.
+/// Returns when the test that started this process is gone.
 pub(crate) fn wait_for_parent() {
     let _ = io::stdin().read_to_end(&mut Vec::new());
 }
@@ -713,7 +713,7 @@ pub(crate) struct Random {
 }
 
 impl Random {
-    /// A seed of 0 would give zeros for ever.
+    /// A seed of 0 would give only zeros.
     pub(crate) fn new(seed: u64) -> Random {
         assert_ne!(seed, 0);
         Random { seed, state: seed }

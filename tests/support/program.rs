@@ -1,4 +1,4 @@
-//! A program in a process of its own, which tells by its output what it sees: an example, or a client of another language.
+//! A program in a process of its own, which prints what it sees: an example, or a client in another language.
 
 #![allow(dead_code)] // Each test file uses a part of it.
 
@@ -96,12 +96,12 @@ impl Program {
         std::iter::from_fn(|| self.line()).collect()
     }
 
-    /// Waits for its end, and says whether it was a good one.
+    /// Waits for its end, and returns whether it succeeded.
     pub(crate) fn succeeded(&mut self) -> bool {
         self.process.wait().unwrap().success()
     }
 
-    /// What stands after a mark in a line that it prints.
+    /// Returns the text after a mark in a line that it prints.
     pub(crate) fn told(&self, mark: &str) -> String {
         let mut lines = std::iter::from_fn(|| self.line());
         let told = lines.find_map(|line| Some(line.split_once(mark)?.1.to_string()));
@@ -134,7 +134,7 @@ fn command(folder: &str, name: &str, argument: &str) -> Option<Command> {
         println!("{name} has not been built");
         return None;
     }
-    // Not with the files of somebody who tries the example out.
+    // Not with the files of a person who tries the example out.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
     fs::create_dir_all(&folder).unwrap();
     let mut command = Command::new(program);

@@ -21,13 +21,13 @@ fuzz_target!(|input: (u8, &[u8])| {
     assert_eq!(whole, read(bytes, 1 + usize::from(most)));
     assert_eq!(whole, read(bytes, 1));
     if let Ok((body, rest)) = whole {
-        // The crate refuses more than RFC 9112 asks for, but what it takes must be chunks, and the same.
+        // The crate refuses more than RFC 9112 asks for. A body that it takes must be valid chunks, with the same data.
         let (plain, plain_rest) = plain_reading(bytes).expect("taken, and yet not chunked");
         assert_eq!((body, rest), (plain, plain_rest.len()));
     }
 });
 
-/// The body and how much is left behind it.
+/// The body, and how many bytes are left after it.
 fn read(bytes: &[u8], most: usize) -> Result<(Vec<u8>, usize), String> {
     let mut reader = Pieces { bytes, most };
     match read_body(&mut reader, Framing::Chunked, MAX_BODY_BYTES) {

@@ -48,7 +48,7 @@ fn plain_reading(bytes: &[u8]) -> Seen {
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut lines: Vec<&str> = text.split('\n').collect();
-    lines.pop(); // What has no line end yet.
+    lines.pop(); // The text without a line end.
 
     let mut items = Vec::new();
     let (mut event, mut data, mut id, mut last_id) =

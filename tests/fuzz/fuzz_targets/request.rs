@@ -1,5 +1,5 @@
-//! A connection's requests, one behind the other: what is read must not depend on how the bytes arrive, keep within its
-//! limits, and hold nothing that a handler has to fear.
+//! A connection's requests, one after the other: what is read must not depend on how the bytes arrive, keep within its limits,
+//! and hold nothing that a handler has to fear.
 
 #![no_main]
 
@@ -23,7 +23,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     assert_eq!(whole, read_all(bytes, 1));
 });
 
-/// What comes of a connection, in short: each request, and how it ended.
+/// The outcome of a connection, in short: each request, and how it ended.
 fn read_all(bytes: &[u8], most: usize) -> Vec<String> {
     let limits = config();
     let mut reader = Pieces { bytes, most };
