@@ -2,7 +2,7 @@
 //! to open.
 //!
 //! `cargo bench --bench history` prints both tables; `cargo bench --bench history -- 1024` opens 1,024 MiB in place of 64.
-//! The file is in the folder for temporary files, so that the figures are that disk's.
+//! The file is in the folder for temporary files, so the figures are those of its disk.
 
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -65,7 +65,7 @@ fn main() {
     drop(hub);
     let hub = open(config.clone());
     drop(hub);
-    // A hub lets go of its file when its thread has ended.
+    // A hub releases its file when its thread has ended.
     thread::sleep(Duration::from_millis(200));
     let start = Instant::now();
     let hub = open(config);
@@ -87,7 +87,7 @@ fn open(config: HubConfig) -> Hub {
     loop {
         match Hub::open(config.clone()) {
             Ok(hub) => return hub,
-            // The one before may take a moment to let go of the file.
+            // The hub before may take a moment to release the file.
             Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     }

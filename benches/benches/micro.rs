@@ -1,5 +1,5 @@
-//! Micro-benchmarks of what one can call: an event's encoding and decoding, a hub in memory, and, over one connection
-//! to a server in this process, the parts that no one can call alone: request head, router, body and chunked coding.
+//! Micro-benchmarks of the public API: an event's encoding and decoding, a hub in memory, and, over one connection to a server
+//! in this process, the parts that cannot be called alone: request head, router, body and chunked coding.
 
 use std::{
     hint::black_box,
@@ -58,8 +58,8 @@ fn count_decoded(text: &str) -> usize {
     count
 }
 
-/// Publishing to receivers in this process: each round waits until the event is in the history, and takes it from
-/// every receiver.
+/// Publishes to receivers in this process: each round waits until the event is in the history, and takes it from every
+/// receiver.
 fn publish(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("publish");
     let event = Event::data("x".repeat(100));
@@ -159,7 +159,7 @@ fn requests(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Sends what is given, and reads so many bytes, or one answer, which comes in one piece. Returns how many.
+/// Sends the given bytes, and reads this many bytes, or one response, which comes in one piece. Returns how many.
 fn exchange(socket: &mut TcpStream, requests: &[u8], expected: Option<usize>) -> usize {
     socket.write_all(requests).expect("the connection stays");
     let mut buffer = [0; 64 * 1024];

@@ -1,4 +1,4 @@
-//! What the compared servers and the load generator agree on.
+//! The paths and data that the compared servers and the load generator have in common.
 //!
 //! Every server listens on 127.0.0.1, takes its port from the only argument or from `$PORT`, and answers
 //!

@@ -1,4 +1,4 @@
-//! The smallest server that broadcasts a clock, in the plain form: a thread and a channel for each stream, and no hub.
+//! The smallest server that broadcasts a clock, without a hub: a thread and a channel for each stream.
 
 use std::{
     sync::{

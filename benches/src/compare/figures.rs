@@ -8,7 +8,7 @@ pub struct Figure {
     pub title: String,
     pub unit: &'static str,
     pub better: Better,
-    /// The figure that counts what was lost: who lost something does not set the mark.
+    /// The figure that counts lost events: a server that lost some does not set the mark.
     pub lost: Option<String>,
 }
 
@@ -16,11 +16,11 @@ pub struct Figure {
 pub enum Better {
     Less,
     More,
-    /// Told for what it says, not compared.
+    /// Shown, and not compared.
     Neither,
 }
 
-/// What one figure of tiny-sse is held against.
+/// What one figure of tiny-sse is compared with.
 #[derive(Clone, Copy, Debug)]
 pub struct Goal {
     pub figure: &'static str,
@@ -278,7 +278,7 @@ impl Figures {
         });
     }
 
-    /// Who lost something, by that figure, does not set the mark of the figure added last.
+    /// A server that lost events, by that figure, does not set the mark of the figure added last.
     fn without_loss(&mut self, lost: String) {
         if let Some(figure) = self.0.last_mut() {
             figure.lost = Some(lost);

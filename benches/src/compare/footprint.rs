@@ -8,7 +8,7 @@ use crate::{
     servers,
 };
 
-/// Small above all: this gives up the answer 500 after a handler's panic, which then ends the process.
+/// Small above all: this gives up the 500 after a handler's panic, which then ends the process.
 const SMALL: [&str; 4] = [
     "profile.release.opt-level='z'",
     "profile.release.lto=true",

@@ -4,8 +4,8 @@ use std::{fs, process::Command, thread, time::Duration};
 
 use nix::{time::ClockId, unistd::Pid};
 
-/// Returns the processor time that a process has used, all its threads together, ended ones included; nothing where it
-/// has ended itself.
+/// Returns the processor time that a process has used, all its threads together, ended ones included; zero if the process has
+/// ended.
 pub fn cpu(process: u32) -> Duration {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(process.cast_signed()));
     let time = clock.and_then(ClockId::now).map(Duration::from);
@@ -23,7 +23,7 @@ pub fn kernel_memory() -> f64 {
     line("Slab:") + line("KernelStack:") + line("PageTables:")
 }
 
-/// Returns the same once it has come to rest: what has ended is given back a while later.
+/// Returns the same once it no longer changes: the kernel frees the memory of what has ended a while later.
 pub fn settled_kernel_memory() -> f64 {
     let mut before = kernel_memory();
     for _ in 0..20 {

@@ -102,7 +102,7 @@ fn run() -> Result<(), String> {
 }
 
 /// Measures row by row, and within a row round by round, so that what is compared was measured at about the same time. Each
-/// round begins with another server, so that none is always first, or always behind the same one.
+/// round begins with another server, so that none is always first, or always after the same one.
 fn measure(
     rows: &[&'static Row],
     servers: &[&'static Server],

@@ -143,7 +143,7 @@ struct Series {
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// A horizontal bar for each server, its value behind it.
+/// A horizontal bar for each server, with its value after the bar.
 fn bars(path: &Path, title: &str, values: &[(&Server, f64)]) -> Drawn {
     let most = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     let count = values.len();

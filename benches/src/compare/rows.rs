@@ -153,7 +153,7 @@ fn has_topics(server: &Server) -> bool {
     server.name == "tiny-sse"
 }
 
-/// What a channel holds where nobody is to lose anything for want of room in it.
+/// The size of a channel that must have room for all events.
 const ROOM: usize = 32 * 1024;
 const DEFAULT_CAPACITY: usize = 1024;
 /// How far the kernel's memory may have moved by itself while the kernel's share is measured.

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::machine;
 
-/// What a server is compared as.
+/// The part that a server has in the comparison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Role {
     /// tiny-sse itself, in one of its forms.
@@ -39,7 +39,7 @@ pub struct Server {
 
 #[derive(Debug)]
 enum Program {
-    /// The `testbed` example of the root package, with so many writer threads.
+    /// The `testbed` example of the root package, with this many writer threads.
     Testbed { writers: usize },
     /// A program of this package.
     Here(&'static str),

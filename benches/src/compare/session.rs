@@ -24,7 +24,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens so many streams; `more` says which of them are slow, or what topics they ask for.
+    /// Opens this many streams; `more` says which of them are slow, or what topics they ask for.
     pub fn open(
         server: &Server,
         running: &Running,

@@ -245,7 +245,7 @@ mod tests {
     const HEAD: &str =
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-    /// Reads `body` behind a head whole and byte by byte, and compares what came out, or the fault.
+    /// Reads `body` after a head, whole and byte by byte, and compares the items, or the fault.
     #[track_caller]
     fn check(head: &str, body: &[u8], expected: Result<&[&str], &str>) {
         let bytes = [head.as_bytes(), body].concat();

@@ -20,7 +20,7 @@ struct Plan {
     request: String,
     connections: usize,
     duration: Duration,
-    /// Zero: the next request follows the answer.
+    /// Zero: the next request follows the response.
     interval: Duration,
     threads: usize,
 }
@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<(), String> {
 struct Connection {
     socket: TcpStream,
     answer: Vec<u8>,
-    /// When its answer is awaited: since when.
+    /// Since when the response is awaited, if it is.
     asked: Option<Instant>,
 }
 
@@ -146,7 +146,7 @@ impl Client {
         connection.socket.write_all(self.plan.request.as_bytes())
     }
 
-    /// Reads what is there, and returns whether the answer is whole.
+    /// Reads what is there, and returns whether the response is whole.
     fn read(&mut self, index: usize, buffer: &mut [u8]) -> io::Result<bool> {
         let Connection {
             socket,

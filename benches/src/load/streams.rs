@@ -29,9 +29,9 @@ use crate::{
 
 /// How many streams one thread opens at a time: below the backlog of a listener of std, 128.
 const OPENING: usize = 8;
-/// No stream has opened for so long: those that are missing will not.
+/// After this time without a stream that opens, the missing streams will not open.
 const OPEN_QUIET: Duration = Duration::from_secs(5);
-/// Publishing has ended, and nothing has arrived for so long: the rest is lost.
+/// After publishing has ended and nothing has arrived for this time, the rest is lost.
 const QUIET: Duration = Duration::from_millis(1500);
 const PUBLISH_DEADLINE: Duration = Duration::from_secs(120);
 /// How often slow readers read.
@@ -42,10 +42,10 @@ const WAKE: Token = Token(usize::MAX);
 struct Plan {
     port: u16,
     streams: usize,
-    /// The first so many of them read at `slow_rate` bytes a second.
+    /// This many of them, the first ones, read at `slow_rate` bytes a second.
     slow: usize,
     slow_rate: u32,
-    /// The next so many never read once they have had their first event.
+    /// This many, the next ones, never read once they have had their first event.
     stalled: usize,
     /// Stream i subscribes to topic i modulo this; 0: to what the server has by default.
     topics: usize,
@@ -69,7 +69,7 @@ struct Expected {
 
 enum Command {
     Expect(Expected),
-    /// Nothing more is to come: tell what came.
+    /// Nothing more is to come: report what came.
     Finish,
 }
 
@@ -78,7 +78,7 @@ enum Report {
         streams: usize,
         faults: Vec<String>,
     },
-    /// So many readers at full pace are open.
+    /// This many readers at full pace are open.
     Expecting {
         readers: u64,
     },
@@ -349,7 +349,7 @@ fn summary(seen: &Seen, expected: u64) -> Figures {
     figures
 }
 
-/// One `GET`, on a connection of its own, until its whole answer has come.
+/// Sends one `GET` on a connection of its own, and reads its whole response.
 fn get(port: u16, target: &str) -> io::Result<()> {
     let mut socket = TcpStream::connect(socket::server(port))?;
     write!(
@@ -602,7 +602,7 @@ impl Worker {
             if reader.pace != Pace::Slow {
                 continue;
             }
-            // What was not used is not saved up for more than a tenth of a second.
+            // An unused allowance is not saved up for more than a tenth of a second.
             reader.allowance = (reader.allowance + rate * elapsed.as_secs_f64()).min(rate / 10.0);
             let limit = reader.allowance as usize;
             if limit > 0 {

@@ -20,7 +20,7 @@ const HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 enum Item {
-    /// A socket that has had its head, not yet its first event: whoever has read that misses no later one.
+    /// A socket that has had its head, and not yet its first event: a client that has read this event misses no later one.
     Joined(TcpStream),
     Event(Arc<[u8]>),
 }

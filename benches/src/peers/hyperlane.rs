@@ -123,7 +123,7 @@ impl ServerHook for LoadPublish {
     }
 }
 
-/// Sends the whole answer that a route has left in the context.
+/// Sends the whole response that a route has left in the context.
 struct Respond;
 
 impl ServerHook for Respond {

@@ -27,7 +27,7 @@ fn main() {
     for request in server.incoming_requests() {
         let streams = streams.clone();
         let small = thread::Builder::new().stack_size(64 * 1024);
-        // A thread that cannot be had refuses this client only.
+        // If a thread cannot be started, only this client is refused.
         let _ = small.spawn(move || answer(request, &streams));
     }
 }
@@ -66,7 +66,7 @@ fn answer(mut request: Request, streams: &Streams) -> io::Result<()> {
 
 fn stream(request: Request, streams: &Streams, first: Option<&str>) -> io::Result<()> {
     let (sender, events) = mpsc::sync_channel(capacity());
-    // Before the first event: whoever has read that misses no later one.
+    // Before the first event: a client that has read it misses no later event.
     streams.lock().unwrap().push(sender);
     let mut writer = request.into_writer();
     writer.write_all(HEAD)?;

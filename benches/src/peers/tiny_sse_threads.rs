@@ -1,5 +1,5 @@
-//! tiny-sse in its plain form: `Sse::new` over a `std::sync::mpsc` channel, so a thread and a channel for each stream.
-//! The form with a hub is the `testbed` example of the root package.
+//! tiny-sse without a hub: `Sse::new` over a `std::sync::mpsc` channel, so a thread and a channel for each stream. The form
+//! with a hub is the `testbed` example of the root package.
 
 use std::{
     sync::{
