@@ -58,7 +58,7 @@
 //! Every limit and duration is a field of [`Config`] or [`HubConfig`], whose documentation gives the default and its reason. A
 //! peer costs bounded memory and bounded time, whatever it sends and however slowly it reads.
 //!
-//! A program without a hub sets `default-features = false`, and builds in half the time.
+//! A program without a hub sets `default-features = false`, and builds in little more than half the time.
 //!
 //! # Shutdown
 //!

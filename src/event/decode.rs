@@ -315,7 +315,7 @@ mod tests {
         Decoded::Retry(Duration::from_millis(millis))
     }
 
-    /// What comes out of a stream: the items, the last event ID, and the error at the end if there was one.
+    /// What is decoded from a stream: the items, the last event ID, and the error at the end if there was one.
     type Outcome = (Vec<Decoded>, String, Option<EventTooLong>);
 
     fn decode<'a>(limit: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
@@ -364,7 +364,7 @@ mod tests {
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let mut lines: Vec<&str> = text.split('\n').collect();
-        lines.pop(); // What no line break has ended is no line.
+        lines.pop(); // Text without a line break after it is not a line.
         let mut items = Vec::new();
         let (mut event_type, mut data, mut id) = ("", Vec::new(), "");
         let mut last_event_id = "";
@@ -525,7 +525,7 @@ mod tests {
     fn fields_are_taken_by_their_exact_names() {
         check("data\n\n", &[message("")]); // No colon: the value is empty.
         check("data: a: b\n\n", &[message("a: b")]); // The first colon counts.
-        check("data:  a \n\n", &[message(" a ")]); // One leading space goes, the rest stays.
+        check("data:  a \n\n", &[message(" a ")]); // One leading space is removed, the rest stays.
         check("data :a\nDATA:b\n data:c\ndata\t:d\n\n", &[]); // None of these is `data`.
         check(
             ": a\n:  b\n:\n::\n",
@@ -557,7 +557,7 @@ mod tests {
     #[test]
     fn an_id_counts_from_its_blank_line_on() {
         check_id("id: 1", "");
-        check_id("id: 1\n", ""); // A torn event must not move the position.
+        check_id("id: 1\n", ""); // A partial event must not move the position.
         check_id("id: 1\n\n", "1"); // An event of id alone moves it.
         check_id("id: 1\n\nid: 2\ndata: a\n", "1");
         check_id("id: 1\nid: 2\n\n", "2");
@@ -570,7 +570,7 @@ mod tests {
     #[test]
     fn what_is_not_utf8_is_replaced() {
         check(b"data:\xFF\n\n", &[message("\u{FFFD}")]);
-        check(b"data:\xE2\x82\n\n", &[message("\u{FFFD}")]); // A torn character does not swallow the line break.
+        check(b"data:\xE2\x82\n\n", &[message("\u{FFFD}")]); // A partial character does not swallow the line break.
         check(b"data:\xE2\x82\r\r", &[message("\u{FFFD}")]);
         check(
             b"data:\xF0\x9F\x98\x80\xF0\x9F\xE9\n\n",
@@ -587,7 +587,7 @@ mod tests {
         );
         check(b": \xFF\nd\xFFata: a\n\n", &[comment("\u{FFFD}")]);
         check(b"\xEF\xBBdata:a\n\n", &[]); // Part of a byte order mark belongs to the line.
-        check(b"\xEF\xBB\xBF\n\xEF\xBB\xBFdata:a\n\n", &[]); // Only the stream's first bytes are one.
+        check(b"\xEF\xBB\xBF\n\xEF\xBB\xBFdata:a\n\n", &[]); // Only the first bytes of the stream are a byte order mark.
     }
 
     #[track_caller]
@@ -602,8 +602,8 @@ mod tests {
 
     #[test]
     fn an_event_is_limited_to_the_byte() {
-        check_limit("data: a\n\n", 9, &[message("a")]); // As long as it is encoded.
-        check_limit("data: a\r\n\r\n", 9, &[message("a")]); // However its lines end.
+        check_limit("data: a\n\n", 9, &[message("a")]); // The length of the encoded event.
+        check_limit("data: a\r\n\r\n", 9, &[message("a")]); // The same, whatever the line ends are.
         check_limit("data: ab", 8, &[]); // A line without end.
         check_limit("data:a\ndata:b\n\n", 15, &[message("a\nb")]);
         check_limit("data:a\n\ndata:b\n\n", 8, &[message("a"), message("b")]); // Each event by itself.
@@ -672,7 +672,7 @@ mod tests {
         }
     }
 
-    /// `|` stands in the stream where an item's bytes must end.
+    /// `|` marks where an item's bytes must end in the stream.
     #[track_caller]
     fn check_positions(stream: &str) {
         let expected: Vec<&str> = stream.split('|').collect();
@@ -749,7 +749,7 @@ mod tests {
         }
     }
 
-    /// What of a text reaches the client: its line breaks arrive as LF.
+    /// Returns the text that reaches the client: line breaks arrive as LF.
     fn normalized(text: &str) -> String {
         text.replace("\r\n", "\n").replace('\r', "\n")
     }
@@ -782,7 +782,7 @@ mod tests {
             let mut expected: Vec<_> = normalized(&note).split('\n').map(comment).collect();
             expected.push(named(expected_name, &normalized(&data), expected_id));
 
-            // Behind another event, so that a torn or forged one shows.
+            // After another event, so that a partial or forged one shows.
             let stream = format!("data: first\n\n{event}data: last\n\n");
             expected.insert(0, message("first"));
             expected.push(with_id("last", expected_id));

@@ -260,7 +260,8 @@ impl Request {
         str::from_utf8(&self.body)
     }
 
-    /// Returns the first field of that name in a body of the type `application/x-www-form-urlencoded`, decoded.
+    /// Returns the first field of that name in a body that is a form (`application/x-www-form-urlencoded`), decoded. The
+    /// `Content-Type` of the request is not checked.
     pub fn form(&self, name: &str) -> Option<String> {
         form_pairs(&self.body).find_map(|(known, value)| (known == name).then_some(value))
     }

@@ -28,8 +28,8 @@ use crate::socket::Socket;
 /// | error | response |
 /// | --- | --- |
 /// | a `Response` | itself |
-/// | from reading what the client sent: [`Utf8Error`](std::str::Utf8Error), `FromUtf8Error`, [`ParseIntError`](std::num::ParseIntError), `ParseFloatError`, `AddrParseError`, [`InvalidField`](crate::InvalidField) | 400 with the error's text |
-/// | [`PublishError`](crate::PublishError) | 400, 413 or 503 |
+/// | from reading what the client sent: [`Utf8Error`](std::str::Utf8Error), `FromUtf8Error`, [`ParseIntError`](std::num::ParseIntError), `ParseFloatError`, `AddrParseError`, [`InvalidField`](crate::InvalidField), [`InvalidName`](crate::InvalidName) | 400 with the error's text |
+/// | [`PublishError`](crate::PublishError) | 400, 413 or 503; 500 if the history cannot be written |
 /// | [`io::Error`], `Box<dyn Error>` | 500, as of [`Response::failed`] |
 /// | any other | does not compile: `.map_err(Response::failed)?` makes it 500 |
 ///

@@ -1,4 +1,4 @@
-//! Request vectors: what the reader takes, what it refuses, and with which words.
+//! Request vectors: what the reader takes, what it refuses, and with which text.
 //!
 //! The cases follow those of [h1spec](https://github.com/uNetworking/h1spec), [llhttp](https://github.com/nodejs/llhttp),
 //! [picohttpparser](https://github.com/h2o/picohttpparser) and [http-garden](https://github.com/narfindustries/http-garden),
@@ -91,7 +91,7 @@ fn a_target_has_the_origin_form() {
 
     for target in [
         "/#a", "/a#", "#", "/a?b#c", // No fragment: RFC 9110 section 7.1.
-        "/\"", "/<a>", "/a?b=\"", "/a?<b>", // RFC 3986 has these nowhere.
+        "/\"", "/<a>", "/a?b=\"", "/a?<b>", // RFC 3986 allows these nowhere.
         "/é", "/a?é", "/\u{7f}", "/\0", "/\u{1}", "/a\tb", "/a\rb", "/a?\0",
     ] {
         check_target(target, "400 request target holds a character that must be encoded");
@@ -115,7 +115,7 @@ fn a_path_is_percent_encoded_utf8() {
     ] {
         check_target(path, "400 path is not percent-encoded UTF-8");
     }
-    check_target("/%?a", "400 path is not percent-encoded UTF-8"); // Not across the query's begin.
+    check_target("/%?a", "400 path is not percent-encoded UTF-8"); // Not across the beginning of the query.
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn other_target_forms() {
     check_line("OPTIONS *?a HTTP/1.1", "400 request target is none of the known forms");
     check_line("OPTIONS http://a HTTP/1.1", "OPTIONS /");
 
-    // The target's authority stands for the field, which has to be there and well-formed all the same: section 3.2.2.
+    // The target's authority replaces the field, which still has to be there and well-formed: section 3.2.2.
     let head = |bytes: &str| read_head(&mut bytes.as_bytes()).unwrap().unwrap();
     let request = head("GET http://b:1/c HTTP/1.1\r\nX: y\r\nHost: a\r\n\r\n");
     assert_eq!(request.headers("host").collect::<Vec<_>>(), ["b:1"]);
@@ -377,7 +377,7 @@ fn chunks_make_a_body() {
     for size in [
         "41", "100000001", "ffffffffffffffff", "8000000000000000", "7fffffffffffffff",
     ] {
-        check_chunks(&format!("{size}\r\na\r\n0\r\n\r\n{EVIL}"), "413 body is too large"); // Wrapped to 32 bits one would fit.
+        check_chunks(&format!("{size}\r\na\r\n0\r\n\r\n{EVIL}"), "413 body is too large"); // Wrapped to 32 bits, one of these would fit.
     }
     for chunks in [
         "1\r\nab\r\n0\r\n\r\n", "1\r\na\n0\r\n\r\n", "1\r\na\r0\r\n\r\n", "1\r\na0\r\n\r\n",
@@ -406,14 +406,14 @@ fn chunk_extensions_are_ignored() {
     for extension in [
         "", " ", ";", ";a", "=", "=a", " =a", "\"a\"", "é", "a@b", "(a)=b", // A name is a token.
         "a=", "a= ", "a=;b", "a=b c", "a b", "a;", "a ", "a=b ", "a=b\t", "a=\"b\"c", "a=b\"c\"", "a=é", "a\\", "a=\\b",
-        "a=\"", "a=\"b\";c=\"", "a=\"\\\"", "a=\"b\\", // An open quote: to others it goes on after the line.
+        "a=\"", "a=\"b\";c=\"", "a=\"\\\"", "a=\"b\\", // An open quote: another parser may go on after the line.
     ] {
         check_chunks(&format!("1;{extension}\r\nb\r\n0\r\n\r\n{EVIL}"), "400 chunk size or extension is malformed");
     }
     for extension in ["\r", "a\rb", "\0", "a\u{1b}", "\u{7f}", "a=\"\r\"", "a=\"\\\r\"", "a=\"\\\0\"", "a\r"] {
         check_chunks(&format!("1;{extension}\r\nb\r\n0\r\n\r\n{EVIL}"), "400 chunk size or extension is malformed");
     }
-    check_chunks("1;a\nb\r\n0\r\n\r\n", "400 line ends in a bare LF"); // Somebody else's data would begin at the b.
+    check_chunks("1;a\nb\r\n0\r\n\r\n", "400 line ends in a bare LF"); // Another parser would begin the data at the b.
     check_chunks("1;\"\n\"\r\nb\r\n0\r\n\r\n", "400 line ends in a bare LF");
 }
 
@@ -568,7 +568,7 @@ fn what_a_handler_sees() {
     assert_eq!(request.header("last-event-id"), Some("7-é"));
     assert_eq!(request.headers("X").collect::<Vec<_>>(), ["1", "", "a\tb  c"]);
     assert_eq!(request.header("Y"), None);
-    assert_eq!(request.last_event_id(), Some("7-é")); // The header wins.
+    assert_eq!(request.last_event_id(), Some("7-é")); // The field takes precedence.
     for (name, value) in [("a", "1"), ("b", "\"2\""), ("c", "3=4"), ("", "5"), ("e", "7"), ("f", "%41"), ("A", "8")] {
         assert_eq!(request.cookie(name), Some(value), "{name}");
     }
@@ -589,10 +589,10 @@ fn what_a_handler_sees() {
     assert_eq!(id("/", &[]), None);
     assert_eq!(id("/?last_event_id=a%2b", &[]), Some("a+".to_owned()));
     assert_eq!(id("/?last_event_id=", &[]), None);
-    assert_eq!(id("/", &[("last-event-id", "")]), None); // An empty one is none.
+    assert_eq!(id("/", &[("last-event-id", "")]), None); // An empty id counts as no id.
     assert_eq!(id("/?last_event_id=a", &[("last-event-id", "")]), Some("a".to_owned()));
 
-    // Bytes that are no UTF-8 are ISO-8859-1: RFC 9110 section 5.5.
+    // Bytes that are not UTF-8 are ISO-8859-1: RFC 9110 section 5.5.
     let bytes = [b"GET / HTTP/1.1\r\nX: \xe9\xff \xc3\xa9\r\n", END].concat();
     let request = read_head(&mut bytes.as_slice()).unwrap().unwrap();
     assert_eq!(request.header("x"), Some("éÿ Ã©"));
@@ -629,21 +629,21 @@ fn mutated_requests_never_panic_nor_read_without_end() {
         let mut pieces = Pieces { bytes: &bytes, cut: bytes.len(), then: None, piece };
         assert_eq!(outcome(&mut pieces), whole, "round {round}: {:?}", bytes.escape_ascii().to_string());
 
-        // The same with more behind it than anybody would read.
+        // The same with more bytes after it than a reader would take.
         let tail = hostile[random.below(hostile.len())].repeat(20_000);
         let endless = [bytes, tail].concat();
         let mut rest = endless.as_slice();
         if let Ok(Some(request)) = read(&mut rest) {
             assert!(request.body.capacity() <= 4 * MAX_BODY_BYTES, "round {round}");
         }
-        // Two request lines, the fields, and at worst one chunk for each byte, the extensions and the trailers.
+        // Two request lines, the fields, and in the worst case one chunk for each byte, the extensions and the trailers.
         let most = 2 * 130 + 512 + MAX_BODY_BYTES * (16 + 5) + 4096 + 8192;
         assert!(endless.len() - rest.len() <= most, "round {round}: {}", endless.len() - rest.len());
     }
 }
 
 impl Request {
-    /// A request without a body, for the tests of those who are given one.
+    /// Returns a request without a body, for the tests of functions that take one.
     pub(crate) fn for_test(method: &str, target: &str, fields: &[(&str, &str)]) -> Request {
         let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
@@ -689,7 +689,7 @@ fn check_chunks(chunks: &str, expected: &str) {
     check_post("Transfer-Encoding: chunked", chunks, expected);
 }
 
-/// Reads one request whole, byte by byte, cut at every offset, and held up there until the deadline.
+/// Reads one request whole, byte by byte, cut at every offset, and delayed there until the deadline.
 #[track_caller]
 fn check(bytes: impl AsRef<[u8]>, expected: &str) {
     let bytes = bytes.as_ref();
@@ -718,7 +718,7 @@ fn check(bytes: impl AsRef<[u8]>, expected: &str) {
     }
 }
 
-/// What came of reading one request: `none`, a status and the reason, or the request in short.
+/// Returns the outcome of reading one request: `none`, a status and the reason, or the request in short.
 fn outcome(reader: &mut impl BufRead) -> String {
     let request = match read(reader) {
         Ok(Some(request)) => request,

@@ -202,7 +202,7 @@ const checks = {
           if (waited < 1_990) fail(`${after()}: back after ${waited} ms`); // The date has no milliseconds.
         });
       }
-      // What is neither a number nor a date says nothing.
+      // A value that is neither a number nor a date is ignored.
       for (const after of ['', '-1', 'soon']) {
         let requests = 0;
         const respond = () => {
@@ -242,7 +242,7 @@ const checks = {
           await until(() => shares(second));
           dropFirst();
           await until(() => requests > 2);
-          await pause(2_000); // Longer than a tab bears silence that it does not expect.
+          await pause(2_000); // Longer than a tab accepts unexpected silence.
           equal([requests, second.source.readyState], [3, CONNECTING]);
         });
       });
@@ -394,7 +394,7 @@ const checks = {
       }),
     );
 
-    await check('204 stops it for good, in all tabs', () =>
+    await check('204 stops it, in all tabs', () =>
       using([['/events/end', SHARED], ['/events/end', SHARED]], async (first, second) => {
         await until(() => shares(first) !== shares(second));
         await until(async () => (await readers('end')) === 1);
