@@ -29,6 +29,14 @@ impl EventLog for InMemory {
     }
 }
 
+fn entry(sequence: u64, data: impl AsRef<str>) -> Entry {
+    Entry {
+        sequence,
+        topics: vec!["a".to_string()],
+        event: Event::data(data),
+    }
+}
+
 /// A hub that follows a log in memory, and its server.
 struct Follower {
     log: InMemory,
@@ -60,11 +68,7 @@ impl Follower {
     }
 
     fn push(&mut self, sequence: u64, data: impl AsRef<str>) {
-        let entry = Entry {
-            sequence,
-            topics: vec!["a".to_string()],
-            event: Event::data(data),
-        };
+        let entry = entry(sequence, data);
         self.log.0.lock().unwrap().push(entry.clone());
         self.feed.push([entry]).unwrap();
     }
@@ -151,18 +155,13 @@ fn what_was_pushed_before_is_skipped() {
 #[test]
 fn a_feed_whose_hub_has_gone_says_so() {
     let (hub, mut feed) = Hub::follow(HubConfig::default(), InMemory::default()).unwrap();
-    let entry = |sequence| Entry {
-        sequence,
-        topics: vec!["a".to_string()],
-        event: Event::data("1"),
-    };
     feed.epochs(&[(0xa, 1)]).unwrap();
-    feed.push([entry(1)]).unwrap();
+    feed.push([entry(1, "1")]).unwrap();
     drop(hub);
     let closed = PublishError::Closed;
     assert_eq!(feed.epochs(&[(0xa, 1), (0xb, 1)]), Err(closed.clone()));
-    assert_eq!(feed.push([entry(2)]), Err(closed.clone())); // The next entry.
-    assert_eq!(feed.push([entry(9)]), Err(closed.clone())); // One after a gap.
+    assert_eq!(feed.push([entry(2, "2")]), Err(closed.clone())); // The next entry.
+    assert_eq!(feed.push([entry(9, "9")]), Err(closed.clone())); // One after a gap.
     assert_eq!(feed.push([]), Err(closed.clone())); // None at all.
     assert_eq!(feed.lost(20), Err(closed.clone()));
     assert_eq!(feed.current(Instant::now(), 0), Err(closed));
@@ -197,6 +196,44 @@ fn a_receiver_goes_on_after_a_loss() {
     assert_eq!(next().data, "new");
 }
 
+/// The log loses events while a reader reads the archive: what was read has the numbers of the lost events.
+#[test]
+fn a_loss_during_a_read_is_told_first() {
+    #[derive(Clone, Default)]
+    struct LosesAll(InMemory, Arc<Mutex<Option<Feed>>>);
+    impl EventLog for LosesAll {
+        fn read(&self, after: u64) -> io::Result<Entries> {
+            if let Some(mut feed) = self.1.lock().unwrap().take() {
+                *self.0.0.lock().unwrap() = vec![entry(1, "new 1"), entry(2, "new 2")];
+                assert_eq!(feed.epochs(&[(0xb, 1)]).unwrap(), 0);
+                feed.push([entry(1, "new 1"), entry(2, "new 2")]).unwrap();
+            }
+            self.0.read(after)
+        }
+    }
+    let log = LosesAll::default();
+    let config = HubConfig {
+        history_events: 1,
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    feed.push([entry(1, "1"), entry(2, "2")]).unwrap();
+    let mut receiver = hub.receiver("a").unwrap().after("000000000000000a-0");
+    *log.1.lock().unwrap() = Some(feed);
+    let mut next = None;
+    eventually(|| {
+        next = receiver.recv_timeout(Duration::ZERO).ok();
+        next.is_some()
+    });
+    let gap = next.and_then(|event| event.message()).unwrap();
+    assert_eq!(gap.event, "gap");
+    assert_eq!(
+        gap.data, // It goes on with what is published from now on.
+        r#"{"from":"000000000000000a-0","to":"000000000000000b-2","lost":null}"#
+    );
+}
+
 /// An archive cannot say now what it has, and says it later: no event is lost, and none is skipped.
 #[test]
 fn a_receiver_asks_an_archive_again() {
@@ -218,11 +255,7 @@ fn a_receiver_asks_an_archive_again() {
     let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
     feed.epochs(&[(0xa, 1)]).unwrap();
     for sequence in 1..=3 {
-        let entry = Entry {
-            sequence,
-            topics: vec!["a".to_string()],
-            event: Event::data(sequence.to_string()),
-        };
+        let entry = entry(sequence, sequence.to_string());
         log.0.0.lock().unwrap().push(entry.clone());
         feed.push([entry]).unwrap();
     }
@@ -246,12 +279,7 @@ fn a_log_that_panics_leaves_no_poll_behind() {
     }
     let (hub, mut feed) = Hub::follow(HubConfig::default(), Panics).unwrap();
     feed.epochs(&[(0xa, 1)]).unwrap();
-    let entry = Entry {
-        sequence: 2,
-        topics: vec!["a".to_string()],
-        event: Event::data("2"),
-    };
-    feed.push([entry]).unwrap();
+    feed.push([entry(2, "2")]).unwrap();
     feed.current(Instant::now(), 0).unwrap();
     let readers = hub.clone();
     let server = start(Config::default(), |server| {
@@ -272,12 +300,7 @@ fn events_that_are_too_old_leave_memory_though_nothing_follows() {
     };
     let (hub, mut feed) = Hub::follow(config, InMemory::default()).unwrap();
     feed.epochs(&[(0xa, 1)]).unwrap();
-    let entry = Entry {
-        sequence: 1,
-        topics: vec!["a".to_string()],
-        event: Event::data("1"),
-    };
-    feed.push([entry]).unwrap();
+    feed.push([entry(1, "1")]).unwrap();
     eventually(|| {
         feed.current(Instant::now(), 0).unwrap();
         hub.kept("a").is_empty()

@@ -175,6 +175,7 @@ impl Cursor {
             self.position = log.latest(&self.position.topics);
             self.position.unknown_id = Some(from);
             self.returns = log.returns;
+            self.archive = None;
         }
     }
 
@@ -189,7 +190,7 @@ impl Cursor {
     /// Returns what the archive has, where only the archive has it; else `next` as it is. No lock is held meanwhile, since
     /// reading a file may take long and the hub goes on.
     fn or_from_archive(&mut self, next: Next, max_bytes: usize) -> Next {
-        let (Next::InArchive, Some(log)) = (&next, &self.shared.archive) else {
+        let (Next::InArchive, Some(archive_log)) = (&next, &self.shared.archive) else {
             // Frees what was read ahead, since the reader no longer needs the archive.
             self.archive = None;
             return next;
@@ -199,7 +200,11 @@ impl Cursor {
         let head = self.shared.log().head;
         let position = &mut self.position;
         let (topics, cursor) = (&position.topics, position.cursor);
-        match archive.read(&**log, topics, cursor, head, max_bytes.max(1), &id) {
+        let read = archive.read(&**archive_log, topics, cursor, head, max_bytes.max(1), &id);
+        let log = self.shared.log();
+        match read {
+            // The log went back while the archive was read: nobody knows which of the two the events are from.
+            _ if log.returns != self.returns => Next::Unknown,
             Ok(events) => {
                 if events.is_empty() {
                     position.cursor = archive.read_to;
@@ -208,7 +213,7 @@ impl Cursor {
             }
             Err(Missing::Lost(lost_to)) => {
                 self.archive = None;
-                Next::Note(self.shared.log().gap_to(lost_to, position))
+                Next::Note(log.gap_to(lost_to, position))
             }
             Err(Missing::Unknown) => Next::Unknown,
         }

@@ -42,6 +42,9 @@ impl Feed {
     /// If the epochs show that the log has lost events which were pushed, the number is the last one before the loss. All
     /// streams end then. Their clients come back and are told of a gap.
     ///
+    /// A log that has lost events gives their numbers to others. So [`EventLog::read`](crate::EventLog::read) fails from the
+    /// first of these until this call has returned.
+    ///
     /// # Errors
     ///
     /// As every call of a [`Feed`].
