@@ -42,8 +42,10 @@ impl Follower {
         let mut link = Link::connect(&self.config)?;
         let known = (self.epochs.newest(), self.reached.unwrap_or(0));
         let epochs = link.hello(known)?;
-        self.past.begin(epochs.clone());
+        // No reader gets an event of the new epochs while the hub has the old ones, or the other way round.
+        self.past.begin(Epochs::default());
         let reached = self.feed.epochs(&epochs.0)?;
+        self.past.begin(epochs.clone());
         self.epochs = epochs;
         self.reached = match self.reached {
             Some(_) => Some(reached),

@@ -59,7 +59,7 @@ impl Past {
         }
     }
 
-    /// Forgets all blocks, and sets the epochs that entries must have.
+    /// Forgets all blocks, and sets the epochs that entries must have. With no epochs, every read fails.
     pub(crate) fn begin(&self, epochs: Epochs) {
         *self.lock() = State {
             epochs,

@@ -40,7 +40,7 @@ const BEGIN_EPOCH: &str = r"
     local same_server = info:match('master_replid2:0+%s')
     local lost = 1
     if not last then lost = epoch and 2 or 0
-    elseif last == 0 and not replaced or durable == '1' and not replaced and same_server then lost = 0 end
+    elseif not replaced and (durable == '1' and same_server or last == 0 and not epoch) then lost = 0 end
     local first = string.format('%.0f', (last or 0) + 1)
     redis.call('RPUSH', KEYS[2], table.concat({ ARGV[1], first, run, ARGV[2], lost }, ' '))";
 

@@ -47,6 +47,32 @@ fn readers_stay_and_publishers_are_refused_while_redis_is_away() {
     }
 }
 
+/// A new log, and Redis loses all of its events: the next ones get the same numbers.
+#[test]
+#[ignore = "needs redis-server"]
+fn the_loss_of_the_first_events_is_told() {
+    let [redis_port, port] = free_ports();
+    let mut redis = RedisServer::start("first", redis_port, "everysec");
+    let node = NodeProcess::new(port, redis_port, &[]);
+    node.serve();
+    let lost = assert_published(port, "lost");
+    let (epoch, _) = lost.split_once('-').unwrap();
+
+    // A node that knows the lost event would see that it is missing.
+    node.kill();
+    redis.kill();
+    redis.lose(usize::MAX);
+    redis.start_again();
+    node.serve();
+    assert_published(port, "next");
+    let before_all = format!("{epoch}-0");
+    let field = ("Last-Event-ID", before_all.clone());
+    let mut reader = Http::open(port, "GET", "/events?topic=a", &[field], b"").unwrap();
+    let text = read_until(&mut reader, "data: next\n");
+    let gap = format!(r#"data: {{"from":"{before_all}","to":""#);
+    assert!(text.contains(&gap), "{text}");
+}
+
 #[test]
 #[ignore = "needs redis-server"]
 fn a_node_that_drains_sends_its_readers_away() {
@@ -65,12 +91,12 @@ fn a_node_that_drains_sends_its_readers_away() {
 }
 
 #[track_caller]
-fn assert_published(port: u16, data: &str) {
+fn assert_published(port: u16, data: &str) -> String {
     let published = publish(port, data.to_string(), vec!["a"]);
-    assert!(
-        matches!(published.outcome, Outcome::Acknowledged(_)),
-        "{published:?}"
-    );
+    let Outcome::Acknowledged(id) = published.outcome else {
+        panic!("{published:?}");
+    };
+    id
 }
 
 /// Reads chunks until one has this text, and returns all of them.

@@ -139,7 +139,7 @@ impl Cluster {
             order.swap(index, self.random.below(index as u64 + 1) as usize);
         }
         for fault in order {
-            println!("  {fault:?}");
+            println!("  {fault:?} after {}", self.newest());
             self.cause(fault);
             thread::sleep(self.random.millis(0, 1200));
         }
@@ -258,6 +258,14 @@ impl Cluster {
             assert!(attempt < 100, "the last event cannot be published");
             thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Returns the newest epoch and the sequence of the newest event, to see in the output what Redis has lost.
+    fn newest(&self) -> String {
+        let epoch: Option<String> = self.redis.query(&["LINDEX", EPOCHS, "-1"]);
+        let newest: Vec<(String, Vec<String>)> =
+            (self.redis).query(&["XREVRANGE", STREAM, "+", "-", "COUNT", "1"]);
+        format!("{:?} {:?}", epoch, newest.first().map(|(id, _)| id))
     }
 
     fn cause(&mut self, fault: Fault) {
@@ -483,7 +491,8 @@ impl Checked {
                     let (first_missing, to_place) = (log.place_before(from), log.place(to));
                     assert!(
                         !log.has_all(first_missing, to_place),
-                        "{who}: gap {from} {to} although the log has all: {context:?}"
+                        "{who}: gap {from} {to} although the log has all: {context:?}; {:?}",
+                        log.epochs
                     );
                     missing.push((first_missing, to_place.max(first_missing)));
                     gaps.push((from.clone(), to.clone()));
@@ -507,7 +516,8 @@ impl Checked {
                     .any(|(from, to)| *from < place && place <= *to);
             assert!(
                 !is_wanted || is_told,
-                "{who}: {event:?} is missing; gaps {gaps:?}"
+                "{who}: {event:?} is missing; gaps {gaps:?}; {:?}",
+                log.epochs
             );
         }
         let retained = reader.topics.iter().filter(|topic| {

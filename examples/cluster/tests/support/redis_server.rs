@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use redis::FromRedisValue;
 
@@ -47,7 +48,20 @@ impl RedisServer {
         });
     }
 
+    /// Kills Redis once all that it has acknowledged by now is in the file. With `everysec` and a slow disk, Redis holds back
+    /// what it writes for up to two seconds, and a second kill in that time would take the epoch as well.
     pub fn kill(&mut self) {
+        let mark = format!("mark {:?}", SystemTime::now());
+        self.query::<()>(&["SET", "mark", &mark]);
+        eventually("Redis has written the mark", || {
+            let content = fs::read(self.file()).unwrap();
+            let mut windows = content.windows(mark.len());
+            windows.any(|window| window == mark.as_bytes())
+        });
+        self.kill_now();
+    }
+
+    fn kill_now(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
             process.wait().unwrap();
@@ -63,22 +77,18 @@ impl RedisServer {
     }
 
     /// Cuts up to this many bytes off the append-only file of a Redis that does not run, as a power failure does. The epoch
-    /// stays: it has been there for the second that `everysec` may lose.
+    /// stays: it has been there for the second that `everysec` may lose. What was trimmed stays trimmed, so that the gaps of
+    /// that time are still true.
     pub fn lose(&self, bytes: usize) {
         assert!(self.process.is_none());
-        let files = fs::read_dir(self.folder.join("appendonlydir")).unwrap();
-        let files = files.map(|file| file.unwrap().path());
-        let newest = files
-            .filter(|path| path.to_str().unwrap().ends_with(".incr.aof"))
-            .max()
-            .unwrap();
+        let newest = self.file();
         let content = fs::read(&newest).unwrap();
         let begins = |word: &str| {
             content
                 .windows(word.len())
                 .rposition(|window| window == word.as_bytes())
         };
-        let epoch = ["RPUSH", "XSETID", "XGROUP"]
+        let fixed = ["RPUSH", "XSETID", "XGROUP", "XTRIM"]
             .into_iter()
             .filter_map(begins)
             .max()
@@ -86,8 +96,18 @@ impl RedisServer {
         let kept = content
             .len()
             .saturating_sub(bytes)
-            .max((epoch + 200).min(content.len()));
+            .max((fixed + 200).min(content.len()));
         fs::write(&newest, &content[..kept]).unwrap();
+    }
+
+    /// The append-only file.
+    fn file(&self) -> PathBuf {
+        let files = fs::read_dir(self.folder.join("appendonlydir")).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        files
+            .filter(|path| path.to_str().unwrap().ends_with(".incr.aof"))
+            .max()
+            .unwrap()
     }
 
     pub fn query<T: FromRedisValue>(&self, words: &[&str]) -> T {
@@ -104,7 +124,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        self.kill();
+        self.kill_now();
     }
 }
 
