@@ -48,15 +48,19 @@ impl RedisServer {
         });
     }
 
-    /// Kills Redis once all that it has acknowledged by now is in the file. With `everysec` and a slow disk, Redis holds back
-    /// what it writes for up to two seconds, and a second kill in that time would take the epoch as well.
+    /// Kills Redis once all that it has acknowledged by now is in the file, and the newest epoch. With `everysec` and a slow
+    /// disk, Redis holds back what it writes for up to two seconds, and a second kill in that time would take the epoch as well.
     pub fn kill(&mut self) {
         let mark = format!("mark {:?}", SystemTime::now());
         self.query::<()>(&["SET", "mark", &mark]);
-        eventually("Redis has written the mark", || {
+        eventually("Redis has written the mark and the epoch", || {
+            let newest: Option<String> = self.query(&["LINDEX", "{tiny-sse}:epochs", "-1"]);
             let content = fs::read(self.file()).unwrap();
-            let mut windows = content.windows(mark.len());
-            windows.any(|window| window == mark.as_bytes())
+            let is_written = |text: &str| {
+                let mut windows = content.windows(text.len());
+                windows.any(|window| window == text.as_bytes())
+            };
+            is_written(&mark) && newest.is_none_or(|newest| is_written(&newest))
         });
         self.kill_now();
     }
