@@ -18,11 +18,11 @@ use std::fmt;
 use std::mem;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::lock::lock;
+use crate::lock::{ignore_poison, lock};
 use crate::user_code::{ErrorHook, guarded};
 
 /// The open connections of one server, and its counters. Shared by the threads that accept and all connections.
@@ -288,7 +288,7 @@ impl Connections {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let is_open = |table: &mut Table| !table.is_empty();
         let waited = (self.emptied).wait_timeout_while(lock(&self.table), remaining, is_open);
-        let (table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (table, _) = ignore_poison(waited);
         table.entries.len() - table.free.len()
     }
 

@@ -13,11 +13,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::lock::lock;
+use crate::lock::{ignore_poison, lock};
 use crate::user_code::guarded;
 
 /// How long a thread waits for another item before it ends. A burst of items within this time after another one starts no new
@@ -173,7 +173,7 @@ impl<T: Send + 'static> Threads<T> {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let is_running = |state: &mut State<T>| state.threads > 0;
         let waited = (self.shared.gone).wait_timeout_while(state, remaining, is_running);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (state, _) = ignore_poison(waited);
         state.threads
     }
 }
@@ -233,7 +233,7 @@ impl<T: Send + 'static> Shared<T> {
             thread::yield_now();
             let waited = (self.wake).wait_timeout_while(lock(&self.state), KEEP, is_idle);
             let timeout;
-            (state, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            (state, timeout) = ignore_poison(waited);
             rested = timeout.timed_out();
         }
         state.ready -= 1;

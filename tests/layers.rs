@@ -51,7 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("hub/file", &["lock", "random", "user_code"]),
     ("hub/registry", &["lock"]),
     ("hub/shared", &["lock", "threads"]),
-    ("hub/cursor", &[]), // The plain half ends with the files that have a cursor:
+    ("hub/cursor", &["lock"]), // The plain half ends with the files that have a cursor:
     ("hub/receiver", &["event", "socket"]),
     ("hub/subscriber", &["http", "socket", "stream", "threads", "user_code"]),
     ("hub/poll", &["event", "http", "socket", "stream"]),

@@ -15,7 +15,7 @@
 //! nothing makes nothing grow.
 
 use std::mem;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::archive::{ArchiveReader, Missing};
@@ -24,6 +24,7 @@ use super::id::EventId;
 use super::log::{GroupId, Log, Next, Position};
 use super::shared::Shared;
 use super::topics::TopicSet;
+use crate::lock::ignore_poison;
 
 /// The form of the id with which a stream begins. It is the id of the stream's first position: a client that is cut off before
 /// its first event resumes from there.
@@ -115,7 +116,7 @@ impl Cursor {
         if !wait.is_zero() && !self.shared.is_closed() && self.is_at_head(&log) {
             let new_events = log.new_events(self.group);
             let waited = new_events.wait_timeout(log, wait);
-            (log, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            (log, _) = ignore_poison(waited);
         }
         if log.returns != self.returns {
             return Next::Unknown;

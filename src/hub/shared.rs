@@ -12,7 +12,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::archive::EventLog;
@@ -21,7 +21,7 @@ use super::id::EventId;
 use super::log::Log;
 use super::registry::Registry;
 use super::topics::TopicSet;
-use crate::lock::lock;
+use crate::lock::{ignore_poison, lock};
 use crate::threads::run_apart;
 
 /// How long a request waits until a hub that follows a log knows the request's id. After that, its client is sent away.
@@ -98,7 +98,7 @@ impl Shared {
             Some(current) => current < request && id.is_some_and(|id| log.may_come(id, topics)),
         };
         let waited = self.news.wait_timeout_while(log, KNOWLEDGE_WAIT, is_unsure);
-        let (log, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (log, timeout) = ignore_poison(waited);
         (!timeout.timed_out()).then_some(log)
     }
 
