@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -491,6 +492,35 @@ fn one_hub_has_the_file() {
     say(&hub, "a", "2"); // and a new one is begun.
     assert!(at("history.00000000000000000001").exists());
     ["history", "symbolic", "hard"].iter().for_each(check); // The hard link is that of the full part.
+}
+
+/// A program that is restarted tries to open the history until the old process has closed it. Each part is full after two
+/// events here.
+#[test]
+fn another_hub_that_tries_to_open_the_file_disturbs_no_publisher() {
+    let folder = Folder::new("disturbed");
+    let history = HubConfig {
+        durability: Durability::Os,
+        file_bytes: 16 * 4096,
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
+    };
+    let (hub, _) = open_with(history.clone());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let refused = Hub::open(history.clone()).unwrap_err();
+                    assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+                }
+            });
+        }
+        let results = (0..500).map(|_| hub.publish_wait("a", Event::data("x".repeat(3000))));
+        let failed = results.filter_map(Result::err).next();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(failed, None);
+    });
 }
 
 #[test]

@@ -18,7 +18,8 @@
 //!
 //! **Writing.** A batch is one write at the end of the newest segment. The bytes of a failed write are cut off, at once or
 //! before the next write: no reader may find an event that was refused. A full segment is renamed, and a new one takes its
-//! name. The oldest segments are removed while all together are too large.
+//! name: it is locked before, as `history.new`, so that no other hub can lock it first. The oldest segments are removed while
+//! all together are too large.
 //!
 //! **Recovery.** Opening a history reads all segments into the log, which keeps what it has room for. Bytes that are no record
 //! are reported, passed over, and left where they are: at the end of the newest segment as in the middle of any. A new epoch
@@ -67,22 +68,41 @@ pub(crate) fn open(
     log: &mut Log,
 ) -> io::Result<(FileStore, FileLog)> {
     // Locked before the full segments: a hub that is about to rename the newest one keeps its lock.
-    let newest = LockedFile::open(given)?;
+    let newest = LockedFile::open(given, true)?;
+    let opened = open_locked(given, newest, config, log);
+    opened.map_err(|error| match error.kind() {
+        // A hub that has the history has just renamed or removed the file.
+        ErrorKind::NotFound => in_use(given),
+        _ => error,
+    })
+}
+
+/// Does the same with the newest segment's file.
+fn open_locked(
+    given: &Path,
+    newest: LockedFile,
+    config: &HubConfig,
+    log: &mut Log,
+) -> io::Result<(FileStore, FileLog)> {
     // Renaming a symbolic link would leave the file where it is.
     let path = fs::canonicalize(given)?;
     // Tells the log that there is a file.
     log.raise_archive_lost_to(Some(0));
     let (mut segments, mut full) = (full_segments(&path)?, Vec::new());
     for segment in &segments {
-        full.push(LockedFile::open(&segment.path)?);
+        full.push(LockedFile::open(&segment.path, false)?);
         recover(&segment.path, log, config)?;
+    }
+    // A hub that has the history may have replaced the newest segment and removed all that were listed.
+    if file_id(&fs::metadata(&path)?) != newest.id {
+        return Err(in_use(&path));
     }
     // The newest segment's first number is higher than that of the last full segment, even if nothing in that one can be read.
     let named = segments.last().map_or(0, |last| last.first);
     let first = named.max(log.head).saturating_add(1);
     let end = recover(&path, log, config)?;
     let len = newest.file.metadata()?.len();
-    let mark = open_regular(&beside(&path, ".next"))?;
+    let mark = open_regular(&beside(&path, ".next"), true)?;
     let last = match Records::of(mark.try_clone()?).next()? {
         Some((0, Record::Epoch((_, next)))) => next.saturating_sub(1).max(log.head),
         // Where the end is missing, at least one acknowledged event may be missing too.
@@ -183,14 +203,14 @@ struct LockedFile {
 }
 
 impl LockedFile {
-    /// Opens and locks a file, and creates it where there is none.
-    fn open(path: &Path) -> io::Result<LockedFile> {
-        let file = open_regular(path)?;
+    /// Opens and locks a file. Where there is none, creates it if `create` says so.
+    fn open(path: &Path, create: bool) -> io::Result<LockedFile> {
+        let file = open_regular(path, create)?;
         // On Windows a lock would keep readers away as well, and opening has kept other writers away.
         if !cfg!(windows) {
             file.try_lock().map_err(|error| match error {
                 TryLockError::Error(error) => failed(path, "locked", &error),
-                _ => problem(path, ErrorKind::WouldBlock, "is in use by another hub"),
+                _ => in_use(path),
             })?;
         }
         let id = file_id(&file.metadata()?);
@@ -301,20 +321,26 @@ impl FileStore {
             None => self.path.exists(),
         };
         if is_replaced {
-            return Err(self.replaced());
+            return Err(replaced(&self.given));
         }
         if is_in_place && self.len < segment_bytes(self.config.file_bytes) {
             return Ok(());
         }
         let mut segments = lock(&self.segments);
+        let new_path = match is_in_place {
+            true => beside(&self.path, ".new"),
+            false => self.path.clone(),
+        };
+        let newest = LockedFile::open(&new_path, true)?;
+        if newest.file.metadata()?.len() > 0 {
+            return Err(replaced(&new_path));
+        }
         if is_in_place && let Some(newest) = segments.last_mut() {
             let full = beside(&self.path, &format!(".{:020}", newest.first));
             fs::rename(&self.path, &full)?;
             newest.path = full;
-        }
-        let newest = LockedFile::open(&self.path)?;
-        if newest.file.metadata()?.len() > 0 {
-            return Err(self.replaced());
+            // Replaces the empty file of a hub that has just tried to open the history. That hub finds the full segment locked.
+            fs::rename(&new_path, &self.path)?;
         }
         let older = mem::replace(&mut self.newest, newest);
         (self.len, self.has_partial_tail) = (0, false);
@@ -327,13 +353,6 @@ impl FileStore {
         drop(segments);
         self.remove_old();
         self.sync_folder()
-    }
-
-    /// Makes the error for a write to a file that a restart would not find.
-    fn replaced(&self) -> io::Error {
-        let text = "is no longer the file that this hub writes to; \
-            move that file back, or move away the file that is there now";
-        problem(&self.given, ErrorKind::Other, text)
     }
 
     /// Removes the oldest segments while all together are too large. A segment that cannot be removed is tried again after the
@@ -429,15 +448,19 @@ fn full_segments(newest: &Path) -> io::Result<Vec<Segment>> {
     Ok(found)
 }
 
-/// Opens a regular file to read and write, and creates it where there is none.
-fn open_regular(path: &Path) -> io::Result<File> {
+/// Opens a regular file to read and write. Where there is none, creates it if `create` says so.
+fn open_regular(path: &Path, create: bool) -> io::Result<File> {
     // Opening or reading anything else may never end.
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let text = "is not a regular file";
         return Err(problem(path, ErrorKind::InvalidData, text));
     }
     let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false);
+    options
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false);
     // Others may read and rename the file, and not write to it.
     #[cfg(windows)]
     std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 1 | 4);
@@ -446,6 +469,18 @@ fn open_regular(path: &Path) -> io::Result<File> {
         let missing = folder.filter(|folder| !folder.exists());
         failed(missing.unwrap_or(path), "opened", &error)
     })
+}
+
+/// Makes the error for a write to a file that a restart would not find.
+fn replaced(path: &Path) -> io::Error {
+    let text = "is no longer the file that this hub writes to; \
+        move that file back, or move away the file that is there now";
+    problem(path, ErrorKind::Other, text)
+}
+
+/// Makes the error for a history that another hub has.
+fn in_use(path: &Path) -> io::Error {
+    problem(path, ErrorKind::WouldBlock, "is in use by another hub")
 }
 
 /// Makes an error that names the file, what could not be done with it, and the system's reason.
@@ -552,10 +587,10 @@ mod tests {
     fn a_copied_descriptor_does_not_keep_the_lock() {
         let name = format!("tiny-sse-copied-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let locked = LockedFile::open(&path).unwrap();
+        let locked = LockedFile::open(&path, true).unwrap();
         let _copy = locked.file.try_clone().unwrap();
         drop(locked);
-        drop(LockedFile::open(&path).unwrap());
+        drop(LockedFile::open(&path, true).unwrap());
         fs::remove_file(&path).unwrap();
     }
 }
