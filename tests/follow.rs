@@ -6,6 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{EventSource, TestServer, eventually, start};
@@ -232,6 +233,72 @@ fn a_loss_during_a_read_is_told_first() {
         gap.data, // It goes on with what is published from now on.
         r#"{"from":"000000000000000a-0","to":"000000000000000b-2","lost":null}"#
     );
+}
+
+/// What a receiver takes at a time may be of several epochs.
+#[test]
+fn a_gap_begins_with_the_id_of_the_last_event() {
+    let (hub, mut feed) = Hub::follow(HubConfig::default(), InMemory::default()).unwrap();
+    feed.epochs(&[(0xa, 1), (0xb, 3)]).unwrap();
+    let mut receiver = hub.receiver("a").unwrap();
+    feed.push((1..=5).map(|number| entry(number, "x"))).unwrap();
+    for _ in 0..5 {
+        assert!(receiver.recv_timeout(Duration::ZERO).is_ok());
+    }
+    feed.epochs(&[(0xa, 1), (0xb, 3), (0xc, 5)]).unwrap();
+    let mut gap = None;
+    eventually(|| {
+        gap = receiver.recv_timeout(Duration::ZERO).ok();
+        gap.is_some()
+    });
+    assert_eq!(
+        gap.and_then(|gap| gap.message()).unwrap().data,
+        r#"{"from":"000000000000000b-5","to":"000000000000000b-4","lost":null}"#
+    );
+}
+
+/// The entries of a log are user code, and so is their drop.
+#[test]
+fn entries_may_ask_the_hub_when_they_are_dropped() {
+    struct Asks(std::vec::IntoIter<Entry>, Arc<Mutex<Option<Hub>>>);
+    impl Iterator for Asks {
+        type Item = io::Result<Entry>;
+        fn next(&mut self) -> Option<io::Result<Entry>> {
+            self.0.next().map(Ok)
+        }
+    }
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().as_ref().map(Hub::stats);
+        }
+    }
+    /// Loses all events during the first read.
+    #[derive(Clone, Default)]
+    struct Loses(Arc<Mutex<Option<Feed>>>, Arc<Mutex<Option<Hub>>>);
+    impl EventLog for Loses {
+        fn read(&self, _after: u64) -> io::Result<Entries> {
+            if let Some(mut feed) = self.0.lock().unwrap().take() {
+                feed.epochs(&[(0xb, 1)]).unwrap();
+            }
+            let entries = vec![entry(1, "x".repeat(100_000)), entry(2, "x"), entry(3, "x")];
+            Ok(Box::new(Asks(entries.into_iter(), Arc::clone(&self.1))))
+        }
+    }
+    let log = Loses::default();
+    let config = HubConfig {
+        history_events: 1,
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    feed.push((1..=3).map(|number| entry(number, "x"))).unwrap();
+    let mut receiver = hub.receiver("a").unwrap().after("000000000000000a-0");
+    *log.0.lock().unwrap() = Some(feed);
+    *log.1.lock().unwrap() = Some(hub);
+    let reading = thread::spawn(move || receiver.recv_timeout(Duration::ZERO));
+    eventually(|| reading.is_finished());
+    assert_eq!(reading.join().unwrap(), Err(RecvTimeoutError::Timeout));
+    log.1.lock().unwrap().take();
 }
 
 /// An archive cannot say now what it has, and says it later: no event is lost, and none is skipped.

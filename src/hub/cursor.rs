@@ -60,7 +60,8 @@ pub(crate) struct Cursor {
     archive: Option<Box<ArchiveReader>>,
     /// The log's count of returns when the position was taken. After another return the position may mean another event.
     returns: usize,
-    /// The epoch of the position's id at the last look at the log. After a return the log's epochs would name another one.
+    /// The epoch of the position's id, once the events of the last look at the log have been taken. After a return the log's
+    /// epochs would name another one.
     epoch: u64,
 }
 
@@ -121,7 +122,6 @@ impl Cursor {
         if log.returns != self.returns {
             return Next::Unknown;
         }
-        self.epoch = log.position_id(self.position.cursor).epoch;
         if let Some(after) = self.retained_after {
             let retained = log.retained(&self.position, after, max_bytes);
             if !retained.is_empty() {
@@ -133,6 +133,7 @@ impl Cursor {
             return Next::Note(note);
         }
         let next = log.next(&mut self.position, max_bytes);
+        self.epoch = epoch_after(&log, &self.position, &next);
         drop(log);
         self.or_from_archive(next, max_bytes)
     }
@@ -176,7 +177,10 @@ impl Cursor {
             self.position = log.latest(&self.position.topics);
             self.position.unknown_id = Some(from);
             self.returns = log.returns;
-            self.archive = None;
+            let archive = self.archive.take();
+            drop(log);
+            // The entries are user code.
+            drop(archive);
         }
     }
 
@@ -203,9 +207,9 @@ impl Cursor {
         let (topics, cursor) = (&position.topics, position.cursor);
         let read = archive.read(&**archive_log, topics, cursor, head, max_bytes.max(1), &id);
         let log = self.shared.log();
-        match read {
+        let next = match read {
             // The log went back while the archive was read: nobody knows which of the two the events are from.
-            _ if log.returns != self.returns => Next::Unknown,
+            _ if log.returns != self.returns => return Next::Unknown,
             Ok(events) => {
                 if events.is_empty() {
                     position.cursor = archive.read_to;
@@ -217,8 +221,19 @@ impl Cursor {
                 Next::Note(log.gap_to(lost_to, position))
             }
             Err(Missing::Unknown) => Next::Unknown,
-        }
+        };
+        self.epoch = epoch_after(&log, position, &next);
+        next
     }
+}
+
+/// Returns the epoch of a position's id, once these events have been taken.
+fn epoch_after(log: &Log, position: &Position, next: &Next) -> u64 {
+    let last = match next {
+        Next::Events(events) => events.last().map(|(sequence, _)| *sequence),
+        _ => None,
+    };
+    log.position_id(last.unwrap_or(position.cursor)).epoch
 }
 
 impl Drop for Cursor {
