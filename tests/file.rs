@@ -390,6 +390,69 @@ fn segments_come_and_go() {
     assert!(errors.lock().unwrap().is_empty());
 }
 
+/// A hub with one event in memory, five parts of three events each, and one part with the events 16 and 17. Returns the hub and
+/// the ids.
+fn open_parts(folder: &Folder) -> (Hub, Vec<String>) {
+    let (hub, _) = open_with(HubConfig {
+        durability: Durability::Os,
+        file_bytes: 1024 * 1024,
+        history_events: 1,
+        history_file: Some(folder.file()),
+        ..HubConfig::default()
+    }); // Parts of 64 KiB.
+    let ids = (1..=17).map(|number| say(&hub, "a", &format!("{number:030000}")));
+    let ids = ids.collect();
+    (hub, ids)
+}
+
+fn numbers(stream: &mut EventSource, count: usize) -> Vec<u64> {
+    let data = (0..count).map(|_| stream.data());
+    data.map(|data| data.parse().unwrap()).collect()
+}
+
+/// As when the process has no descriptor left: nothing is lost, and the client comes back.
+#[cfg(unix)]
+#[test]
+fn a_part_that_cannot_be_opened_now_is_no_gap() {
+    let folder = Folder::new("unopened");
+    let (hub, ids) = open_parts(&folder);
+    let server = serve(&hub);
+    let part = folder.0.join("history.00000000000000000007");
+    let away = folder.0.join("away");
+    fs::rename(&part, &away).unwrap();
+    std::os::unix::fs::symlink(&part, &part).unwrap(); // To itself.
+    let mut stream = resume(&server, "a", &ids[0]);
+    assert_eq!(numbers(&mut stream, 5), [2, 3, 4, 5, 6]);
+    assert_eq!(stream.next(), None);
+    fs::rename(&away, &part).unwrap();
+    let mut stream = resume(&server, "a", &ids[5]);
+    assert!(numbers(&mut stream, 11).into_iter().eq(7..=17));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_part_that_somebody_removes_is_a_gap_and_no_other_part() {
+    let folder = Folder::new("parts");
+    let (hub, ids) = open_parts(&folder);
+    let server = serve(&hub);
+    for first in [7, 10] {
+        fs::remove_file(folder.0.join(format!("history.{first:020}"))).unwrap();
+    }
+    for resumed in [1, 6, 8] {
+        let mut stream = resume(&server, "a", &ids[resumed - 1]);
+        let before = numbers(&mut stream, 6_usize.saturating_sub(resumed));
+        assert!(before.into_iter().eq(resumed as u64 + 1..=6));
+        let gap = stream.next().unwrap();
+        let (from, to) = (&ids[resumed.max(6) - 1], &ids[11]);
+        assert_eq!(gap.event, "gap");
+        assert_eq!(
+            gap.data,
+            format!(r#"{{"from":"{from}","to":"{to}","lost":null}}"#)
+        );
+        assert_eq!(numbers(&mut stream, 5), [13, 14, 15, 16, 17]);
+    }
+}
+
 /// A reader looks up the newest segment just when it is renamed.
 #[test]
 fn a_segment_may_be_full_while_a_reader_opens_it() {

@@ -170,7 +170,11 @@ impl ArchiveReader {
             };
             match self.entries.iter_mut().flatten().find(is_next) {
                 Some(Ok(entry)) if entry.sequence == read_to + 1 => return Ok(entry),
-                Some(Err(_)) => return Err(Missing::Unknown),
+                Some(Err(_)) => {
+                    // The entries that would come after the error may leave some out.
+                    self.entries = None;
+                    return Err(Missing::Unknown);
+                }
                 Some(Ok(entry)) => {
                     self.entries = None;
                     return Err(Missing::Lost(head.min(entry.sequence - 1)));
@@ -259,6 +263,8 @@ mod tests {
         check(hole, (3, 999), &[&[1, 2]], "Lost(3)"); // Up to the hub's newest one.
         let failing = &[(1, "a"), (2, "a"), (3, "!")];
         check(failing, (3, 999), &[&[1, 2]], "Unknown"); // First what was read before the error.
+        let in_the_middle = &[(1, "a"), (2, "!"), (3, "a")];
+        check(in_the_middle, (3, 999), &[&[1]], "Unknown"); // What follows an error shows no loss.
         const OTHERS: &[(u64, &str)] = &[
             (1, "b"), // Nine bytes each: eight of them are more than 64 for the one byte.
             (2, "b"),

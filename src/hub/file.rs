@@ -394,33 +394,59 @@ fn segment_bytes(file_bytes: u64) -> u64 {
 pub(crate) struct FileLog(Segments);
 
 impl EventLog for FileLog {
-    /// Reads one segment after the other. What is damaged or was removed is left out.
+    /// Reads one segment after the other. What is damaged or was removed is left out. A segment that cannot be opened, as when
+    /// the process has no descriptor left, is an error.
     fn read(&self, after: u64) -> io::Result<Entries> {
         let (segments, mut last) = (Arc::clone(&self.0), None);
         // The segment after the one that was read; at first the one that has, or would have, the event asked for. Opened
         // under the lock, since the newest one is renamed when it is full, and another gets its name.
-        let next_segment = move || {
+        let mut next_segment = move || {
             let segments = lock(&segments);
             let has = |segment: &&Segment| segment.first <= after + 1;
-            let segment = match last {
-                Some(last) => segments.iter().find(|segment| segment.first > last),
-                None => segments.iter().rfind(has).or(segments.first()),
-            }?;
-            last = Some(segment.first);
-            // A segment that was just removed has nothing: another call finds the oldest that is there.
-            let mut records = Records::of(File::open(&segment.path).ok()?);
-            Some(iter::from_fn(move || records.next().ok()?))
+            let first = match last {
+                Some(last) => last + 1,
+                None => segments
+                    .iter()
+                    .rfind(has)
+                    .map_or(0, |segment| segment.first),
+            };
+            let mut from_first = segments.iter().filter(|segment| segment.first >= first);
+            from_first.find_map(|segment| {
+                last = Some(segment.first);
+                match File::open(&segment.path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => None,
+                    opened => Some(opened.map(Records::of)),
+                }
+            })
         };
-        let entry = move |(_, record)| match record {
-            Record::Event(event) if event.sequence > after => Some(Ok(Entry {
-                sequence: event.sequence,
-                topics: event.topics.iter().map(|name| name.to_string()).collect(),
-                event: event.frame.event(),
-            })),
-            _ => None,
-        };
-        let records = iter::from_fn(next_segment).flatten();
-        Ok(Box::new(records.filter_map(entry)))
+        let mut records: Option<Records> = None;
+        Ok(Box::new(iter::from_fn(move || {
+            loop {
+                let Some(open) = &mut records else {
+                    match next_segment()? {
+                        Ok(opened) => records = Some(opened),
+                        Err(error) => return Some(Err(error)),
+                    }
+                    continue;
+                };
+                match open.next() {
+                    Ok(Some((_, Record::Event(event)))) if event.sequence > after => {
+                        return Some(Ok(entry(event)));
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => records = None,
+                }
+            }
+        })))
+    }
+}
+
+/// Returns an event of the file as readers get it.
+fn entry(event: Numbered) -> Entry {
+    Entry {
+        sequence: event.sequence,
+        topics: event.topics.iter().map(|name| name.to_string()).collect(),
+        event: event.frame.event(),
     }
 }
 
