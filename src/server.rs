@@ -353,7 +353,7 @@ fn open_file_limit() -> Option<usize> {
 }
 
 /// A server that has been started: its threads, and its connections. Owned by the threads that accept connections and, while
-/// the server runs, by its [`State`]. The end of the server drops it, and with it all handlers.
+/// the server runs, by its [`State`]. The last call that closes `connection_threads` drops all handlers.
 struct Running {
     accept_threads: Threads<(Arc<Running>, Arc<Listener>)>,
     connection_threads: Threads<Socket>,
@@ -495,6 +495,7 @@ impl ServerHandle {
 
     /// Stops accepting, lets requests in progress finish, and ends every stream. Connections that are still open at the
     /// deadline are cut off. Returns when all connections and their threads have ended, at most two seconds after the deadline.
+    /// The handlers have been dropped then, unless something is left.
     ///
     /// Each stream ends with a different `retry`, so that the clients do not all come back at once. A hub's stream ends with
     /// the last chunk, since its client can resume. An [`Sse`](crate::Sse) ends without it, since it is not complete;

@@ -57,6 +57,9 @@ pub(crate) struct Threads<T: Send + 'static> {
     shared: Arc<Shared<T>>,
 }
 
+/// What handles an item: runs without the lock, on several threads at once.
+type Handle<T> = Arc<dyn Fn(T) + Send + Sync>;
+
 /// What a pool and its threads share. The lock of the state is held for one step, and never while an item is handled.
 struct Shared<T> {
     /// The name of each thread, as a debugger and the system show it.
@@ -64,12 +67,10 @@ struct Shared<T> {
     /// The numbers of threads that stay while there is nothing to do, and that may run at once.
     limits: RangeInclusive<usize>,
     stack_bytes: usize,
-    /// Runs without the lock, on several threads at once.
-    handle: Box<dyn Fn(T) + Send + Sync>,
     state: Mutex<State<T>>,
     /// Notified for each item that is put into the queue.
     wake: Condvar,
-    /// Notified when the last thread has ended.
+    /// Notified when the last thread has ended, and when `handle` has been dropped.
     gone: Condvar,
 }
 
@@ -83,6 +84,11 @@ struct Shared<T> {
 /// so it starts another thread           b c     4      2       6
 /// ```
 struct State<T> {
+    /// Handles each item. A thread has a clone only while it handles one, so that the call of `close` that finds no thread left
+    /// drops it, with all that it owns. `None` afterwards.
+    handle: Option<Handle<T>>,
+    /// A call of `close` is dropping `handle`. Other calls wait for this.
+    is_dropping: bool,
     /// The items that no thread has taken yet, the oldest first.
     queue: VecDeque<T>,
     /// The threads that run, those that have just been started included.
@@ -112,8 +118,9 @@ impl<T: Send + 'static> Threads<T> {
             name,
             limits,
             stack_bytes,
-            handle,
             state: Mutex::new(State {
+                handle: Some(Arc::from(handle)),
+                is_dropping: false,
                 queue: VecDeque::new(),
                 threads: 0,
                 ready: 0,
@@ -165,16 +172,24 @@ impl<T: Send + 'static> Threads<T> {
     }
 
     /// Has each thread end when there is no item for it, and waits for all of them, at most until `deadline`. Returns how many
-    /// are left.
+    /// are left. Where none is left, what handles the items has been dropped.
     pub(crate) fn close(&self, deadline: Instant) -> usize {
         let mut state = lock(&self.shared.state);
         state.closed = true;
         self.shared.wake.notify_all();
         let remaining = deadline.saturating_duration_since(Instant::now());
-        let is_running = |state: &mut State<T>| state.threads > 0;
-        let waited = (self.shared.gone).wait_timeout_while(state, remaining, is_running);
-        let (state, _) = ignore_poison(waited);
-        state.threads
+        let is_left = |state: &mut State<T>| state.threads > 0 || state.is_dropping;
+        let waited = (self.shared.gone).wait_timeout_while(state, remaining, is_left);
+        let (mut state, _) = ignore_poison(waited);
+        let threads = state.threads;
+        if let Some(handle) = state.handle.take_if(|_| threads == 0) {
+            state.is_dropping = true;
+            drop(state); // The handle owns values of user code, whose drop may take long.
+            guarded(|| drop(handle));
+            lock(&self.shared.state).is_dropping = false;
+            self.shared.gone.notify_all();
+        }
+        threads
     }
 }
 
@@ -213,17 +228,21 @@ impl<T: Send + 'static> Shared<T> {
     /// [`next`](Shared::next) takes it off that count with each item, and the loop puts it back.
     fn serve(self: Arc<Shared<T>>) {
         let mut state = lock(&self.state);
-        while let Some(item) = self.next(state) {
+        while let Some((item, handle)) = self.next(state) {
             // A panic ends one item, not the thread.
-            guarded(|| (self.handle)(item));
+            guarded(|| handle(item));
+            drop(handle);
             state = lock(&self.state);
             state.ready += 1;
         }
     }
 
-    /// Waits for an item, as one of the threads that are ready. Returns `None` when the thread is to end, which it has then
-    /// taken off the count.
-    fn next<'a>(self: &'a Arc<Shared<T>>, mut state: MutexGuard<'a, State<T>>) -> Option<T> {
+    /// Waits for an item, as one of the threads that are ready, and returns it with what handles it. Returns `None` when the
+    /// thread is to end, which it has then taken off the count.
+    fn next<'a>(
+        self: &'a Arc<Shared<T>>,
+        mut state: MutexGuard<'a, State<T>>,
+    ) -> Option<(T, Handle<T>)> {
         let (min_threads, max_threads) = (*self.limits.start(), *self.limits.end());
         let is_idle = |state: &mut State<T>| state.queue.is_empty() && !state.closed;
         let mut rested = false;
@@ -237,7 +256,8 @@ impl<T: Send + 'static> Shared<T> {
             rested = timeout.timed_out();
         }
         state.ready -= 1;
-        let Some(item) = state.queue.pop_front() else {
+        let item = state.queue.pop_front();
+        let Some(next) = item.zip(state.handle.clone()) else {
             state.threads -= 1;
             if state.threads == 0 {
                 self.gone.notify_all();
@@ -249,7 +269,7 @@ impl<T: Send + 'static> Shared<T> {
             // No thread is on its way to these items. They are dropped.
             drop(self.take_stranded());
         }
-        Some(item)
+        Some(next)
     }
 }
 
@@ -258,6 +278,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
     use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{self, Receiver, Sender};
     use std::thread::ThreadId;
 
@@ -434,6 +455,44 @@ mod tests {
         assert!(threads.run(late).is_err(), "closed takes nothing more");
         running.clear();
         assert_eq!(threads.close(in_a_minute()), 0);
+    }
+
+    #[test]
+    fn nothing_of_the_handler_is_left_when_no_thread_is() {
+        for _ in 0..1000 {
+            let owned = Arc::new(());
+            let held = Arc::clone(&owned);
+            let threads = start_threads(2..=2, move |()| drop(Arc::clone(&held))).unwrap();
+            threads.enqueue(());
+            assert_eq!(threads.close(in_a_minute()), 0);
+            assert_eq!(Arc::strong_count(&owned), 1);
+        }
+    }
+
+    #[test]
+    fn each_call_of_close_waits_for_the_drop_of_the_handler() {
+        struct Slow(Sender<()>, Receiver<()>, Arc<AtomicBool>);
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                self.0.send(()).unwrap();
+                // Only a call that does not wait ends this before its time.
+                let _ = self.1.recv_timeout(Duration::from_millis(50));
+                self.2.store(true, Ordering::SeqCst);
+            }
+        }
+        let (begun, begins) = mpsc::channel();
+        let (closed, closes) = mpsc::channel();
+        let is_dropped = Arc::new(AtomicBool::new(false));
+        let slow = Mutex::new(Slow(begun, closes, Arc::clone(&is_dropped)));
+        let threads = start_threads(1..=1, move |()| drop(lock(&slow))).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| threads.close(in_a_minute()));
+            begins.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(threads.close(in_a_minute()), 0);
+            let was_dropped = is_dropped.load(Ordering::SeqCst);
+            let _ = closed.send(());
+            assert!(was_dropped);
+        });
     }
 
     #[test]

@@ -473,8 +473,8 @@ fn run_comes_back_after_shutdown_and_lets_everything_go() {
     thread::spawn(move || sender.send(server.run().is_ok()));
     assert_eq!(Client::connect(addr).get("/").text(), "hello\n");
     assert_eq!(Ending::begin(handle, NEVER).end(), Ok(()));
+    assert_eq!(Arc::strong_count(&dropped), 1);
     assert_eq!(result.recv_timeout(PATIENCE), Ok(true));
-    eventually(|| Arc::strong_count(&dropped) == 1);
 }
 
 #[test]
