@@ -284,7 +284,15 @@ impl Connection {
     fn overload(&mut self) -> Response {
         self.request.keep_alive = false;
         let wait = Duration::from_secs(1) + jitter(self.socket.config().reconnect_spread);
-        Response::retry_after(&self.request, wait)
+        let response = Response::retry_after(&self.request, wait);
+        let Some(origin) = self.request.header("origin") else {
+            return response;
+        };
+        // An `EventSource` never tries again where its page may not read the response. Each page may read this response,
+        // which says nothing but when to come back.
+        response
+            .with_field("Access-Control-Allow-Origin", origin)
+            .with_field("Access-Control-Allow-Credentials", "true")
     }
 
     /// Sends a response with its length. The first bytes of the body leave with the head: a body of up to 16 KiB costs one

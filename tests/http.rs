@@ -1250,6 +1250,28 @@ fn who_comes_too_late_is_told_so(server: &TestServer) {
     stream.ends();
 }
 
+/// A browser whose page may not read the response never tries again.
+#[test]
+fn a_page_of_another_site_may_read_that_it_is_to_come_back() {
+    let config = Config {
+        max_connections_per_address: Some(0),
+        ..Config::default()
+    };
+    let server = start(config, site);
+    let mut stream = server.connect();
+    let fields = [
+        ("Accept", "text/event-stream"),
+        ("Origin", "https://app.example"),
+    ];
+    stream.request("GET", "/stream", &fields, b"");
+    let answer = stream.answer();
+    assert!(answer.text().starts_with(": come back later\nretry: "));
+    let field = |name| answer.head.field(name);
+    let origin = field("access-control-allow-origin");
+    assert_eq!(origin, Some("https://app.example"));
+    assert_eq!(field("access-control-allow-credentials"), Some("true"));
+}
+
 #[test]
 fn over_max_connections_clients_are_told_to_come_back() {
     let config = Config {
