@@ -235,6 +235,42 @@ fn a_loss_during_a_read_is_told_first() {
     );
 }
 
+/// A handler may take a snapshot after it has subscribed: no change is missing between the snapshot and the response.
+#[test]
+fn what_is_pushed_after_the_subscription_is_sent() {
+    let config = HubConfig {
+        poll_timeout: Duration::ZERO,
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, InMemory::default()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    let feed = Arc::new(Mutex::new((feed, 0)));
+    let push = move || {
+        let (feed, last) = &mut *feed.lock().unwrap();
+        *last += 1;
+        feed.push([entry(*last, last.to_string())]).unwrap();
+        feed.current(Instant::now(), 0).unwrap();
+    };
+    push();
+    let in_handler = push.clone();
+    let server = start(Config::default(), |server| {
+        server.get("/events", move |request: &Request| {
+            let subscription = hub.subscribe(request, "a");
+            in_handler();
+            subscription
+        })
+    });
+    let answer = server.connect().get("/events?poll");
+    assert!(answer.text().contains(r#""data":"2""#), "{}", answer.text());
+    let mut stream = EventSource::open(server.addr(), "/events", &[]);
+    push();
+    assert_eq!([stream.data(), stream.data()], ["3", "4"]);
+    let latest = [("Last-Event-ID", "latest")];
+    let mut stream = EventSource::open(server.addr(), "/events", &latest);
+    push();
+    assert_eq!([stream.data(), stream.data()], ["5", "6"]);
+}
+
 /// What a receiver takes at a time may be of several epochs.
 #[test]
 fn a_gap_begins_with_the_id_of_the_last_event() {

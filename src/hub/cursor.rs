@@ -58,6 +58,8 @@ pub(crate) struct Cursor {
     /// The reader's way through the archive; `None` while the reader does not need the archive, since this holds what was read
     /// ahead.
     archive: Option<Box<ArchiveReader>>,
+    /// The log had begun when the cursor was made. Otherwise the first position is before all events.
+    had_begun: bool,
     /// The log's count of returns when the position was taken. After another return the position may mean another event.
     returns: usize,
     /// The epoch of the position's id, once the events of the last look at the log have been taken. After a return the log's
@@ -80,7 +82,17 @@ impl Cursor {
             retained_after: None,
             opening_id: OpeningId::None,
             archive: None,
+            had_begun: log.has_begun,
             returns: log.returns,
+        }
+    }
+
+    /// Returns the position of a reader that has everything from before the cursor was made: the cursor's first position, where
+    /// that still means something.
+    pub(crate) fn first_position(&self, log: &Log) -> Position {
+        match self.had_begun && log.returns == self.returns {
+            true => self.position.clone(),
+            false => log.latest(&self.position.topics),
         }
     }
 

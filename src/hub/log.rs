@@ -232,6 +232,8 @@ pub(crate) struct Log {
     epochs: Vec<Epoch>,
     /// The last sequence number given out.
     pub(super) head: u64,
+    /// The head is known: false until a hub that follows a log is told where the log is.
+    pub(super) has_begun: bool,
     /// With an archive: the newest event that the archive no longer has.
     archive_lost_to: Option<u64>,
     /// The newest event out of memory that may have been of any topic: the log never saw it, or has forgotten everything.
@@ -396,6 +398,7 @@ impl Log {
 impl Log {
     /// Starts an epoch; also called for each epoch that a file's recovery finds.
     pub(crate) fn begin_epoch(&mut self, epoch: Epoch) {
+        self.has_begun = true;
         self.skip_to(epoch.1);
         if self.epochs.last() != Some(&epoch) {
             self.epochs.push(epoch);
@@ -646,6 +649,7 @@ impl Log {
         while let Some((&sequence, _)) = self.events.first_key_value() {
             self.evict(sequence);
         }
+        self.has_begun = true;
         // The marks may have been later: the numbers after this one are given out again.
         (self.head, self.evicted_of_any, self.evicted_of_dropped) = (head, head, head);
         for topic in self.topics.values_mut() {

@@ -243,11 +243,7 @@ impl Subscription {
             return false;
         };
         let start = if self.earliest { "earliest" } else { "latest" };
-        let latest = match shared.follows {
-            // Before the hub has followed anything, the newest event is not known.
-            true => log.latest(topics),
-            false => self.cursor.position.clone(),
-        };
+        let latest = self.cursor.first_position(&log);
         let position = match self.last_event_id.as_deref().unwrap_or(start) {
             "latest" => latest,
             id => log.limit_replay(log.after(id, topics), own_id, self.replay, &latest),
