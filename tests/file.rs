@@ -1363,6 +1363,29 @@ fn a_file_that_is_removed_begins_anew() {
     }
 }
 
+/// As a rotation of log files does that copies and truncates: what is acknowledged after that is in the file.
+#[test]
+fn a_file_that_is_cut_off_while_a_hub_writes_to_it_has_what_follows() {
+    for kept in [0, 20, 100, 150] {
+        let folder = Folder::new("cut");
+        let hub = open(&folder.file());
+        let first = say(&hub, "a", "1");
+        say(&hub, "a", "2");
+        let file = fs::File::options().write(true).open(folder.file()).unwrap();
+        assert!(file.metadata().unwrap().len() > kept);
+        file.set_len(kept).unwrap();
+        for text in ["3", "4"] {
+            say(&hub, "a", text);
+        }
+        drop(hub);
+        let hub = open(&folder.file());
+        let server = serve(&hub);
+        let mut stream = resume(&server, "a", &first);
+        assert_eq!(stream.next().unwrap().event, "gap", "{kept} bytes");
+        assert_eq!([stream.data(), stream.data()], ["3", "4"]);
+    }
+}
+
 #[test]
 fn a_receiver_goes_back_in_the_file() {
     let folder = Folder::new("back");

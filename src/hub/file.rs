@@ -30,6 +30,7 @@
 //! | --- | --- |
 //! | the process was killed in a write | the whole records of the batch are kept; the partial one is passed over, and is no gap |
 //! | a loss of power took records, and not `history.next` | the numbers in between are lost: a gap |
+//! | another program cut the file off | the numbers that are missing are lost: a gap |
 //! | bytes in the middle are damaged | a gap to the last of the damaged records, for all readers that were before them |
 //! | the file is not a history | the hub does not open, and the file stays as it is |
 //! | the disk is full | all of the batch is refused, and its numbers go to the next one |
@@ -55,6 +56,10 @@ use super::record::{self, Record, Records};
 use crate::lock::lock;
 use crate::random::random_u64;
 use crate::user_code::guarded;
+
+/// Stands between a damaged end and what follows. No record has a CR, so no line that follows can complete the damaged bytes to
+/// a record.
+const SEPARATOR: &str = "\r\n\n";
 
 /// Opens or creates a history's file, gives all that it holds to the log, and begins a new epoch. Returns the writing end and
 /// the reading end.
@@ -129,8 +134,8 @@ fn open_locked(
         removed_to: 0,
         segments: Arc::clone(&segments),
     };
-    // What cannot be read stays. No record has a CR, so no line that follows can complete the damaged bytes to a record.
-    let separator = if end < len { "\r\n\n" } else { "" };
+    // What cannot be read stays.
+    let separator = if end < len { SEPARATOR } else { "" };
     store.write(format!("{separator}{}", record::epoch_line(epoch)).as_bytes())?;
     store.write_mark(epoch.1)?;
     store.sync_folder()?;
@@ -299,6 +304,24 @@ impl FileStore {
         written
     }
 
+    /// Goes on where another program has cut off the newest segment. What is written at the old end would follow zeros, and the
+    /// first event would not be found.
+    ///
+    /// # Errors
+    ///
+    /// The system's error. The next call tries again.
+    fn go_on_after_cut(&mut self, len: u64) -> io::Result<()> {
+        let old_len = mem::replace(&mut self.len, len);
+        self.has_partial_tail = true;
+        // An empty segment begins as any other does.
+        if len > 0 {
+            let text = format!("{SEPARATOR}{}", record::epoch_line(self.epoch));
+            self.write(text.as_bytes())
+                .inspect_err(|_| self.len = old_len)?;
+        }
+        Ok(())
+    }
+
     /// Replaces the sequence after the last acknowledged event. Recovery takes the events before this sequence that it does not
     /// find as lost.
     fn write_mark(&mut self, next: u64) -> io::Result<()> {
@@ -315,13 +338,16 @@ impl FileStore {
     fn make_room(&mut self, next: u64) -> io::Result<()> {
         let found = fs::metadata(&self.given).ok();
         let is_in_place = found.is_some();
-        let is_replaced = match found {
-            Some(found) => file_id(&found) != self.newest.id,
+        let is_replaced = match &found {
+            Some(found) => file_id(found) != self.newest.id,
             // Only a link to the file has gone.
             None => self.path.exists(),
         };
         if is_replaced {
             return Err(replaced(&self.given));
+        }
+        if let Some(len) = found.map(|found| found.len()).filter(|len| *len < self.len) {
+            self.go_on_after_cut(len)?;
         }
         if is_in_place && self.len < segment_bytes(self.config.file_bytes) {
             return Ok(());
