@@ -235,6 +235,39 @@ fn a_loss_during_a_read_is_told_first() {
     );
 }
 
+/// With an empty id a client would forget its position, and with the id of another event it would resume there.
+#[test]
+fn an_id_that_cannot_be_an_events_own_is_replaced() {
+    let log = InMemory::default();
+    let config = HubConfig {
+        history_events: 3,
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    let ids = ["mine", "", "earliest", "000000000000000a-1"];
+    for (sequence, id) in (1..).zip(ids.into_iter().chain(ids)) {
+        let mut entry = entry(sequence, "x");
+        entry.event = entry.event.id(id).unwrap();
+        log.0.lock().unwrap().push(entry.clone());
+        feed.push([entry]).unwrap();
+    }
+    // Five from the log, and three from memory.
+    let receiver = hub.receiver("a").unwrap().earliest();
+    let ids = receiver.map(|event| event.message().unwrap().last_event_id);
+    let expected = [
+        "mine",
+        "000000000000000a-2",
+        "000000000000000a-3",
+        "000000000000000a-4",
+        "mine",
+        "000000000000000a-6",
+        "000000000000000a-7",
+        "000000000000000a-8",
+    ];
+    assert!(ids.take(8).eq(expected));
+}
+
 /// A handler may take a snapshot after it has subscribed: no change is missing between the snapshot and the response.
 #[test]
 fn what_is_pushed_after_the_subscription_is_sent() {

@@ -3,7 +3,6 @@
 use std::io;
 
 use super::frame::{Events, Frame};
-use super::id::EventId;
 use super::topics::TopicSet;
 use crate::event::Event;
 
@@ -19,7 +18,8 @@ pub struct Entry {
     pub sequence: u64,
     /// The topics that the event was published to.
     pub topics: Vec<String>,
-    /// The event as it goes over the wire. If it has no id of its own, the hub gives it one: epoch and sequence number.
+    /// The event as it goes over the wire. If it has no id of its own, or one that [`Hub::publish`](crate::Hub::publish) refuses,
+    /// the hub gives it one: epoch and sequence number.
     pub event: Event,
 }
 
@@ -116,7 +116,8 @@ pub(crate) enum Missing {
 
 impl ArchiveReader {
     /// Returns the events of these topics after `cursor` and up to `head`, at most about `max_bytes` or one event. The result is
-    /// empty where many events of other topics come first: the reader has everything up to `read_to`.
+    /// empty where many events of other topics come first: the reader has everything up to `read_to`. `hubs_id` returns the id
+    /// that the hub gives to an event, where it gives one.
     pub(crate) fn read(
         &mut self,
         log: &dyn EventLog,
@@ -124,7 +125,7 @@ impl ArchiveReader {
         cursor: u64,
         head: u64,
         max_bytes: usize,
-        id: &dyn Fn(u64) -> EventId,
+        hubs_id: &dyn Fn(&Entry) -> Option<String>,
     ) -> Result<Events, Missing> {
         self.unsent.retain(|(sequence, _)| *sequence > cursor);
         self.read_to = self.read_to.max(cursor);
@@ -141,9 +142,8 @@ impl ArchiveReader {
             skipped += entry.event.encoded_len();
             let is_asked_for = |name: &String| topics.iter().any(|topic| **topic == **name);
             if entry.topics.iter().any(is_asked_for) {
-                let has_own = entry.event.id_text().is_some();
-                let hubs_id = (!has_own).then(|| id(entry.sequence).to_string());
-                let frame = Frame::encode(&entry.event, hubs_id.as_deref(), &mut scratch);
+                let id = hubs_id(&entry);
+                let frame = Frame::encode(&entry.event, id.as_deref(), &mut scratch);
                 bytes += frame.len();
                 self.unsent.push((entry.sequence, frame));
             }
@@ -217,8 +217,9 @@ mod tests {
         }
     }
 
-    fn id(sequence: u64) -> EventId {
-        EventId { epoch: 1, sequence }
+    fn hubs_id(entry: &Entry) -> Option<String> {
+        let has_own = entry.event.id_text().is_some();
+        (!has_own).then(|| format!("0000000000000001-{}", entry.sequence))
     }
 
     /// The bytes of an event of `Kept`, by hand.
@@ -241,7 +242,7 @@ mod tests {
                 if cursor == head {
                     break "at the head".to_string();
                 }
-                match reader.read(&Kept(log), &topics, cursor, head, max_bytes, &id) {
+                match reader.read(&Kept(log), &topics, cursor, head, max_bytes, &hubs_id) {
                     Ok(events) => {
                         reads.push(events.iter().map(|event| event.0).collect::<Vec<_>>())
                     }
@@ -288,7 +289,9 @@ mod tests {
         );
         let mut reader = ArchiveReader::default();
         let mut read = |cursor| {
-            let events = reader.read(&log, &topics, cursor, 2, 999, &id).unwrap();
+            let events = reader
+                .read(&log, &topics, cursor, 2, 999, &hubs_id)
+                .unwrap();
             let ids = events
                 .iter()
                 .map(|(_, frame)| frame.event().message().unwrap().last_event_id);

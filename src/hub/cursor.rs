@@ -18,9 +18,9 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::archive::{ArchiveReader, Missing};
+use super::archive::{ArchiveReader, Entry, Missing};
 use super::frame::Frame;
-use super::id::EventId;
+use super::id::{self, EventId};
 use super::log::{GroupId, Log, Next, Position};
 use super::shared::Shared;
 use super::topics::TopicSet;
@@ -213,12 +213,19 @@ impl Cursor {
             return next;
         };
         let archive = self.archive.get_or_insert_default();
-        let id = |sequence| self.shared.log().id(sequence);
-        let head = self.shared.log().head;
+        let shared = &self.shared;
+        let hubs_id = |entry: &Entry| {
+            let id = entry.event.id_text();
+            // In the history's file, each event has the id with which readers got it.
+            let has_id = id.is_some_and(|id| !shared.follows || id::check_callers(id).is_ok());
+            (!has_id).then(|| shared.log().id(entry.sequence).to_string())
+        };
+        let head = shared.log().head;
         let position = &mut self.position;
         let (topics, cursor) = (&position.topics, position.cursor);
-        let read = archive.read(&**archive_log, topics, cursor, head, max_bytes.max(1), &id);
-        let log = self.shared.log();
+        let max_bytes = max_bytes.max(1);
+        let read = archive.read(&**archive_log, topics, cursor, head, max_bytes, &hubs_id);
+        let log = shared.log();
         let next = match read {
             // The log went back while the archive was read: nobody knows which of the two the events are from.
             _ if log.returns != self.returns => return Next::Unknown,

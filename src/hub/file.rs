@@ -594,8 +594,8 @@ mod tests {
         let mut cursor = 0;
         let mut read = |head| {
             let topics = topics::check(vec!["a"]).unwrap();
-            let id = |sequence| log.id(sequence);
-            let found = reader.read(&archive, &topics, cursor, head, 1, &id);
+            let hubs_id = |entry: &Entry| Some(log.id(entry.sequence).to_string());
+            let found = reader.read(&archive, &topics, cursor, head, 1, &hubs_id);
             let events = found.expect("events");
             let (sequence, frame) = events.last().unwrap();
             cursor = *sequence;

@@ -77,9 +77,13 @@ pub(crate) struct NewBatch {
 }
 
 impl NewBatch {
-    /// Encodes an event, under this id where it has none of its own. An event that finishes its topics has the mark of an end.
+    /// Encodes an event, under this id where it has none that can be its own. An event that finishes its topics has the mark of
+    /// an end.
     pub(crate) fn push(&mut self, id: EventId, topics: TopicSet, event: &Event, finishes: bool) {
-        let own_id = event.id_text().filter(|_| !finishes).map(Arc::from);
+        let own_id = event.id_text().filter(|_| !finishes);
+        // A followed log may have any.
+        let own_id = own_id.filter(|id| id::check_callers(id).is_ok());
+        let own_id = own_id.map(Arc::from);
         let hubs_id = match finishes {
             true => Some(id::ending(id)),
             false => own_id.is_none().then(|| id.to_string()),
