@@ -42,8 +42,8 @@ const MAX_RETRY: Duration = Duration::from_secs(3600);
 
 /// Maximum bytes of a line of a response's head, or of the line before a chunk.
 const MAX_LINE_BYTES: u64 = 16 * 1024;
-/// Maximum number of fields of a response's head.
-const MAX_FIELDS: usize = 256;
+/// Maximum number of lines of a response's head, with those of the interim responses in front.
+const MAX_HEAD_LINES: usize = 256;
 
 /// A blocking client of an event stream over plain HTTP: for tests, tools and devices.
 ///
@@ -293,28 +293,35 @@ impl Stream {
     }
 
     /// Reads the head of the final response: its status, and its fields by their names in lower case. Of two fields with the
-    /// same name the later one counts.
+    /// same name the later one counts. A line without a colon is skipped, as browsers do.
     ///
     /// ```text
     /// status-line = HTTP-version SP status-code SP [ reason-phrase ]    (RFC 9112 section 4)
     /// ```
     fn read_head(&mut self) -> io::Result<(u16, HashMap<String, String>)> {
-        let (mut status, mut fields) = (100, HashMap::new());
-        // An interim response is followed by another response (RFC 9110 section 15.2).
-        while (100..200).contains(&status) {
+        let (mut status, mut fields) = (None, HashMap::new());
+        for _ in 0..MAX_HEAD_LINES {
             let line = self.read_line()?;
-            let code = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
-            let code = code.and_then(|code| code.parse().ok());
-            status = code.ok_or_else(|| invalid_data("the response is not HTTP/1".to_string()))?;
-            fields.clear();
-            while let Some((name, value)) = self.read_line()?.split_once(':') {
-                fields.insert(name.to_lowercase(), value.trim().to_string());
-                if fields.len() > MAX_FIELDS {
-                    return Err(io::Error::other("the response has too many fields"));
+            let Some(code) = status else {
+                let code = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
+                status = code.and_then(|code| code.parse().ok());
+                if status.is_none() {
+                    return Err(invalid_data("the response is not HTTP/1".to_string()));
                 }
+                continue;
+            };
+            if let Some((name, value)) = line.split_once(':') {
+                fields.insert(name.to_lowercase(), value.trim().to_string());
+            } else if line.trim_end().is_empty() {
+                if !(100..200).contains(&code) {
+                    return Ok((code, fields));
+                }
+                // An interim response is followed by another response (RFC 9110 section 15.2).
+                status = None;
+                fields.clear();
             }
         }
-        Ok((status, fields))
+        Err(io::Error::other("the head of the response is too long"))
     }
 
     /// Returns the next item of the stream. Its end, complete or not, is an `UnexpectedEof`: the client comes back after

@@ -52,8 +52,10 @@ const ENDED: &str = "the server has ended the stream";
 fn a_response_is_read_by_its_framing() {
     let chunked = format!("{OK}Transfer-Encoding: chunked\r\n\r\n");
     let many = "0".repeat(20_000);
+    let fields = "X: y\r\n".repeat(300);
+    let interim = "HTTP/1.1 102 Processing\r\n\r\n".repeat(300);
     #[rustfmt::skip] // A row is a line.
-    let table: [(String, &[&str], &str); 22] = [
+    let table: [(String, &[&str], &str); 25] = [
         (format!("{OK}\r\ndata: a\n\ndata: b\n\n"), &["a", "b", ENDED], "Without a length, the body ends with the connection."),
         (format!("{OK}\r\ndata: a\n\ndata: b\n"), &["a", ENDED], "An event without its blank line is none."),
         (format!("{OK}Content-Length: 9\r\n\r\ndata: a\n\ndata: b\n\n"), &["a", ENDED], "What follows the length is not read."),
@@ -69,6 +71,9 @@ fn a_response_is_read_by_its_framing() {
         (format!("{OK}X: {many}\r\n\r\ndata: a\n\n"), &["a line is too long"], "20,000 bytes of a field."),
         ("HTTP/1.0 200 OK\nContent-Type: Text/Event-Stream;charset=utf-8\n\ndata: a\n\n".into(), &["a", ENDED], "An old server, and LF alone."),
         (format!("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{OK}\r\ndata: a\n\n"), &["a", ENDED], "The final response follows."),
+        ("HTTP/1.1 200 OK\r\nX: y\r\n folded\r\nContent-Type: text/event-stream\r\n\r\ndata: a\n\n".into(), &["a", ENDED], "Only an empty line ends the head."),
+        (format!("{OK}{fields}\r\ndata: a\n\n"), &["the head of the response is too long"], "The same field 300 times."),
+        (format!("{interim}{OK}\r\ndata: a\n\n"), &["the head of the response is too long"], "300 interim responses."),
         ("HTTP/1.1 503 Busy\r\n\r\n".into(), &["the server answers 503"], "The server may be back later."),
         (String::new(), &[ENDED], "The server closes without a word: it may be back later."),
         // From here on, no second attempt.
@@ -87,7 +92,7 @@ fn a_response_is_read_by_its_framing() {
             })
             .collect();
         assert_eq!(items, expected, "{why}");
-        let attempts = if index < 17 { 2 } else { 1 };
+        let attempts = if index < 20 { 2 } else { 1 };
         assert_eq!(requests.try_iter().count(), attempts, "{why}");
     }
 }
