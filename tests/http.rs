@@ -905,6 +905,10 @@ fn a_handler_asks_to_come_back_as_the_client_understands_it() {
     let mut client = server.connect();
     client.request("GET", "/", &stream, b"");
     assert_eq!(client.answer().text(), ": come back later\nretry: 9500\n");
+
+    let request = Request::new(Method::Get, "/").unwrap();
+    let never = Response::retry_after(&request, Duration::MAX);
+    assert_eq!(never.header("retry-after"), Some("18446744073709551615"));
 }
 
 #[test]

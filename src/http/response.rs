@@ -181,7 +181,8 @@ impl Response {
             return Response::bytes("text/event-stream", text.into_bytes())
                 .with_field("Cache-Control", "no-cache, no-transform");
         }
-        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let part = u64::from(time.subsec_nanos() > 0);
+        let seconds = time.as_secs().saturating_add(part);
         Response::from_status(503).with_field("Retry-After", &seconds.to_string())
     }
 
