@@ -26,6 +26,7 @@ fn site(server: Server) -> Server {
         .get("/moved", |_| {
             Response::new(303).with_header("Location", "/hello")
         })
+        .get("/reset", |_| (205, "not sent"))
         .get("/nothing", |_| Response::new(204))
         .get("/unchanged", |_| {
             Response::new(304).with_header("ETag", "\"1\"")
@@ -408,7 +409,7 @@ fn a_request_that_has_no_answer_here_is_told_why() {
 }
 
 #[test]
-fn an_answer_without_content_has_no_length() {
+fn an_answer_without_content_has_no_body() {
     let server = serve();
     let mut client = server.connect();
     for (target, head) in [
@@ -416,6 +417,10 @@ fn an_answer_without_content_has_no_length() {
         (
             "/unchanged",
             "HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n",
+        ),
+        (
+            "/reset",
+            "HTTP/1.1 205 Reset Content\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 0\r\n\r\n",
         ),
     ] {
         assert_eq!(client.get(target).head.without_date(), head);
@@ -1678,7 +1683,7 @@ fn a_stream_needs_a_status_with_content() {
         })
     });
     let mut client = server.connect();
-    for status in ["204", "304"] {
+    for status in ["204", "205", "304"] {
         assert_eq!(client.get(&format!("/{status}")).status(), 500);
         let error = server.errors().pop().unwrap();
         let expected = format!("GET /{status}: a stream cannot have status {status}");

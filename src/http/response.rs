@@ -361,7 +361,7 @@ impl Response {
 
     /// Returns whether a response of this status has content (RFC 9110 section 6.4.1).
     pub(crate) fn has_content(&self) -> bool {
-        !matches!(self.status, 204 | 304)
+        !matches!(self.status, 204 | 205 | 304)
     }
 
     /// Makes the head of a stream: chunked for HTTP/1.1, close-delimited for HTTP/1.0.
@@ -393,6 +393,8 @@ impl Response {
             // A 204 has no Content-Length (RFC 9110 section 8.6). The `Content-Length` of a 304 would be that of the 200, which
             // is not known.
             (Some(length), _) if self.has_content() => write!(out, "Content-Length: {length}\r\n"),
+            // A 205 says that it has no content (RFC 9110 section 15.3.6).
+            (Some(_), _) if self.status == 205 => write!(out, "Content-Length: 0\r\n"),
             (None, Version::Http11) => write!(out, "Transfer-Encoding: chunked\r\n"),
             _ => Ok(()),
         };
@@ -496,6 +498,7 @@ fn reason_phrase(status: u16) -> &'static str {
         201 => "Created",
         202 => "Accepted",
         204 => "No Content",
+        205 => "Reset Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
