@@ -11,12 +11,12 @@ use crate::router::{BoxedMiddleware, Next};
 /// Then the local server is `evil.example` to the browser, and neither CORS nor cookies protect the server. Only the `Host`
 /// field still has the name that the browser asked for.
 ///
-/// An entry without a port allows every port. Case and a final dot do not matter. A request without `Host`, which HTTP/1.0
-/// allows, is refused.
+/// An entry without a port allows every port. An entry with port 80 or 443 allows a host without a port too, since browsers
+/// leave these ports out. Case and a final dot do not matter. A request without `Host`, which HTTP/1.0 allows, is refused.
 ///
 /// # Errors
 ///
-/// `InvalidInput` for an entry that is not a host, such as `localhost`, `a.example:8080`, `127.0.0.1` or `[::1]`.
+/// `InvalidInput` for an entry that is not a host. `localhost`, `a.example:8080`, `127.0.0.1` and `[::1]` are hosts.
 ///
 /// # Examples
 ///
@@ -37,8 +37,11 @@ pub fn allow_hosts(
         let asked = name_and_port(request.header("host").unwrap_or_default());
         let is_asked = |host: &String| {
             let (name, port) = name_and_port(host);
+            // Browsers leave out the port of their scheme, which may be https (RFC 9110 section 4.2).
+            let is_default = asked.1.is_empty() && matches!(port, "80" | "443");
             // Names have no case (RFC 3986 section 3.2.2).
-            name.eq_ignore_ascii_case(asked.0) && (port.is_empty() || port == asked.1)
+            let is_name = name.eq_ignore_ascii_case(asked.0);
+            is_name && (port.is_empty() || port == asked.1 || is_default)
         };
         match hosts.iter().any(is_asked) {
             true => next.run(request),
@@ -177,6 +180,9 @@ mod tests {
         check(&["a.example:8080"], "a.example:8080", 200);
         check(&["a.example:8080"], "a.example", 421); // A port in the list has to be there.
         check(&["a.example:8080"], "a.example:8081", 421);
+        check(&["a.example:80"], "a.example", 200); // A browser leaves out the port of its scheme.
+        check(&["a.example:443"], "a.example", 200); // Behind a proxy that ends TLS.
+        check(&["a.example:80"], "a.example:443", 421);
         check(&[], "localhost", 421); // Nobody.
     }
 
