@@ -314,7 +314,8 @@ impl Request {
     /// Returns the id of the last event that this client has seen; `None` where it is empty.
     ///
     /// The id is in the `Last-Event-ID` field, or else in `?last_event_id=` of the query, where a page puts it for the first
-    /// connection. An `EventSource` repeats the query at each reconnect, so the field goes first.
+    /// connection, or in `?lastEventId=` or `?lastEventID=`, which other clients send. An `EventSource` repeats the query at each
+    /// reconnect, so the field goes first.
     pub fn last_event_id(&self) -> Option<&str> {
         let names = ["last_event_id", "lastEventId", "lastEventID"];
         let in_query = names.iter().flat_map(|name| self.query(name));
