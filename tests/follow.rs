@@ -304,6 +304,29 @@ fn what_is_pushed_after_the_subscription_is_sent() {
     assert_eq!([stream.data(), stream.data()], ["5", "6"]);
 }
 
+/// A client that has no lost event learns of the loss by the number that the new epoch leaves out.
+#[test]
+fn a_number_that_is_left_out_tells_of_a_loss() {
+    let mut follower = Follower::new(2);
+    follower.feed.epochs(&[(0xa, 1)]).unwrap();
+    for sequence in 1..=3 {
+        follower.push(sequence, sequence.to_string());
+    }
+    follower.log.0.lock().unwrap().truncate(1);
+    assert_eq!(follower.feed.epochs(&[(0xa, 1), (0xb, 2)]).unwrap(), 1);
+    follower.push(3, "new");
+    follower.feed.current(Instant::now(), 0).unwrap();
+    let id = [("Last-Event-ID", "000000000000000a-1")];
+    let mut stream = EventSource::open(follower.server.addr(), "/events", &id);
+    let gap = stream.next().unwrap();
+    assert_eq!(gap.event, "gap");
+    assert_eq!(
+        gap.data,
+        r#"{"from":"000000000000000a-1","to":"000000000000000b-2","lost":null}"#
+    );
+    assert_eq!(stream.data(), "new");
+}
+
 /// What a receiver takes at a time may be of several epochs.
 #[test]
 fn a_gap_begins_with_the_id_of_the_last_event() {

@@ -39,8 +39,12 @@ impl Feed {
     /// lost its newest events and would give their numbers to other events. Returns the number after which
     /// [`push`](Feed::push) goes on.
     ///
-    /// If the epochs show that the log has lost events which were pushed, the number is the last one before the loss. All
-    /// streams end then. Their clients come back and are told of a gap.
+    /// Such an epoch leaves its first number out: if it begins with 6, the log's next entry has 7. The missing number is a lost
+    /// event. By it, a client that has event 5 and has missed the lost ones is told of a gap, whenever it comes back, and to
+    /// whichever hub. Without the missing number, only clients that have a lost event would be told.
+    ///
+    /// If the epochs show that the log has lost events which were pushed, the returned number is the last one before the loss.
+    /// All streams end then. Their clients come back and are told of a gap.
     ///
     /// A log that has lost events gives their numbers to others. So [`EventLog::read`](crate::EventLog::read) fails from the
     /// first of these until this call has returned.
