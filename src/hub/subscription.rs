@@ -274,13 +274,14 @@ impl Subscription {
         let is_known = self.begin();
         // Unless retained events come first, the opening id leaves in one write with the head.
         let opening_id = self.cursor.take_opening();
-        (self.options.first).extend(opening_id.map(|note| note.event()));
         let subscriber = Subscriber::new(self.cursor, self.reader, self.lag, self.on_end);
         // The reader is in the registry by now: a close that did not see it there is seen here.
         let registry = &subscriber.cursor.shared.registry;
         if !is_known || registry.closed_since(self.received) {
             subscriber.reader.close();
+            self.options.first.clear();
         }
+        (self.options.first).extend(opening_id.map(|note| note.event()));
         let Ok(mut stream) = EventStream::begin(subscriber, head, self.options, socket) else {
             return;
         };

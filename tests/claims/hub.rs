@@ -1245,7 +1245,8 @@ fn a_close_reaches_requests_that_are_under_way() {
             server.get("/events", move |request: &Request| {
                 checked.send(()).unwrap();
                 goes.lock().unwrap().recv().unwrap();
-                readers.subscribe(request, "a").label("ann")
+                let snapshot = Event::data("secret");
+                readers.subscribe(request, "a").label("ann").first([snapshot])
             })
         });
         let mut client = server.connect();
