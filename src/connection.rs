@@ -214,6 +214,8 @@ impl Connection {
         self.read_head()?;
         self.request.client_ip = client_ip(&self.request, &self.socket.config().trusted_proxies);
         if !self.socket.permit.move_to(self.request.client_ip) {
+            let server = &self.socket.permit.connections;
+            server.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Some(self.overload()));
         }
         let handler = router.find(&mut self.request);

@@ -1173,6 +1173,7 @@ fn one_address_has_as_many_connections_as_it_may() {
     let mut third = server.connect();
     third.request("GET", "/hello", &[], b"");
     is_refused(&mut third);
+    assert_eq!(server.stats().refused, 1);
     stays(&mut first); // Open connections stay open.
 
     drop(second);
@@ -1210,6 +1211,7 @@ fn clients_behind_a_proxy_are_counted_each_for_itself() {
     assert_eq!(fourth.answer().status(), 200);
     ask(&mut second, "192.0.2.3");
     is_refused(&mut second);
+    assert_eq!(server.stats().refused, 2);
 }
 
 /// Clients of event streams are told to come back, all others get 503.
