@@ -119,6 +119,10 @@ impl Event {
     /// Writes `id: text\n` in front of the other fields. An empty id is written too: it makes the client forget its last event
     /// ID, and come back without the header.
     ///
+    /// Choose an id that can stand in a field of a request: short, without control characters, and without blanks at its ends.
+    /// A server refuses a request whose field has a control character, and such a client does not come back. Blanks at the ends
+    /// are lost. A hub refuses these ids.
+    ///
     /// # Errors
     ///
     /// Refuses CR and LF, which would begin another field, and NUL, for which clients ignore the whole field.
