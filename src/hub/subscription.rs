@@ -202,6 +202,10 @@ impl Subscription {
     ///
     /// One thread makes all these calls, one after the other. A callback may publish. A slow callback delays later callbacks
     /// and nothing else. A panic ends that call alone.
+    ///
+    /// A shutdown does not wait for these calls. Those for the streams that it ends may come after it has returned, and never
+    /// come if `main` returns first. To wait for them, let each callback own a clone of a [`Sender`](std::sync::mpsc::Sender):
+    /// its receiver is disconnected when all of them have been called.
     pub fn on_end(mut self, callback: impl FnOnce(&StreamEnd) + Send + 'static) -> Subscription {
         self.on_end.push(Box::new(callback));
         self
