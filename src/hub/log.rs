@@ -160,6 +160,8 @@ pub(crate) struct Position {
     pub(crate) cursor: u64,
     /// Losses up to this sequence have been reported, or are older than the reader's start.
     gap_reported_to: u64,
+    /// The first cursor, or that of the client's id. An end that comes later is the reader's, even if it is evicted.
+    began: u64,
     /// The reader's last event id, if the log does not know it: the reader is told of a gap.
     pub(crate) unknown_id: Option<String>,
 }
@@ -171,6 +173,7 @@ impl Position {
             topics: Arc::clone(topics),
             cursor,
             gap_reported_to: cursor,
+            began: cursor,
             unknown_id: None,
         }
     }
@@ -669,9 +672,15 @@ impl Log {
 impl Log {
     /// Returns the position of a reader that has everything, or, where all topics are finished, everything but the end.
     pub(crate) fn latest(&self, topics: &TopicSet) -> Position {
-        let finished = topics.iter().map(|name| self.topics.get(name)?.finished);
-        let first = finished.min().flatten();
-        Position::at(topics, first.map_or(self.head, |first| first - 1))
+        let lasts = topics
+            .iter()
+            .filter_map(|name| self.topics.get(name)?.finished);
+        let cursor = match self.is_finished(topics, self.head) {
+            true => lasts.filter(|last| self.is_kept(*last)).min(),
+            false => None,
+        };
+        let cursor = cursor.map_or(self.head, |first| first - 1);
+        Position::at(topics, cursor)
     }
 
     /// Returns the position before all events that are kept. Older events do not count as lost.
@@ -771,6 +780,9 @@ impl Log {
             (position.cursor, position.gap_reported_to) = (cursor, cursor);
             let unknown = position.unknown_id.take();
             position.unknown_id = unknown.or(id.map(str::to_string));
+            if id.is_none() {
+                position.began = cursor;
+            }
         }
         position
     }
@@ -866,7 +878,7 @@ impl Log {
         }
         let events = up_to_bytes(self.kept_after(topics, position.cursor), max_bytes);
         match events.is_empty() {
-            true if self.is_finished(topics, position.cursor) => Next::Finished,
+            true if self.is_over_for(position) => Next::Finished,
             true => Next::AtHead,
             false => Next::Events(events),
         }
@@ -1001,10 +1013,23 @@ impl Log {
 
     /// Returns whether all these topics are finished, with last events that a reader at this cursor has.
     fn is_finished(&self, topics: &TopicSet, cursor: u64) -> bool {
-        topics.iter().all(|name| {
-            let finished = self.topics.get(name).and_then(|topic| topic.finished);
-            finished.is_some_and(|last| last <= cursor)
-        })
+        let mut lasts = topics.iter().map(|name| self.topics.get(name)?.finished);
+        lasts.all(|last| last.is_some_and(|last| last <= cursor))
+    }
+
+    /// Returns whether nothing will follow for a reader. If its topics were finished before it began, one of their last events
+    /// must still be kept.
+    fn is_over_for(&self, position: &Position) -> bool {
+        let lasts = |name| self.topics.get(name)?.finished;
+        let mut lasts = position.topics.iter().filter_map(lasts);
+        self.is_finished(&position.topics, position.cursor)
+            && lasts.any(|last| last > position.began || self.is_kept(last))
+    }
+
+    /// Returns whether memory or the archive has an event.
+    fn is_kept(&self, sequence: u64) -> bool {
+        let is_archived = |lost_to| lost_to < sequence;
+        self.archive_lost_to.is_some_and(is_archived) || self.events.contains_key(&sequence)
     }
 
     /// Returns the events of these topics in memory after a cursor, in order, each once.
@@ -1062,6 +1087,20 @@ mod tests {
             self.log.append(vec![event], self.now);
             self.log.expire(self.now);
             sequence
+        }
+
+        /// Finishes topics, and returns which groups end.
+        fn finish(&mut self, topics: &str) -> Vec<(GroupId, bool)> {
+            let event = Numbered {
+                sequence: self.log.head + 1,
+                topics: set(topics),
+                frame: Frame::from_text(b"data: end\n\n"),
+                own_id: None,
+                finishes: true,
+            };
+            let batches = self.log.append(vec![event], self.now);
+            let finishes = batches.iter().map(|batch| (batch.group, batch.finishes));
+            finishes.collect()
         }
 
         /// Compares the log's counts with what its topics have.
@@ -1532,22 +1571,10 @@ mod tests {
             ..HubConfig::default()
         });
         log.publish("a b");
-        let finish = |log: &mut Fixture, topics: &str| {
-            let event = Numbered {
-                sequence: log.log.head + 1,
-                topics: set(topics),
-                frame: Frame::from_text(b"data: end\n\n"),
-                own_id: None,
-                finishes: true,
-            };
-            let batches = log.log.append(vec![event], log.now);
-            let finishes = batches.iter().map(|batch| (batch.group, batch.finishes));
-            finishes.collect::<Vec<_>>()
-        };
         let position = log.log.after(&log.log.id(0).to_string(), &set("a"));
         let mut a = log.reader("a", position.clone());
         let mut both = log.reader("a b", position);
-        let finishes = finish(&mut log, "a");
+        let finishes = log.finish("a");
         assert!(finishes.contains(&(a.group, true)));
         assert!(finishes.contains(&(both.group, false)));
         assert_eq!(log.read(&mut a), "1 2 end");
@@ -1557,10 +1584,39 @@ mod tests {
         let late = log.log.latest(&set("a"));
         let mut late = log.reader("a", late);
         assert_eq!(log.read(&mut late), "2 end"); // A late visitor gets the last event.
-        finish(&mut log, "b");
+        log.finish("b");
         assert_eq!(log.read(&mut both), "3 end");
         log.publish("a"); // Opens the topic again.
         assert_eq!(log.read(&mut a), "4");
+    }
+
+    #[test]
+    fn a_topic_is_finished_as_long_as_its_end_is_kept() {
+        let mut log = log(HubConfig {
+            history_age: Some(Duration::from_secs(10)),
+            ..HubConfig::default()
+        });
+        let position = log.log.latest(&set("a b"));
+        let mut both = log.reader("a b", position); // Keeps the topics.
+        log.finish("a");
+        assert_eq!(log.read(&mut both), "1");
+        log.now += Duration::from_secs(10);
+        log.log.expire(log.now);
+        let position = log.log.latest(&set("a"));
+        let mut late = log.reader("a", position);
+        assert_eq!(log.read(&mut late), ""); // Neither a gap nor an end.
+        let batches = log.finish("b");
+        assert!(batches.contains(&(both.group, true)));
+        assert_eq!(log.read(&mut both), "2 end"); // It has had the end of a.
+        // One that is behind ends too, whatever is left.
+        let position = log.log.after(&log.log.id(0).to_string(), &set("a"));
+        let mut behind = log.reader("a", position);
+        assert_eq!(log.read(&mut behind), "gap(0,1,null)@2 end");
+        let position = log.log.latest(&set("a b"));
+        let mut late_for_both = log.reader("a b", position);
+        assert_eq!(log.read(&mut late_for_both), "2 end");
+        log.publish("a");
+        assert_eq!(log.read(&mut late), "3");
     }
 
     #[test]
