@@ -389,7 +389,8 @@ fn entries_may_ask_the_hub_when_they_are_dropped() {
     *log.1.lock().unwrap() = Some(hub);
     let reading = thread::spawn(move || receiver.recv_timeout(Duration::ZERO));
     eventually(|| reading.is_finished());
-    assert_eq!(reading.join().unwrap(), Err(RecvTimeoutError::Timeout));
+    let gap = reading.join().unwrap().unwrap();
+    assert_eq!(gap.message().unwrap().event, "gap");
     log.1.lock().unwrap().take();
 }
 
@@ -425,6 +426,25 @@ fn a_receiver_asks_an_archive_again() {
         let event = now(&mut receiver).unwrap();
         assert_eq!(event.message().unwrap().data, data);
     }
+}
+
+/// An archive may never say again what it has: a receiver ends with its hub all the same.
+#[test]
+fn a_receiver_ends_while_an_archive_fails() {
+    struct Fails;
+    impl EventLog for Fails {
+        fn read(&self, _after: u64) -> io::Result<Entries> {
+            Err(io::Error::other("not now"))
+        }
+    }
+    let (hub, mut feed) = Hub::follow(HubConfig::default(), Fails).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    feed.push([entry(2, "2")]).unwrap();
+    let mut receiver = hub.receiver("a").unwrap().after("000000000000000a-0");
+    let reading = thread::spawn(move || receiver.recv());
+    drop(hub);
+    eventually(|| reading.is_finished());
+    assert_eq!(reading.join().unwrap(), None);
 }
 
 /// The log is user code.

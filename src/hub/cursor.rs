@@ -180,20 +180,23 @@ impl Cursor {
         self.or_from_archive(next, 0)
     }
 
-    /// Goes on from the newest event after a gap, where the log that the hub follows has lost events that this reader has.
-    pub(crate) fn go_on(&mut self) {
+    /// Goes on from the newest event after a gap, where the log that the hub follows has lost events that this reader has. False
+    /// where it has not.
+    pub(crate) fn go_on(&mut self) -> bool {
         let log = self.shared.log();
-        if log.returns != self.returns {
-            let (epoch, sequence) = (self.epoch, self.position.cursor);
-            let from = EventId { epoch, sequence }.to_string();
-            self.position = log.latest(&self.position.topics);
-            self.position.unknown_id = Some(from);
-            self.returns = log.returns;
-            let archive = self.archive.take();
-            drop(log);
-            // The entries are user code.
-            drop(archive);
+        if log.returns == self.returns {
+            return false;
         }
+        let (epoch, sequence) = (self.epoch, self.position.cursor);
+        let from = EventId { epoch, sequence }.to_string();
+        self.position = log.latest(&self.position.topics);
+        self.position.unknown_id = Some(from);
+        self.returns = log.returns;
+        let archive = self.archive.take();
+        drop(log);
+        // The entries are user code.
+        drop(archive);
+        true
     }
 
     /// Notes that the events up to this one were taken. Retained events do not move the position, which is after all of them.

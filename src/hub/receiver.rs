@@ -93,17 +93,13 @@ impl HubReceiver {
                         self.ready.push_back(frame.event());
                     }
                 }
-                Next::Unknown => {
-                    // The log that the hub follows has lost events, or an archive cannot say now what it has.
-                    self.cursor.go_on();
-                    if remaining.is_zero() {
-                        return Err(RecvTimeoutError::Timeout);
-                    }
-                    thread::sleep(remaining.min(RETRY));
-                }
+                // The log that the hub follows has lost events: a gap comes next.
+                Next::Unknown if self.cursor.go_on() => {}
                 Next::Finished => return Err(RecvTimeoutError::Disconnected),
                 _ if self.cursor.shared.is_closed() => return Err(RecvTimeoutError::Disconnected),
                 _ if remaining.is_zero() => return Err(RecvTimeoutError::Timeout),
+                // An archive cannot say now what it has.
+                Next::Unknown => thread::sleep(remaining.min(RETRY)),
                 _ => {}
             }
         }
