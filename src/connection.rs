@@ -31,8 +31,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::http::{
-    Framing, Method, Request, RequestError, Response, Stream, StreamHead, Version, client_ip,
-    is_token, malformed, read_body,
+    Framing, Method, Request, RequestError, Response, Stream, StreamHead, UNEXPECTED_END, Version,
+    client_ip, is_token, malformed, read_body,
 };
 use crate::random::jitter;
 use crate::router::{Found, Router};
@@ -278,6 +278,10 @@ impl Connection {
     #[inline(never)]
     fn refusal(&mut self, error: RequestError) -> Option<Response> {
         self.request.keep_alive = false;
+        if error == UNEXPECTED_END && !self.socket.may_stay() {
+            // The server may have ended the wait, and with it the reading, just when the request began to arrive.
+            return Some(self.overload());
+        }
         let reason = Response::text(format!("{}\n", error.reason));
         Some(reason.with_status(error.status?))
     }

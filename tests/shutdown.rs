@@ -290,6 +290,35 @@ fn a_request_in_flight_finishes() {
     assert_eq!(ending.end(), Ok(()));
 }
 
+/// The shutdown ends the wait of a connection whose next request arrives at this moment, so that the rest of it is not read. The
+/// client has done nothing wrong, and learns that it may try again.
+#[test]
+fn a_request_that_the_shutdown_interrupts_is_not_called_malformed() {
+    for _ in 0..20 {
+        let site = Site::start(patient(), |server| server.post("/echo", |_| "echo\n"));
+        let mut clients: Vec<Client> = (0..8).map(|_| site.server.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(client.get("/hello").status(), 200);
+        }
+        let ending = site.shut_down();
+        for client in &clients {
+            // An error means that the connection has ended before.
+            let head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\no";
+            let _ = (&client.stream).write_all(head);
+        }
+        site.until_it_does_not_listen();
+        for client in &mut clients {
+            let _ = (&client.stream).write_all(b"k");
+            let Ok(head) = client.try_head() else {
+                continue;
+            };
+            assert!(matches!(head.status, 200 | 503), "{}", head.status);
+        }
+        drop(clients); // The server waits until they have read.
+        assert_eq!(ending.end(), Ok(()));
+    }
+}
+
 #[test]
 fn a_handler_that_does_not_return_is_cut_off_and_reported() {
     check_stuck_handler(Duration::from_millis(50));

@@ -50,7 +50,7 @@ pub(crate) enum Framing {
 }
 
 /// Why a request could not be read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestError {
     /// The status of the response; `None` when the connection is gone.
     pub(crate) status: Option<u16>,
@@ -73,7 +73,7 @@ pub(crate) const fn malformed(reason: &'static str) -> RequestError {
 
 /// The connection ended inside a request. A client that has shut down only its writing side still reads the response (RFC
 /// 9112 section 8).
-pub(super) const UNEXPECTED_END: RequestError = malformed("request ends early");
+pub(crate) const UNEXPECTED_END: RequestError = malformed("request ends early");
 
 /// For a request that the program itself makes.
 impl From<RequestError> for io::Error {

@@ -26,7 +26,7 @@ pub(crate) use body::{chunk_size, read_body};
 pub(crate) use chunked::Coding;
 pub use cookie::{Cookie, SameSite};
 pub(crate) use forwarded::client_ip;
-pub(crate) use head::{Framing, RequestError, Version, is_token, malformed};
+pub(crate) use head::{Framing, RequestError, UNEXPECTED_END, Version, is_token, malformed};
 pub use request::{Method, Request};
 pub use response::{IntoResponse, Response};
 pub(crate) use response::{Stream, StreamHead, method_list};
