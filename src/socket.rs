@@ -48,8 +48,9 @@ pub(crate) struct Socket {
     has_write_timeout: bool,
     /// The connection goes on with another request after this response.
     pub(crate) keep_alive: bool,
-    /// The connection was chosen to give way to another one.
-    gives_way: bool,
+    /// The connection was chosen to give way to another one, and its reading side is shut down. It no longer counts, so it has
+    /// to end soon.
+    pub(crate) gives_way: bool,
     /// Bytes of the next request that came before the response to this one had ended.
     early: Vec<u8>,
     /// Bytes that came during a stream, and those that were early when it began.

@@ -284,9 +284,11 @@ impl<S: Source> EventStream<S> {
         Ok(())
     }
 
-    /// Returns whether the stream's lifetime has passed, or the server is closing and does not wait for this stream.
+    /// Returns whether the stream's lifetime has passed, its connection gives way to another one, or the server is closing and
+    /// does not wait for this stream.
     pub(crate) fn is_over(&self) -> bool {
         (self.socket.is_closing() && !self.is_finite)
+            || self.socket.gives_way
             || self.ends_at.is_some_and(|end| Instant::now() >= end)
     }
 
@@ -392,9 +394,10 @@ fn append_retry(time: Duration, coding: Coding, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::connections::Connections;
+    use crate::connections::{BUSY, Connections};
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::Ordering;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -452,6 +455,19 @@ mod tests {
         stream.unsent = end;
         stream.run(much_later, None).unwrap();
         assert_eq!(read(&mut client, 3), "end");
+    }
+
+    #[test]
+    fn a_stream_on_a_connection_that_gives_way_tells_its_client_to_come_back() {
+        let (mut client, mut stream) = begin();
+        stream.socket.connected.idle.store(BUSY, Ordering::SeqCst); // Chosen during its wait.
+        stream.socket.end_idle();
+        let state = stream.run(Instant::now() + 60 * SECOND, None).unwrap();
+        assert_eq!(state, State::Over);
+        drop(stream);
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("head : connected\nretry: "), "{text:?}");
     }
 
     #[test]
