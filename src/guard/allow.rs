@@ -100,10 +100,16 @@ pub fn allow_same_origin() -> BoxedMiddleware {
 fn only_origins(allowed: Vec<String>) -> BoxedMiddleware {
     Box::new(move |request: &Request, next: Next<'_>| {
         let host = request.header("host").unwrap_or_default();
-        // Either scheme may be right: a proxy may have ended TLS.
-        let is_own = |origin: &str| match origin.split_once("://") {
-            Some(("http" | "https", authority)) => authority.eq_ignore_ascii_case(host),
-            _ => false,
+        // Either scheme may be right: a proxy may have ended TLS. A proxy may also write the port of the scheme, which a browser
+        // leaves out (RFC 9110 section 4.2).
+        let is_own = |origin: &str| {
+            let (authority, port) = match origin.split_once("://") {
+                Some(("http", authority)) => (authority, ":80"),
+                Some(("https", authority)) => (authority, ":443"),
+                _ => return false,
+            };
+            let without_port = host.strip_suffix(port).unwrap_or(host);
+            authority.eq_ignore_ascii_case(host) || authority.eq_ignore_ascii_case(without_port)
         };
         // A browser sends one `Origin`. Of several, all must be allowed.
         let mut origins = request.headers("origin");
@@ -226,6 +232,19 @@ mod tests {
             403,
         ); // All lines.
         check(&["app://a"], &["app://a"], 200); // Not only the web has pages.
+    }
+
+    #[test]
+    fn a_proxy_may_write_the_port_that_a_browser_leaves_out() {
+        let from = |origin, host| {
+            let target = format!("http://{host}/");
+            answer(allow_same_origin(), "POST", &target, &[("Origin", origin)]).status()
+        };
+        assert_eq!(from("https://own.example", "own.example:443"), 200);
+        assert_eq!(from("http://own.example", "own.example:80"), 200);
+        assert_eq!(from("http://[::1]", "[::1]:80"), 200);
+        assert_eq!(from("http://own.example", "own.example:443"), 403);
+        assert_eq!(from("http://own.example", "own.example:8080"), 403);
     }
 
     #[test]
