@@ -453,6 +453,33 @@ fn a_part_that_somebody_removes_is_a_gap_and_no_other_part() {
     }
 }
 
+/// Another history has other events under the same numbers.
+#[cfg(unix)]
+#[test]
+fn no_events_of_a_file_that_was_put_in_place_of_the_history_are_read() {
+    let folders = [Folder::new("own"), Folder::new("others")];
+    let [(hub, ids), (other, _)] = folders.each_ref().map(open_parts);
+    let server = serve(&hub);
+    drop(other);
+    let away = folders[0].0.join("away");
+    for name in ["history.00000000000000000007", "history"] {
+        let [own, others] = folders.each_ref().map(|folder| folder.0.join(name));
+        fs::rename(&own, &away).unwrap();
+        fs::rename(&others, &own).unwrap();
+        let mut stream = resume(&server, "a", &ids[0]);
+        let before = if name == "history" { 14 } else { 5 };
+        assert!(
+            numbers(&mut stream, before)
+                .into_iter()
+                .eq((2..).take(before))
+        );
+        assert!(stream.next().is_none(), "the {name} of another hub");
+        fs::rename(&away, &own).unwrap();
+    }
+    let mut stream = resume(&server, "a", &ids[0]);
+    assert!(numbers(&mut stream, 16).into_iter().eq(2..=17));
+}
+
 /// A reader looks up the newest segment just when it is renamed.
 #[test]
 fn a_segment_may_be_full_while_a_reader_opens_it() {

@@ -94,8 +94,10 @@ fn open_locked(
     // Tells the log that there is a file.
     log.raise_archive_lost_to(Some(0));
     let (mut segments, mut full) = (full_segments(&path)?, Vec::new());
-    for segment in &segments {
-        full.push(LockedFile::open(&segment.path, false)?);
+    for segment in &mut segments {
+        let locked = LockedFile::open(&segment.path, false)?;
+        segment.id = locked.id;
+        full.push(locked);
         recover(&segment.path, log, config)?;
     }
     // A hub that has the history may have replaced the newest segment and removed all that were listed.
@@ -119,6 +121,7 @@ fn open_locked(
     segments.push(Segment {
         path: path.clone(),
         first,
+        id: newest.id,
     });
     let segments = Arc::new(Mutex::new(segments));
     let mut store = FileStore {
@@ -189,6 +192,23 @@ struct Segment {
     path: PathBuf,
     /// No event in it has a lower sequence, and all events of the segments before it have lower ones.
     first: u64,
+    /// Shows a reader that another file is in its place.
+    id: FileId,
+}
+
+impl Segment {
+    /// Opens the segment to read it.
+    ///
+    /// # Errors
+    ///
+    /// The system's error; also when another file is in the segment's place, whose events may be those of another history.
+    fn open(&self) -> io::Result<File> {
+        let file = File::open(&self.path)?;
+        match file_id(&file.metadata()?) == self.id {
+            true => Ok(file),
+            false => Err(replaced(&self.path)),
+        }
+    }
 }
 
 /// The segments that there are, oldest first. Shared by the store, which changes the list, and its readers.
@@ -374,8 +394,11 @@ impl FileStore {
         if segments.pop_if(|newest| newest.path == self.path).is_none() {
             self.full.push(older);
         }
-        let path = self.path.clone();
-        segments.push(Segment { path, first: next });
+        segments.push(Segment {
+            path: self.path.clone(),
+            first: next,
+            id: self.newest.id,
+        });
         drop(segments);
         self.remove_old();
         self.sync_folder()
@@ -421,7 +444,7 @@ pub(crate) struct FileLog(Segments);
 
 impl EventLog for FileLog {
     /// Reads one segment after the other. What is damaged or was removed is left out. A segment that cannot be opened, as when
-    /// the process has no descriptor left, is an error.
+    /// the process has no descriptor left or another file is in its place, is an error.
     fn read(&self, after: u64) -> io::Result<Entries> {
         let (segments, mut last) = (Arc::clone(&self.0), None);
         // The segment after the one that was read; at first the one that has, or would have, the event asked for. Opened
@@ -439,7 +462,7 @@ impl EventLog for FileLog {
             let mut from_first = segments.iter().filter(|segment| segment.first >= first);
             from_first.find_map(|segment| {
                 last = Some(segment.first);
-                match File::open(&segment.path) {
+                match segment.open() {
                     Err(error) if error.kind() == ErrorKind::NotFound => None,
                     opened => Some(opened.map(Records::of)),
                 }
@@ -493,7 +516,9 @@ fn full_segments(newest: &Path) -> io::Result<Vec<Segment>> {
         if let Some(first) = number.and_then(|number| number.parse().ok())
             && path == beside(newest, &format!(".{first:020}"))
         {
-            found.push(Segment { path, first });
+            // Its id is known once it is locked.
+            let id = FileId::default();
+            found.push(Segment { path, first, id });
         }
     }
     found.sort_by_key(|segment| segment.first);
