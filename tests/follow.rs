@@ -235,6 +235,41 @@ fn a_loss_during_a_read_is_told_first() {
     );
 }
 
+/// A log may have entries that `Hub::publish` would refuse.
+#[test]
+fn an_entry_reaches_the_readers_of_each_topic_that_can_be_one() {
+    let log = InMemory::default();
+    let config = HubConfig {
+        history_events: 1,
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    let many = (0..100)
+        .map(|number| format!("{number:03}"))
+        .chain(["a".to_string()]);
+    let topics = [vec!["".to_string(), "a".to_string()], many.collect()];
+    let mut live = hub.receiver("a").unwrap();
+    for (sequence, topics) in (1..).zip(topics) {
+        let mut entry = entry(sequence, "x");
+        entry.topics = topics;
+        log.0.lock().unwrap().push(entry.clone());
+        feed.push([entry]).unwrap();
+        let id = live
+            .recv_timeout(Duration::ZERO)
+            .unwrap()
+            .message()
+            .unwrap()
+            .last_event_id;
+        assert_eq!(id, format!("000000000000000a-{sequence}"));
+    }
+    let receiver = hub.receiver("a").unwrap().earliest();
+    let ids = receiver
+        .take(2)
+        .map(|event| event.message().unwrap().last_event_id);
+    assert!(ids.eq(["000000000000000a-1", "000000000000000a-2"]));
+}
+
 /// With an empty id a client would forget its position, and with the id of another event it would resume there.
 #[test]
 fn an_id_that_cannot_be_an_events_own_is_replaced() {

@@ -16,7 +16,7 @@ pub struct Entry {
     /// The event's number. The first event has 1, and each event has one more than the event before. A number that is missing
     /// is a lost event.
     pub sequence: u64,
-    /// The topics that the event was published to.
+    /// The topics that the event was published to. A name that no topic can have is ignored.
     pub topics: Vec<String>,
     /// The event as it goes over the wire. If it has no id of its own, or one that [`Hub::publish`](crate::Hub::publish) refuses,
     /// the hub gives it one: epoch and sequence number.

@@ -86,7 +86,7 @@ impl Feed {
             self.pushed = Some(entry.sequence);
             let topics = entry.topics.iter().map(String::as_str).collect();
             // Nobody can have asked for names that are not valid.
-            let topics = topics::check(topics).unwrap_or_default();
+            let topics = topics::valid(topics);
             let id = self.delivery.shared.log().id(entry.sequence);
             batch.push(id, topics, &entry.event, false);
             if batch.is_full() {

@@ -67,7 +67,8 @@ impl<T: AsRef<str>, const N: usize> Topics for [T; N] {
 /// Checked names, sorted, each once. Readers of the same topics have equal sets, so they are one group.
 ///
 /// A set never changes, and is shared: a clone counts one reference and copies no name. The set has 1 to [`MAX_TOPICS`]
-/// names. The default is the empty set. It stands for no topic, in a flush and in a subscription that is refused.
+/// names; that of an event of a followed log may have more or none. The default is the empty set. It stands for no topic, in a
+/// flush and in a subscription that is refused.
 pub(crate) type TopicSet = Arc<[Arc<str>]>;
 
 /// Checks names, puts them in order and takes each once. The limit is for different names: a name may be given many times.
@@ -91,6 +92,15 @@ pub(crate) fn check(names: Vec<&str>) -> Result<TopicSet, InvalidName> {
         true => Err(InvalidName("no topic is given".to_string())),
         false => Ok(sorted.into_iter().map(Arc::from).collect()),
     }
+}
+
+/// Returns those of these names that can be a topic's, in order and each once, with no limit to their number: for an event that
+/// others have published.
+pub(crate) fn valid(mut names: Vec<&str>) -> TopicSet {
+    names.retain(|name| check_text("topic name", name).is_ok());
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().map(Arc::from).collect()
 }
 
 /// Checks a topic name or an event's own id; `what` names it in the error.
