@@ -3,6 +3,7 @@
 mod support;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex};
@@ -268,6 +269,27 @@ fn an_entry_reaches_the_readers_of_each_topic_that_can_be_one() {
         .take(2)
         .map(|event| event.message().unwrap().last_event_id);
     assert!(ids.eq(["000000000000000a-1", "000000000000000a-2"]));
+}
+
+/// The entries that are pushed come from user code.
+#[test]
+fn what_was_not_pushed_for_a_panic_can_be_pushed_again() {
+    let (hub, mut feed) = Hub::follow(HubConfig::default(), InMemory::default()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    let mut receiver = hub.receiver("a").unwrap();
+    let entries = (1..=3).map(|sequence| match sequence {
+        3 => panic!("on purpose"),
+        _ => entry(sequence, "x"),
+    });
+    let pushing = AssertUnwindSafe(|| feed.push(entries));
+    assert!(catch_unwind(pushing).is_err());
+    feed.push((1..=3).map(|sequence| entry(sequence, "x")))
+        .unwrap();
+    for sequence in 1..=3 {
+        let event = receiver.recv_timeout(Duration::ZERO).unwrap();
+        let id = event.message().unwrap().last_event_id;
+        assert_eq!(id, format!("000000000000000a-{sequence}"));
+    }
 }
 
 /// With an empty id a client would forget its position, and with the id of another event it would resume there.

@@ -75,7 +75,9 @@ impl Feed {
     pub fn push(&mut self, entries: impl IntoIterator<Item = Entry>) -> Result<(), PublishError> {
         let mut batch = NewBatch::default();
         for entry in entries {
-            let next = self.begin_after(entry.sequence.saturating_sub(1)) + 1;
+            let in_batch = batch.events.last().map(|event| event.sequence);
+            let before = entry.sequence.saturating_sub(1);
+            let next = in_batch.unwrap_or_else(|| self.begin_after(before)) + 1;
             if entry.sequence < next {
                 continue;
             }
@@ -83,7 +85,6 @@ impl Feed {
                 self.append(&mut batch)?;
                 self.lost(entry.sequence - 1)?;
             }
-            self.pushed = Some(entry.sequence);
             let topics = entry.topics.iter().map(String::as_str).collect();
             // Nobody can have asked for names that are not valid.
             let topics = topics::valid(topics);
@@ -139,7 +140,8 @@ impl Feed {
     fn append(&mut self, batch: &mut NewBatch) -> Result<(), PublishError> {
         self.check_open()?;
         let batch = std::mem::take(batch);
-        if !batch.events.is_empty() {
+        if let Some(last) = batch.events.last() {
+            self.pushed = Some(last.sequence);
             self.delivery.append(batch.events, None);
         }
         Ok(())
