@@ -4,7 +4,8 @@
 
 mod support;
 
-use std::sync::OnceLock;
+use std::fs;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use support::{Child, Client, EventSource, eventually, serve_parent};
@@ -33,6 +34,17 @@ fn site(server: Server) -> Server {
             };
             HUB.get_or_init(|| Hub::open(config).unwrap());
             Response::new(204)
+        })
+        .post("/open_file", |request: &Request| {
+            let config = HubConfig {
+                history_file: request.query("path").map(Into::into),
+                on_error: Arc::new(|_| {}),
+                ..HubConfig::default()
+            };
+            match Hub::open(config) {
+                Ok(hub) => hub.stats().history_events.to_string(),
+                Err(error) => error.kind().to_string(),
+            }
         })
         .post("/fill", move |request: &Request| {
             let (count, event) = ROWS[request.query("row").unwrap().parse::<usize>().unwrap()];
@@ -194,5 +206,30 @@ fn a_reader_that_is_stuck_keeps_one_event_at_most() {
             taken < events * LARGE,
             "{taken} bytes with {writers} writers"
         );
+    }
+}
+
+/// A power failure may leave zeros at the end of a history, and a path may name a large file of another kind.
+#[test]
+fn damage_is_passed_over_in_pieces() {
+    let Some(child) = Child::of("damage_is_passed_over_in_pieces") else {
+        return serve_parent(Config::default(), site);
+    };
+    let name = format!("tiny-sse-damage-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let check = |begin: &str, expected: &str| {
+        fs::write(&path, begin).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(300 << 20).unwrap();
+        let mut client = Client::connect(child.addr());
+        let target = format!("/open_file?path={}", path.display());
+        assert_eq!(client.answer_after("POST", &target, b"x").text(), expected);
+    };
+    check("another file", "invalid data");
+    check("", "0"); // Zeros alone are a history that was just begun.
+    let peak = child.peak_memory();
+    assert!(peak < 100 << 20, "{peak} bytes");
+    for suffix in ["", ".next"] {
+        fs::remove_file(format!("{}{suffix}", path.display())).unwrap();
     }
 }

@@ -74,13 +74,15 @@ impl Records {
             // A record begins after a blank line, as no comment within an event does.
             let here = self.file.stream_position()?;
             self.file.seek_relative(begin.wrapping_sub(here) as i64)?;
-            let mut line = Vec::new();
-            while line != b"\n" {
-                line.clear();
-                begin += match self.file.read_until(b'\n', &mut line)? {
+            loop {
+                // No line is in memory, since a damaged one has any length.
+                let len = self.file.skip_until(b'\n')?;
+                begin += len as u64;
+                match len {
                     0 => return Ok(None),
-                    len => len as u64,
-                };
+                    1 => break,
+                    _ => {}
+                }
             }
         }
     }
