@@ -406,49 +406,66 @@ fn a_gap_begins_with_the_id_of_the_last_event() {
     );
 }
 
+/// Three entries that ask the hub for its figures when they are dropped, of which a receiver takes the first at a time; and a
+/// feed whose log loses all events at the first read.
+#[derive(Clone, Default)]
+struct Asking(Arc<Mutex<Option<Hub>>>, Arc<Mutex<Option<Feed>>>);
+
+impl EventLog for Asking {
+    fn read(&self, _after: u64) -> io::Result<Entries> {
+        if let Some(mut feed) = self.1.lock().unwrap().take() {
+            feed.epochs(&[(0xb, 1)]).unwrap();
+        }
+        let entries = vec![entry(1, "x".repeat(100_000)), entry(2, "x"), entry(3, "x")];
+        Ok(Box::new(Asks(entries.into_iter(), Arc::clone(&self.0))))
+    }
+}
+
+struct Asks(std::vec::IntoIter<Entry>, Arc<Mutex<Option<Hub>>>);
+
+impl Iterator for Asks {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<io::Result<Entry>> {
+        self.0.next().map(Ok)
+    }
+}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        self.1.lock().unwrap().as_ref().map(Hub::stats);
+    }
+}
+
 /// The entries of a log are user code, and so is their drop.
 #[test]
 fn entries_may_ask_the_hub_when_they_are_dropped() {
-    struct Asks(std::vec::IntoIter<Entry>, Arc<Mutex<Option<Hub>>>);
-    impl Iterator for Asks {
-        type Item = io::Result<Entry>;
-        fn next(&mut self) -> Option<io::Result<Entry>> {
-            self.0.next().map(Ok)
+    for is_lost in [true, false] {
+        let log = Asking::default();
+        let config = HubConfig {
+            history_events: 1,
+            ..HubConfig::default()
+        };
+        let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
+        feed.epochs(&[(0xa, 1)]).unwrap();
+        feed.push((1..=3).map(|number| entry(number, "x"))).unwrap();
+        let before_all = "000000000000000a-0";
+        let mut receiver = hub.receiver("a").unwrap().after(before_all);
+        if is_lost {
+            *log.1.lock().unwrap() = Some(feed);
         }
+        *log.0.lock().unwrap() = Some(hub);
+        let reading = thread::spawn(move || {
+            let event = receiver.recv().unwrap();
+            // Ends the first read, which is in the middle.
+            drop(receiver.after(before_all));
+            event.message().unwrap().event
+        });
+        eventually(|| reading.is_finished());
+        let expected = if is_lost { "gap" } else { "message" };
+        assert_eq!(reading.join().unwrap(), expected);
+        log.0.lock().unwrap().take();
     }
-    impl Drop for Asks {
-        fn drop(&mut self) {
-            self.1.lock().unwrap().as_ref().map(Hub::stats);
-        }
-    }
-    /// Loses all events during the first read.
-    #[derive(Clone, Default)]
-    struct Loses(Arc<Mutex<Option<Feed>>>, Arc<Mutex<Option<Hub>>>);
-    impl EventLog for Loses {
-        fn read(&self, _after: u64) -> io::Result<Entries> {
-            if let Some(mut feed) = self.0.lock().unwrap().take() {
-                feed.epochs(&[(0xb, 1)]).unwrap();
-            }
-            let entries = vec![entry(1, "x".repeat(100_000)), entry(2, "x"), entry(3, "x")];
-            Ok(Box::new(Asks(entries.into_iter(), Arc::clone(&self.1))))
-        }
-    }
-    let log = Loses::default();
-    let config = HubConfig {
-        history_events: 1,
-        ..HubConfig::default()
-    };
-    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
-    feed.epochs(&[(0xa, 1)]).unwrap();
-    feed.push((1..=3).map(|number| entry(number, "x"))).unwrap();
-    let mut receiver = hub.receiver("a").unwrap().after("000000000000000a-0");
-    *log.0.lock().unwrap() = Some(feed);
-    *log.1.lock().unwrap() = Some(hub);
-    let reading = thread::spawn(move || receiver.recv_timeout(Duration::ZERO));
-    eventually(|| reading.is_finished());
-    let gap = reading.join().unwrap().unwrap();
-    assert_eq!(gap.message().unwrap().event, "gap");
-    log.1.lock().unwrap().take();
 }
 
 /// An archive cannot say now what it has, and says it later: no event is lost, and none is skipped.

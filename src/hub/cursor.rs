@@ -100,6 +100,11 @@ impl Cursor {
     pub(crate) fn begin(&mut self, log: &Log, position: Position) {
         self.epoch = log.position_id(position.cursor).epoch;
         (self.position, self.returns) = (position, log.returns);
+    }
+
+    /// Forgets what was read ahead in the archive, before the cursor moves elsewhere. The log must not be locked, since the
+    /// entries are user code.
+    pub(crate) fn leave_archive(&mut self) {
         self.archive = None;
     }
 
@@ -192,10 +197,8 @@ impl Cursor {
         self.position = log.latest(&self.position.topics);
         self.position.unknown_id = Some(from);
         self.returns = log.returns;
-        let archive = self.archive.take();
         drop(log);
-        // The entries are user code.
-        drop(archive);
+        self.leave_archive();
         true
     }
 

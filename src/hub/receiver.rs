@@ -57,6 +57,7 @@ impl HubReceiver {
     /// first event is a `gap`.
     #[must_use]
     pub fn after(mut self, id: &str) -> HubReceiver {
+        self.cursor.leave_archive();
         let shared = Arc::clone(&self.cursor.shared);
         let log = shared.log();
         let topics = &self.cursor.position.topics;
