@@ -66,13 +66,14 @@ pub type Entries = Box<dyn Iterator<Item = io::Result<Entry>> + Send>;
 ///
 /// let log = InMemory::default();
 /// let (hub, mut feed) = Hub::follow(HubConfig::default(), log.clone())?;
-/// let mut news = hub.receiver("news")?;
 /// feed.epochs(&[(0x2a, 1)])?; // One epoch, which begins with the first event.
+/// feed.current(Instant::now(), 0)?; // The log has no entry, and nothing was removed.
+/// let mut news = hub.receiver("news")?;
 ///
 /// let entry = Entry { sequence: 1, topics: vec!["news".into()], event: Event::data("hello") };
 /// log.0.lock().unwrap().push(entry.clone());
 /// feed.push([entry])?;
-/// feed.current(Instant::now(), 0)?; // That is all there is, and nothing was removed.
+/// feed.current(Instant::now(), 0)?;
 ///
 /// let message = news.recv().unwrap().message().unwrap();
 /// assert_eq!(message.data, "hello");

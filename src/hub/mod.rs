@@ -179,6 +179,10 @@ impl Hub {
     /// An id means the same event on every hub that follows the log, so a client can resume at any of them. To publish an
     /// event, append it to the log: [`publish`](Hub::publish) fails with [`PublishError::Closed`].
     ///
+    /// Requests wait until the first call of [`Feed::current`], before which the hub does not know where the log is. A
+    /// [`receiver`](Hub::receiver) does not wait: one that is made before that begins with the log's first entry, and does not
+    /// know an id that it is to begin [after](HubReceiver::after).
+    ///
     /// [`EventLog`] has an example.
     ///
     /// # Errors
