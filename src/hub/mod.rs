@@ -269,8 +269,9 @@ impl Hub {
     ///   `EventSource`. Some other clients ignore a 204: name the event, and have the page close its source at that name. A
     ///   client of several topics resumes after the event, unless the history has the last events of all of them.
     ///
-    /// The topics stay finished while the history keeps the event. Publishing to a finished topic opens it again. An id that
-    /// the event has of its own is replaced.
+    /// The topics stay finished while the hub has the event in memory. After that, a client that resumes from a file may get the
+    /// event without the end of its stream. Publishing to a finished topic opens it again. An id that the event has of its own
+    /// is replaced.
     ///
     /// # Errors
     ///
