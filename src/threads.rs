@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::lock::{ignore_poison, lock};
@@ -87,8 +87,8 @@ struct State<T> {
     /// Handles each item. A thread has a clone only while it handles one, so that the call of `close` that finds no thread left
     /// drops it, with all that it owns. `None` afterwards.
     handle: Option<Handle<T>>,
-    /// A call of `close` is dropping `handle`. Other calls wait for this.
-    is_dropping: bool,
+    /// The thread whose call of `close` is dropping `handle`. Calls on other threads wait for this.
+    dropping: Option<ThreadId>,
     /// The items that no thread has taken yet, the oldest first.
     queue: VecDeque<T>,
     /// The threads that run, those that have just been started included.
@@ -120,7 +120,7 @@ impl<T: Send + 'static> Threads<T> {
             stack_bytes,
             state: Mutex::new(State {
                 handle: Some(Arc::from(handle)),
-                is_dropping: false,
+                dropping: None,
                 queue: VecDeque::new(),
                 threads: 0,
                 ready: 0,
@@ -178,15 +178,17 @@ impl<T: Send + 'static> Threads<T> {
         state.closed = true;
         self.shared.wake.notify_all();
         let remaining = deadline.saturating_duration_since(Instant::now());
-        let is_left = |state: &mut State<T>| state.threads > 0 || state.is_dropping;
+        let caller = thread::current().id();
+        let is_dropping = |state: &State<T>| state.dropping.is_some_and(|id| id != caller);
+        let is_left = |state: &mut State<T>| state.threads > 0 || is_dropping(state);
         let waited = (self.shared.gone).wait_timeout_while(state, remaining, is_left);
         let (mut state, _) = ignore_poison(waited);
         let threads = state.threads;
         if let Some(handle) = state.handle.take_if(|_| threads == 0) {
-            state.is_dropping = true;
+            state.dropping = Some(caller);
             drop(state); // The handle owns values of user code, whose drop may take long.
             guarded(|| drop(handle));
-            lock(&self.shared.state).is_dropping = false;
+            lock(&self.shared.state).dropping = None;
             self.shared.gone.notify_all();
         }
         threads
@@ -277,10 +279,9 @@ impl<T: Send + 'static> Shared<T> {
 mod tests {
     use super::*;
     use std::collections::HashSet;
-    use std::sync::Barrier;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{self, Receiver, Sender};
-    use std::thread::ThreadId;
+    use std::sync::{Barrier, Weak};
 
     /// Enough for what a test does.
     const STACK_BYTES: usize = 256 * 1024;
@@ -493,6 +494,27 @@ mod tests {
             let _ = closed.send(());
             assert!(was_dropped);
         });
+    }
+
+    /// As with a handler that owns what shuts its own server down.
+    #[test]
+    fn the_drop_of_the_handler_may_close_the_pool_too() {
+        struct Closer(Weak<Threads<()>>, Sender<usize>);
+        impl Drop for Closer {
+            fn drop(&mut self) {
+                let threads = self.0.upgrade().unwrap();
+                self.1.send(threads.close(in_a_minute())).unwrap();
+            }
+        }
+        let (sender, closed) = mpsc::channel();
+        let threads = Arc::new_cyclic(|threads| {
+            let closer = Mutex::new(Closer(Weak::clone(threads), sender));
+            start_threads(1..=1, move |()| drop(lock(&closer))).unwrap()
+        });
+        let begin = Instant::now();
+        assert_eq!(threads.close(in_a_minute()), 0);
+        assert_eq!(closed.try_recv(), Ok(0));
+        assert!(begin.elapsed() < PATIENCE / 2);
     }
 
     #[test]
