@@ -63,6 +63,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// About a hundred bytes, as the response to a poll.
 const POLL: &str = r#"{"status":"ok","value":1234.5678,"unit":"widgets","message":"nothing has changed since then"}"#;
 
+/// Maximum bytes of an event, whatever size is asked for.
+const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Maximum number of topics that the events are spread over.
+const MAX_TOPICS: u64 = 100_000;
+
 fn open_hub(events: usize) -> std::io::Result<Hub> {
     let writers = env::var("WRITERS").ok();
     let writers = writers.and_then(|writers| writers.parse().ok());
@@ -70,7 +76,7 @@ fn open_hub(events: usize) -> std::io::Result<Hub> {
         // Only the number of events is bounded, because the load tool publishes events of any size.
         history_events: events,
         history_bytes: usize::MAX,
-        max_event_bytes: 8 * 1024 * 1024,
+        max_event_bytes: MAX_EVENT_BYTES,
         writer_threads: writers.unwrap_or(2),
         ..HubConfig::default()
     })
@@ -148,9 +154,9 @@ fn broadcast(hub: &Hub, request: &Request) -> Response {
     let numbers = || {
         Ok::<_, String>((
             number("n", 1)?,
-            number("size", 100)?,
+            number("size", 100)?.min(MAX_EVENT_BYTES as u64),
             number("rate", 0)?,
-            number("topics", 0)?,
+            number("topics", 0)?.min(MAX_TOPICS),
             number("publishers", 1)?.clamp(1, 64),
         ))
     };
@@ -165,7 +171,7 @@ fn broadcast(hub: &Hub, request: &Request) -> Response {
     let start = Instant::now();
     let publish_share = &|publisher: u64| -> Result<(), PublishError> {
         for index in (publisher..n).step_by(publishers as usize) {
-            if let Some(due) = (index * 1_000_000_000).checked_div(rate) {
+            if let Some(due) = index.saturating_mul(1_000_000_000).checked_div(rate) {
                 let due = start + Duration::from_nanos(due);
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }

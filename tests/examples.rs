@@ -288,6 +288,23 @@ fn datastar_brings_the_whole_list() {
 /// The type of a form that a browser sends.
 const FORM: (&str, &str) = ("Content-Type", "application/x-www-form-urlencoded");
 
+/// A size that the machine cannot hold would end the process.
+#[test]
+fn testbed_outlives_numbers_that_are_too_large() {
+    let Some(example) = Program::example("testbed") else {
+        return;
+    };
+    let mut client = Client::connect(example.address());
+    let answer = client.get("/load/publish?size=99999999999");
+    assert_eq!(
+        (answer.status(), answer.text()),
+        (500, "event of 8388616 bytes is larger than 8388608\n")
+    );
+    let answer = client.get("/load/publish?n=0&topics=99999999999");
+    assert_eq!(answer.text(), "published 0\n");
+    assert_eq!(client.get("/load/publish").text(), "published 1\n");
+}
+
 #[test]
 fn auth_lets_in_by_token_cookie_and_ticket() {
     let Some(example) = Program::example("auth") else {
