@@ -353,7 +353,7 @@ fn open_file_limit() -> Option<usize> {
 }
 
 /// A server that has been started: its threads, and its connections. Owned by the threads that accept connections and, while
-/// the server runs, by its [`State`]. The last call that closes `connection_threads` drops all handlers.
+/// the server runs, by its [`State`]. A shutdown drops the handlers when the last thread of `connection_threads` has ended.
 struct Running {
     accept_threads: Threads<(Arc<Running>, Arc<Listener>)>,
     connection_threads: Threads<Socket>,

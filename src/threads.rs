@@ -57,7 +57,7 @@ pub(crate) struct Threads<T: Send + 'static> {
     shared: Arc<Shared<T>>,
 }
 
-/// What handles an item: runs without the lock, on several threads at once.
+/// The closure that handles an item. It runs without the lock, on several threads at once.
 type Handle<T> = Arc<dyn Fn(T) + Send + Sync>;
 
 /// What a pool and its threads share. The lock of the state is held for one step, and never while an item is handled.
@@ -84,8 +84,8 @@ struct Shared<T> {
 /// so it starts another thread           b c     4      2       6
 /// ```
 struct State<T> {
-    /// Handles each item. A thread has a clone only while it handles one, so that the call of `close` that finds no thread left
-    /// drops it, with all that it owns. `None` afterwards.
+    /// Handles each item. A thread has a clone of the closure only while it handles an item. So the call of `close` that finds
+    /// no thread left drops the closure and all that the closure owns. `None` afterwards.
     handle: Option<Handle<T>>,
     /// The thread whose call of `close` is dropping `handle`. Calls on other threads wait for this.
     dropping: Option<ThreadId>,
@@ -172,7 +172,7 @@ impl<T: Send + 'static> Threads<T> {
     }
 
     /// Has each thread end when there is no item for it, and waits for all of them, at most until `deadline`. Returns how many
-    /// are left. Where none is left, what handles the items has been dropped.
+    /// are left. If no thread is left, the closure that handles the items has been dropped.
     pub(crate) fn close(&self, deadline: Instant) -> usize {
         let mut state = lock(&self.shared.state);
         state.closed = true;
@@ -239,8 +239,8 @@ impl<T: Send + 'static> Shared<T> {
         }
     }
 
-    /// Waits for an item, as one of the threads that are ready, and returns it with what handles it. Returns `None` when the
-    /// thread is to end, which it has then taken off the count.
+    /// Waits for an item, as one of the threads that are ready, and returns the item and the closure that handles it. Returns
+    /// `None` when the thread is to end, which it has then taken off the count.
     fn next<'a>(
         self: &'a Arc<Shared<T>>,
         mut state: MutexGuard<'a, State<T>>,
@@ -496,7 +496,7 @@ mod tests {
         });
     }
 
-    /// As with a handler that owns what shuts its own server down.
+    /// A handler may own a value whose drop shuts the server down.
     #[test]
     fn the_drop_of_the_handler_may_close_the_pool_too() {
         struct Closer(Weak<Threads<()>>, Sender<usize>);
