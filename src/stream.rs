@@ -244,6 +244,8 @@ impl<S: Source> EventStream<S> {
                 Some(_) => Duration::ZERO,
             };
             match (self.source).send(&self.socket, self.coding, wait)? {
+                // The source found nothing to send, and the client has taken all that was sent.
+                Supply::Sent(0, None) => self.pace = None,
                 Supply::Sent(written, unsent) => {
                     self.unsent = unsent;
                     self.note_written(written)?;
@@ -413,11 +415,15 @@ mod tests {
 
     /// A stream that has sent nothing yet, and its client.
     fn begin() -> (TcpStream, Box<EventStream<Silent>>) {
+        begin_with(Config::default(), Silent(None))
+    }
+
+    fn begin_with<S: Source>(config: Config, source: S) -> (TcpStream, Box<EventStream<S>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_read_timeout(Some(60 * SECOND)).unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let connections = Connections::new(Config::default(), Arc::new(|_| ()));
+        let connections = Connections::new(config, Arc::new(|_| ()));
         let socket = Socket::new(&connections, stream, peer);
         let (bytes, coding) = (b"head ".to_vec(), Coding::CloseDelimited);
         let options = StreamOptions {
@@ -425,7 +431,7 @@ mod tests {
             ..StreamOptions::default()
         };
         let head = StreamHead { bytes, coding };
-        let stream = EventStream::begin(Silent(None), head, options, socket);
+        let stream = EventStream::begin(source, head, options, socket);
         (client, stream.unwrap())
     }
 
@@ -486,6 +492,30 @@ mod tests {
         check(9000 * SECOND, false, SECOND, 1000 * SECOND); // To the heartbeat.
         check(500 * SECOND, false, SECOND, 500 * SECOND); // To the end of its time.
         check(9000 * SECOND, true, Duration::ZERO, Duration::ZERO); // Others wait.
+    }
+
+    /// A reader of a rare topic, whose source looks through many events of other topics.
+    #[test]
+    fn a_client_is_not_slow_while_there_is_nothing_to_take() {
+        struct Skips(u32);
+        impl Source for Skips {
+            fn send(&mut self, _: &Socket, _: Coding, _: Duration) -> io::Result<Supply> {
+                self.0 -= 1;
+                Ok(match self.0 {
+                    0 => Supply::Nothing,
+                    _ => Supply::Sent(0, None),
+                })
+            }
+        }
+        let config = Config {
+            write_timeout: Duration::from_nanos(1),
+            ..Config::default()
+        };
+        let (_client, mut stream) = begin_with(config, Skips(10));
+        stream.unsent = None;
+        stream.pace = Some(Box::new(Pace::new())); // It was slow before.
+        let state = stream.run(Instant::now() + 1000 * SECOND, None);
+        assert_eq!(state.unwrap(), State::AtHead);
     }
 
     #[test]
