@@ -135,7 +135,7 @@ pub(crate) struct EventStream<S> {
     /// The progress of a client that is behind; `None` for one that is not. Boxed, as most streams have none.
     pace: Option<Box<Pace>>,
     /// When the last byte left, or the stream began. The heartbeat interval counts from here.
-    last_sent: Instant,
+    pub(crate) last_sent: Instant,
     /// When to check whether the client has left, and how long the pause before this check is.
     next_check: Instant,
     check_pause: Duration,

@@ -521,6 +521,53 @@ fn a_receiver_ends_while_an_archive_fails() {
     assert_eq!(reading.join().unwrap(), None);
 }
 
+/// A reader of a rare topic in a log without end, of which it gets nothing.
+#[test]
+fn a_reader_of_an_archive_has_its_heartbeats_and_is_missed_when_it_leaves() {
+    struct Endless;
+    impl EventLog for Endless {
+        fn read(&self, after: u64) -> io::Result<Entries> {
+            let others = Entry {
+                topics: vec!["b".to_string()],
+                ..entry(0, "x".repeat(100_000))
+            };
+            Ok(Box::new((after + 1..).map(move |sequence| {
+                Ok(Entry {
+                    sequence,
+                    ..others.clone()
+                })
+            })))
+        }
+    }
+    for writer_threads in [0, 2] {
+        let config = HubConfig {
+            writer_threads,
+            ..HubConfig::default()
+        };
+        let (hub, mut feed) = Hub::follow(config, Endless).unwrap();
+        feed.epochs(&[(0xa, 1)]).unwrap();
+        feed.push([entry(u64::MAX / 2, "x")]).unwrap();
+        feed.current(Instant::now(), 0).unwrap();
+        let readers = hub.clone();
+        let server = start(Config::default(), |server| {
+            server.get("/events", move |request: &Request| {
+                let heartbeat = Duration::from_millis(1);
+                readers.subscribe(request, "a").heartbeat(heartbeat)
+            })
+        });
+        let mut client = server.connect();
+        let id = [("Last-Event-ID", "000000000000000a-0")];
+        client.request("GET", "/events", &id, b"");
+        client.head();
+        let mut text = String::new();
+        while !text.contains(": heartbeat") {
+            text += &String::from_utf8(client.piece()).unwrap();
+        }
+        drop(client);
+        eventually(|| hub.stats().readers == 0);
+    }
+}
+
 /// The log is user code.
 #[test]
 fn a_log_that_panics_leaves_no_poll_behind() {

@@ -188,7 +188,15 @@ impl Member {
                     Some(back) => self = back,
                     None => return,
                 },
-                Ok(State::Behind) => return self.catch_up(),
+                Ok(State::Behind) => {
+                    // On a long way through the archive, the client gets nothing but heartbeats, and may leave.
+                    let (now, last_sent) = (Instant::now(), self.stream.last_sent);
+                    let state = self.stream.check(now, last_sent, WRITER_CHECK_INTERVAL);
+                    if state != State::Over {
+                        self.catch_up();
+                    }
+                    return;
+                }
                 Ok(State::Over) => return,
                 Err(error) => return self.stream.source.failed(&error),
             }
