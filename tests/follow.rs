@@ -521,40 +521,49 @@ fn a_receiver_ends_while_an_archive_fails() {
     assert_eq!(reading.join().unwrap(), None);
 }
 
-/// A reader of a rare topic in a log without end, of which it gets nothing.
+/// A log without end, which has nothing for the readers of the topic `a`.
+struct Endless;
+
+impl EventLog for Endless {
+    fn read(&self, after: u64) -> io::Result<Entries> {
+        let others = Entry {
+            topics: vec!["b".to_string()],
+            ..entry(0, "x".repeat(100_000))
+        };
+        Ok(Box::new((after + 1..).map(move |sequence| {
+            Ok(Entry {
+                sequence,
+                ..others.clone()
+            })
+        })))
+    }
+}
+
+/// A hub that follows the log without end, and its server. Its polls take a moment.
+fn endless(writer_threads: usize) -> (Hub, Feed, TestServer) {
+    let config = HubConfig {
+        writer_threads,
+        poll_timeout: Duration::from_millis(1),
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, Endless).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    feed.push([entry(u64::MAX / 2, "x")]).unwrap();
+    feed.current(Instant::now(), 0).unwrap();
+    let readers = hub.clone();
+    let server = start(Config::default(), |server| {
+        server.get("/events", move |request: &Request| {
+            let heartbeat = Duration::from_millis(1);
+            readers.subscribe(request, "a").heartbeat(heartbeat)
+        })
+    });
+    (hub, feed, server)
+}
+
 #[test]
 fn a_reader_of_an_archive_has_its_heartbeats_and_is_missed_when_it_leaves() {
-    struct Endless;
-    impl EventLog for Endless {
-        fn read(&self, after: u64) -> io::Result<Entries> {
-            let others = Entry {
-                topics: vec!["b".to_string()],
-                ..entry(0, "x".repeat(100_000))
-            };
-            Ok(Box::new((after + 1..).map(move |sequence| {
-                Ok(Entry {
-                    sequence,
-                    ..others.clone()
-                })
-            })))
-        }
-    }
     for writer_threads in [0, 2] {
-        let config = HubConfig {
-            writer_threads,
-            ..HubConfig::default()
-        };
-        let (hub, mut feed) = Hub::follow(config, Endless).unwrap();
-        feed.epochs(&[(0xa, 1)]).unwrap();
-        feed.push([entry(u64::MAX / 2, "x")]).unwrap();
-        feed.current(Instant::now(), 0).unwrap();
-        let readers = hub.clone();
-        let server = start(Config::default(), |server| {
-            server.get("/events", move |request: &Request| {
-                let heartbeat = Duration::from_millis(1);
-                readers.subscribe(request, "a").heartbeat(heartbeat)
-            })
-        });
+        let (hub, _feed, server) = endless(writer_threads);
         let mut client = server.connect();
         let id = [("Last-Event-ID", "000000000000000a-0")];
         client.request("GET", "/events", &id, b"");
@@ -565,6 +574,23 @@ fn a_reader_of_an_archive_has_its_heartbeats_and_is_missed_when_it_leaves() {
         }
         drop(client);
         eventually(|| hub.stats().readers == 0);
+    }
+}
+
+/// A poll that goes a long way through the archive is answered when its time is over, and the next one goes on from there.
+#[test]
+fn a_poll_of_an_archive_is_answered_in_time() {
+    let (_hub, _feed, server) = endless(0);
+    let mut at = 0;
+    for _ in 0..3 {
+        let target = format!("/events?poll&last_event_id=000000000000000a-{at}");
+        let answer = server.connect().get(&target);
+        let begin = r#"{"events":[],"last_event_id":"000000000000000a-"#;
+        let text = answer.text();
+        let rest = text.strip_prefix(begin).expect(text);
+        let next = rest.strip_suffix(r#""}"#).unwrap().parse().unwrap();
+        assert!(next > at, "{next}");
+        at = next;
     }
 }
 

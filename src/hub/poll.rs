@@ -88,6 +88,8 @@ pub(crate) fn respond(
         match cursor.next(RESPONSE_BYTES, wait) {
             // A gap is an event like any other here.
             Next::Note(frame) => append_event(&frame.event(), &mut events),
+            // The archive has only events of other topics here. The next request goes on after them.
+            Next::Events(frames) if frames.is_empty() && wait.is_zero() => break false,
             Next::Events(frames) => {
                 for (sequence, frame) in frames {
                     append_event(&frame.event(), &mut events);
