@@ -594,6 +594,15 @@ fn a_poll_of_an_archive_is_answered_in_time() {
     }
 }
 
+#[test]
+fn a_receiver_that_reads_an_archive_waits_no_longer_than_it_is_to() {
+    let (hub, _feed, _server) = endless(0);
+    let mut receiver = hub.receiver("a").unwrap().after("000000000000000a-0");
+    let reading = thread::spawn(move || receiver.recv_timeout(Duration::from_millis(1)));
+    eventually(|| reading.is_finished());
+    assert_eq!(reading.join().unwrap(), Err(RecvTimeoutError::Timeout));
+}
+
 /// The log is user code.
 #[test]
 fn a_log_that_panics_leaves_no_poll_behind() {

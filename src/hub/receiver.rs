@@ -88,6 +88,12 @@ impl HubReceiver {
             let remaining = until.saturating_duration_since(Instant::now());
             match self.cursor.next(BATCH_BYTES, remaining) {
                 Next::Note(frame) => self.ready.push_back(frame.event()),
+                // The archive has only events of other topics here, and perhaps for long.
+                Next::Events(events)
+                    if events.is_empty() && remaining.is_zero() && !timeout.is_zero() =>
+                {
+                    return Err(RecvTimeoutError::Timeout);
+                }
                 Next::Events(events) => {
                     for (sequence, frame) in events {
                         self.cursor.advance(sequence);
