@@ -384,6 +384,28 @@ fn a_number_that_is_left_out_tells_of_a_loss() {
     assert_eq!(stream.data(), "new");
 }
 
+/// What a hub is told before it has all of the log may be old.
+#[test]
+fn what_is_pushed_before_the_log_is_current_is_not_new() {
+    let (hub, mut feed) = Hub::follow(HubConfig::default(), InMemory::default()).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    feed.push([entry(1, "1")]).unwrap();
+    let feed = Arc::new(Mutex::new(feed));
+    let in_handler = Arc::clone(&feed);
+    let server = start(Config::default(), |server| {
+        server.get("/events", move |request: &Request| {
+            let subscription = hub.subscribe(request, "a");
+            let mut feed = in_handler.lock().unwrap();
+            feed.push([entry(2, "2")]).unwrap();
+            feed.current(Instant::now(), 0).unwrap();
+            subscription
+        })
+    });
+    let mut stream = EventSource::open(server.addr(), "/events", &[]);
+    feed.lock().unwrap().push([entry(3, "3")]).unwrap();
+    assert_eq!(stream.data(), "3");
+}
+
 /// What a receiver takes at a time may be of several epochs.
 #[test]
 fn a_gap_begins_with_the_id_of_the_last_event() {

@@ -58,7 +58,7 @@ pub(crate) struct Cursor {
     /// The reader's way through the archive; `None` while the reader does not need the archive, since this holds what was read
     /// ahead.
     archive: Option<Box<ArchiveReader>>,
-    /// The log had begun when the cursor was made. Otherwise the first position is before all events.
+    /// The log had begun when the cursor was made. Otherwise old events may follow the first position.
     had_begun: bool,
     /// The log's count of returns when the position was taken. After another return the position may mean another event.
     returns: usize,

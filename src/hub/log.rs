@@ -235,7 +235,7 @@ pub(crate) struct Log {
     epochs: Vec<Epoch>,
     /// The last sequence number given out.
     pub(super) head: u64,
-    /// The head is known: false until a hub that follows a log is told where the log is.
+    /// What is appended is new: false until a hub that follows a log has had all of the log once.
     pub(super) has_begun: bool,
     /// With an archive: the newest event that the archive no longer has.
     archive_lost_to: Option<u64>,
@@ -652,7 +652,6 @@ impl Log {
         while let Some((&sequence, _)) = self.events.first_key_value() {
             self.evict(sequence);
         }
-        self.has_begun = true;
         // The marks may have been later: the numbers after this one are given out again.
         (self.head, self.evicted_of_any, self.evicted_of_dropped) = (head, head, head);
         for topic in self.topics.values_mut() {

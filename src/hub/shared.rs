@@ -77,6 +77,7 @@ impl Shared {
         let mut log = self.log();
         log.raise_archive_lost_to(Some(removed_to));
         log.current = Some(asked);
+        log.has_begun = true;
         log.expire(Instant::now());
         self.news.notify_all();
     }
