@@ -73,7 +73,7 @@ const MAX_HEAD_LINES: usize = 256;
 ///
 /// The wait is the server's `retry`, 3 seconds by default, and up to half as much again at random, so that not all clients
 /// return at once. Each further failed attempt doubles the wait, up to 16 times the first one. After a status of 429 or 500 to
-/// 599, the wait is at least the `Retry-After` in seconds.
+/// 599, the wait is at least the `Retry-After` in seconds. A `retry` or `Retry-After` of more than an hour counts as an hour.
 ///
 /// The iterator ends when the server answers 204. It also ends after an error of the kind `InvalidData`, where another attempt
 /// would fail too: any other status, including redirects, a response that is not an event stream, or an event over 1 MiB.
@@ -163,7 +163,8 @@ impl EventSource {
         self
     }
 
-    /// Sets the reconnection time that holds until the server sends a `retry`: 3 seconds by default.
+    /// Sets the reconnection time that holds until the server sends a `retry`: 3 seconds by default, and at most an
+    /// hour.
     pub fn retry(mut self, time: Duration) -> EventSource {
         self.retry = time.min(MAX_RETRY);
         self

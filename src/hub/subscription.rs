@@ -46,9 +46,9 @@ use crate::stream::{EventStream, StreamOptions, event_stream};
 ///
 /// - **An event stream.** It goes on after the client's last event id. It begins with an [`OpeningId`], so that a client that
 ///   is cut off before its first event comes back to the same place.
-/// - **One JSON response** (long-poll), at once if there are events, else when the next one is published. This is for a GET
-///   with `poll` in the query, with or without a value, or with an `Accept` field that has `application/json` and neither
-///   `*/*` nor `text/event-stream`. The client's next request has `?last_event_id=` with the last id:
+/// - **One JSON response** (long-poll), at once if there are events, else when the next one is published. This is for any
+///   method but POST, with `poll` in the query, with or without a value, or with an `Accept` field that has `application/json`
+///   and neither `*/*` nor `text/event-stream`. The client's next request has `?last_event_id=` with the last id:
 ///
 ///   ```json
 ///   {"events":[{"id":"…","event":"message","data":"…"}],"last_event_id":"…"}
