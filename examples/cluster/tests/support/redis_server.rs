@@ -81,8 +81,8 @@ impl RedisServer {
     }
 
     /// Cuts up to this many bytes off the append-only file of a Redis that does not run, as a power failure does. The epoch
-    /// stays: it has been there for the second that `everysec` may lose. What was trimmed stays trimmed, so that the gaps of
-    /// that time are still true.
+    /// stays: it has been there for the second that `everysec` may lose. What was trimmed or deleted stays so, and the
+    /// gaps of that time are still true.
     pub fn lose(&self, bytes: usize) {
         assert!(self.process.is_none());
         let newest = self.file();
@@ -92,7 +92,7 @@ impl RedisServer {
                 .windows(word.len())
                 .rposition(|window| window == word.as_bytes())
         };
-        let fixed = ["RPUSH", "XSETID", "XGROUP", "XTRIM"]
+        let fixed = ["RPUSH", "XSETID", "XGROUP", "XTRIM", "\r\nDEL\r\n"]
             .into_iter()
             .filter_map(begins)
             .max()
