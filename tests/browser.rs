@@ -223,7 +223,7 @@ impl Stage {
 fn heartbeats() -> Sse {
     let quiet = 20 * SOON;
     let stream = Sse::spawn(move |events| {
-        thread::sleep(quiet);
+        thread::sleep(quiet); // The silence that heartbeats fill.
         let _ = events.send(Event::data("after a while"));
     });
     stream.heartbeat(SOON)

@@ -94,7 +94,7 @@ impl Stage {
                         }
                         hub.publish("numbers", Event::data(number.to_string()))
                             .unwrap();
-                        thread::sleep(Duration::from_millis(1));
+                        thread::sleep(Duration::from_millis(1)); // A steady stream, not a flood.
                     }
                 });
             }

@@ -154,6 +154,20 @@ fn the_client_waits_as_long_as_the_server_asks() {
 }
 
 #[test]
+fn a_wait_of_more_than_an_hour_counts_as_an_hour() {
+    for response in [
+        &format!("{OK}\r\nretry: 7200000\n\n"),
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7200\r\n\r\n",
+    ] {
+        let (addr, _requests) = script(&[response]);
+        let mut source = source(addr);
+        assert!(source.next().unwrap().is_err(), "{response}");
+        let pause = source.pause().as_secs();
+        assert!((3600..=5400).contains(&pause), "{pause}: {response}"); // Up to half as much again.
+    }
+}
+
+#[test]
 fn a_silent_server_is_left() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

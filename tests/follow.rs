@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use support::{EventSource, TestServer, eventually, start};
 use tiny_sse::{
-    Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, HubReceiver, PublishError,
-    Request,
+    Config, Entries, Entry, Event, EventLog, Feed, Hub, HubConfig, HubReceiver, Message,
+    PublishError, Request,
 };
 
 /// A log in memory.
@@ -37,6 +37,27 @@ fn entry(sequence: u64, data: impl AsRef<str>) -> Entry {
         topics: vec!["a".to_string()],
         event: Event::data(data),
     }
+}
+
+/// A hub that follows a log of one epoch and keeps this many events in memory, so that readers need the log.
+fn follow(history_events: usize, log: impl EventLog) -> (Hub, Feed) {
+    let config = HubConfig {
+        history_events,
+        ..HubConfig::default()
+    };
+    let (hub, mut feed) = Hub::follow(config, log).unwrap();
+    feed.epochs(&[(0xa, 1)]).unwrap();
+    (hub, feed)
+}
+
+/// Returns the next message, once there is one.
+fn next_message(receiver: &mut HubReceiver) -> Message {
+    let mut event = None;
+    eventually(|| {
+        event = receiver.recv_timeout(Duration::ZERO).ok();
+        event.is_some()
+    });
+    event.and_then(|event| event.message()).unwrap()
 }
 
 /// A hub that follows a log in memory, and its server.
@@ -174,14 +195,7 @@ fn a_receiver_goes_on_after_a_loss() {
     let mut follower = Follower::new(0);
     follower.feed.epochs(&[(0xa, 1)]).unwrap();
     let mut receiver = follower.hub.receiver("a").unwrap();
-    let mut next = move || {
-        let mut event = None;
-        eventually(|| {
-            event = receiver.recv_timeout(Duration::ZERO).ok();
-            event.is_some()
-        });
-        event.and_then(|event| event.message()).unwrap()
-    };
+    let mut next = move || next_message(&mut receiver);
     for sequence in 1..=3 {
         follower.push(sequence, sequence.to_string());
         assert_eq!(next().data, sequence.to_string());
@@ -214,21 +228,11 @@ fn a_loss_during_a_read_is_told_first() {
         }
     }
     let log = LosesAll::default();
-    let config = HubConfig {
-        history_events: 1,
-        ..HubConfig::default()
-    };
-    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
-    feed.epochs(&[(0xa, 1)]).unwrap();
+    let (hub, mut feed) = follow(1, log.clone());
     feed.push([entry(1, "1"), entry(2, "2")]).unwrap();
     let mut receiver = hub.receiver("a").unwrap().after("000000000000000a-0");
     *log.1.lock().unwrap() = Some(feed);
-    let mut next = None;
-    eventually(|| {
-        next = receiver.recv_timeout(Duration::ZERO).ok();
-        next.is_some()
-    });
-    let gap = next.and_then(|event| event.message()).unwrap();
+    let gap = next_message(&mut receiver);
     assert_eq!(gap.event, "gap");
     assert_eq!(
         gap.data, // It goes on with what is published from now on.
@@ -240,12 +244,7 @@ fn a_loss_during_a_read_is_told_first() {
 #[test]
 fn an_entry_reaches_the_readers_of_each_topic_that_can_be_one() {
     let log = InMemory::default();
-    let config = HubConfig {
-        history_events: 1,
-        ..HubConfig::default()
-    };
-    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
-    feed.epochs(&[(0xa, 1)]).unwrap();
+    let (hub, mut feed) = follow(1, log.clone());
     let many = (0..100)
         .map(|number| format!("{number:03}"))
         .chain(["a".to_string()]);
@@ -296,12 +295,7 @@ fn what_was_not_pushed_for_a_panic_can_be_pushed_again() {
 #[test]
 fn an_id_that_cannot_be_an_events_own_is_replaced() {
     let log = InMemory::default();
-    let config = HubConfig {
-        history_events: 3,
-        ..HubConfig::default()
-    };
-    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
-    feed.epochs(&[(0xa, 1)]).unwrap();
+    let (hub, mut feed) = follow(3, log.clone());
     let ids = ["mine", "", "earliest", "000000000000000a-1"];
     for (sequence, id) in (1..).zip(ids.into_iter().chain(ids)) {
         let mut entry = entry(sequence, "x");
@@ -417,13 +411,8 @@ fn a_gap_begins_with_the_id_of_the_last_event() {
         assert!(receiver.recv_timeout(Duration::ZERO).is_ok());
     }
     feed.epochs(&[(0xa, 1), (0xb, 3), (0xc, 5)]).unwrap();
-    let mut gap = None;
-    eventually(|| {
-        gap = receiver.recv_timeout(Duration::ZERO).ok();
-        gap.is_some()
-    });
     assert_eq!(
-        gap.and_then(|gap| gap.message()).unwrap().data,
+        next_message(&mut receiver).data,
         r#"{"from":"000000000000000b-5","to":"000000000000000b-4","lost":null}"#
     );
 }
@@ -504,12 +493,7 @@ fn a_receiver_asks_an_archive_again() {
         }
     }
     let log = Fails::default();
-    let config = HubConfig {
-        history_events: 1,
-        ..HubConfig::default()
-    };
-    let (hub, mut feed) = Hub::follow(config, log.clone()).unwrap();
-    feed.epochs(&[(0xa, 1)]).unwrap();
+    let (hub, mut feed) = follow(1, log.clone());
     for sequence in 1..=3 {
         let entry = entry(sequence, sequence.to_string());
         log.0.0.lock().unwrap().push(entry.clone());

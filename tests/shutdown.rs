@@ -217,7 +217,7 @@ fn a_finite_stream_goes_on_until_the_deadline() {
         .send("GET /tokens HTTP/1.1\r\nHost: a\r\n\r\n"); // This request gets no response.
     let ending = site.shut_down();
     site.until_it_does_not_listen();
-    // Longer than streams take to see that the server is closing.
+    // Longer than streams take to see that the server is closing: that they go on shows by nothing that happens.
     thread::sleep(Duration::from_millis(1500));
     for (stream, sender) in [(&mut stream, sender), (&mut ended.0, ended.1)] {
         sender.send(Event::data("token")).unwrap();
